@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: Apache-2.0
+# SPDX-License-Identifier: MIT
 """The errors a user can meet, each with the exit code of the command line. Nothing else lives here.
 
 Every mistake that comes from outside (a file, an option, a full disk) is a `VqcError` whose message is one
