@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: MIT
+"""The configuration of a model and of a training run: two frozen dataclasses, a TOML file and overrides. No torch."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from vqcodec.errors import UsageError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The shape of one model; stored in every checkpoint and in the exported model's metadata.
+
+    Widths are channels; `*_blocks` count residual blocks at 1/8 and 1/16 of the picture's resolution.
+    """
+
+    latents: int = 320
+    frontend: str = "klt"  # "klt" or "dct": the start of the linear shortcut
+    analysis_width8: int = 128
+    analysis_width16: int = 192
+    analysis_blocks8: int = 3
+    analysis_blocks16: int = 3
+    synthesis_width8: int = 128
+    synthesis_width16: int = 192
+    synthesis_blocks8: int = 3
+    synthesis_blocks16: int = 2
+    codebook_size: int = 1024
+    codebook_dim: int = 16
+    prior_width: int = 128
+    prior_base_blocks: int = 2
+    chunks: tuple[int, ...] = (24, 72, 224)  # latent channels per chunk; two checkerboard steps for each
+    base_prior_width: int = 96
+    anchors: int = 8  # points of the quality scale at which steps and gains are learned; linear in between
+    lambda_min: float = 4.0  # bits per pixel per unit of MSE on [0, 1] samples, at the lowest refined quality
+    lambda_max: float = 22760.0
+
+    def __post_init__(self) -> None:
+        if sum(self.chunks) != self.latents:
+            raise UsageError(f"the chunks {self.chunks} do not add up to {self.latents} latent channels")
+        if self.frontend not in ("klt", "dct"):
+            raise UsageError(f"frontend must be 'klt' or 'dct', not {self.frontend!r}")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One phase of training. `steps` or `minutes` ends it, whichever comes first (0 = not limited by it)."""
+
+    phase: str = "joint"  # "joint", "synthesis", "analysis": which parts learn, and on which quantisation
+    steps: int = 0
+    minutes: float = 0.0
+    batch: int = 8
+    crop: int = 192
+    learning_rate: float = 1e-3
+    final_rate: float = 0.02  # learning rate at the end, as a part of `learning_rate`
+    warmup: int = 200
+    clip: float = 1.0
+    ema: float = 0.999
+    weight_balance: float = 0.45  # each sample's loss is divided by lambda ** this, so that all rates count alike
+    base_only_weight: float = 1.0
+    commitment: float = 0.05
+    seed: int = 1
+    log_seconds: float = 20.0
+    save_minutes: float = 5.0
+    eval_minutes: float = 15.0
+    eval_pictures: int = 12
+    bf16: bool = True
+    compile: bool = False
+
+
+def load_toml(path: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read the [model] and [train] tables of a TOML file; two empty tables for None."""
+    if path is None:
+        return {}, {}
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"cannot read the configuration {path}: {error}") from None
+    unknown = set(tables) - {"model", "train"}
+    if unknown:
+        raise UsageError(f"{path}: unknown table [{sorted(unknown)[0]}]; [model] and [train] are known")
+    return tables.get("model", {}), tables.get("train", {})
+
+
+def override(config: T, values: dict[str, Any]) -> T:
+    """Return `config` with the named fields replaced, text converted to the field's own type.
+
+    Raises:
+        UsageError: a name that the configuration does not have, or a value that does not convert.
+    """
+    known = {field.name for field in fields(config)}  # type: ignore[arg-type]
+    out: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in known:
+            raise UsageError(f"unknown setting {name!r}; known are {', '.join(sorted(known))}")
+        old = getattr(config, name)
+        try:
+            if isinstance(old, tuple):
+                parts = value.split(",") if isinstance(value, str) else value
+                out[name] = tuple(int(part) for part in parts)
+            elif isinstance(old, bool):
+                out[name] = value if isinstance(value, bool) else {"true": True, "false": False}[str(value).lower()]
+            else:
+                out[name] = type(old)(value)
+        except (ValueError, KeyError, TypeError):
+            raise UsageError(f"{name} = {value!r} is not a {type(old).__name__}") from None
+    return replace(config, **out)  # type: ignore[type-var]
+
+
+def to_dict(config: ModelConfig | TrainConfig) -> dict[str, Any]:
+    """The configuration as a plain dict (JSON, checkpoints)."""
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(config).items()}

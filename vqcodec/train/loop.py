@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: MIT
+"""The training loop: joint training of transforms, codebook and refinement prior, and the tuning phases after it.
+
+Runs on CPU and, unchanged, on CUDA (bf16 autocast, channels_last, optionally compiled); several processes under
+`torchrun` use torch's DistributedDataParallel. The base layer's prior and the integer tables come afterwards, in
+`finish.py`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from vqcodec.errors import InputError, UsageError
+from vqcodec.train.config import ModelConfig, TrainConfig, override, to_dict
+from vqcodec.train.data import Pictures, block_statistics, linear_basis
+from vqcodec.train.losses import mse_per_sample, psnr
+from vqcodec.train.networks import Codec, start_linear
+
+LEARNS = {
+    "joint": ("analysis", "synthesis", "prior", "log_step"),
+    "synthesis": ("synthesis",),
+    "analysis": ("analysis",),
+}
+EVAL_LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
+
+
+def new_model(config: ModelConfig, pictures: Pictures, seed: int) -> Codec:
+    """A fresh model: linear shortcut from the pictures' statistics, codebook by k-means on its first vectors."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    model = Codec(config)
+    basis, sigma, mean = linear_basis(config.frontend, config.latents, *block_statistics(pictures, rng))
+    start_linear(model, basis, sigma, mean)
+    with torch.no_grad():
+        crops = pictures.crops(rng, 96, 192).cpu()
+        _, z = model.analysis(crops, model.hat(torch.rand(len(crops))))
+        model.quantiser.start(z.permute(0, 2, 3, 1).reshape(-1, config.codebook_dim))
+    return model
+
+
+def save_checkpoint(path: Path, model: Codec, ema: dict[str, Tensor], optimiser: Any, state: dict[str, Any]) -> None:
+    """Write a checkpoint (tensors and plain values only, loadable with weights_only=True) by rename."""
+    content = {
+        "config": to_dict(model.config),
+        "model": model.state_dict(),
+        "ema": ema,
+        "optimiser": optimiser.state_dict() if optimiser else None,
+        **state,
+    }
+    part = path.with_suffix(".part")
+    torch.save(content, part)
+    os.replace(part, path)
+
+
+def load_checkpoint(path: Path, use_ema: bool = True) -> tuple[Codec, dict[str, Any]]:
+    """Read a checkpoint back: the model (EMA weights if wanted) and everything else that was saved.
+
+    Raises:
+        InputError: not there, or not a checkpoint of ours.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        model = Codec(override(ModelConfig(), content["config"]))
+        model.load_state_dict(content["ema"] if use_ema else content["model"])
+    except (OSError, KeyError, RuntimeError, EOFError, ValueError, UsageError) as error:
+        raise InputError(f"cannot resume from {path}: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # torch.load raises pickle.UnpicklingError and others on garbage
+        raise InputError(f"{path} is not a checkpoint: {type(error).__name__}") from None
+    return model, content
+
+
+def sample_loss(model: nn.Module, codec: Codec, x: Tensor, level: Tensor, t: TrainConfig) -> tuple[Tensor, dict[str, float]]:
+    """Rate-distortion loss of a batch, every rate weighted alike, and the figures for the log."""
+    alone = max(1, len(x) // 4) if t.phase != "analysis" else 0
+    out = model(x, level, alone)
+    pixels = x.shape[2] * x.shape[3]
+    bpp = out.bits / pixels + math.log2(codec.config.codebook_size) / 256
+    mse = mse_per_sample(out.restored, x)
+    lam = codec.lambda_of(level)
+    balance = (lam / 436.0) ** -t.weight_balance
+    cost = bpp + lam * mse
+    loss = (cost * balance).mean() + t.commitment * out.commitment
+    if out.base_restored is not None:
+        low = codec.config.lambda_min
+        weight = t.base_only_weight * low * (low / 436.0) ** -t.weight_balance * alone / len(x)
+        loss = loss + weight * mse_per_sample(out.base_restored, x[:alone]).mean()
+    figures = {
+        "loss": float(loss.detach()),
+        "bpp": float(bpp.detach().mean()),
+        "psnr": float((-10 * torch.log10(mse.detach().clamp(min=1e-9))).mean()),
+    }
+    return loss, figures
+
+
+@torch.no_grad()
+def evaluate(model: Codec, pictures: Pictures, count: int, device: torch.device) -> list[dict[str, float]]:
+    """Estimated rate and true-rounding distortion on whole pictures (cut to multiples of 16), per level."""
+    model.eval()
+    rows = []
+    numbers = np.linspace(0, len(pictures) - 1, min(count, len(pictures))).astype(int)
+    for level in EVAL_LEVELS:
+        bpps, dbs, base = [], [], []
+        for number in numbers:
+            p = pictures.picture(int(number))
+            p = p[: p.shape[0] // 16 * 16, : p.shape[1] // 16 * 16]
+            x = p.permute(2, 0, 1)[None].to(device).float() / 255
+            out = model(x, torch.tensor([level], device=device), 1)
+            bpps.append(float(out.bits) / x.shape[2] / x.shape[3] + math.log2(model.config.codebook_size) / 256)
+            dbs.append(psnr(float(mse_per_sample(out.restored.clamp(0, 1), x))))
+            assert out.base_restored is not None
+            base.append(psnr(float(mse_per_sample(out.base_restored.clamp(0, 1), x))))
+        row = {"level": level, "bpp": float(np.mean(bpps)), "psnr": float(np.mean(dbs)), "base": float(np.mean(base))}
+        rows.append(row)
+    model.train()
+    return rows
+
+
+class Trainer:
+    """One phase of training of one model, resumable.
+
+    Args:
+        model: the codec (on CPU).
+        pictures, validation: pictures on the device; validation may be None.
+        config: the phase.
+        out: folder for `last.pt` and `log.txt`.
+        resume: what `load_checkpoint` gave, to go on in the middle of a phase; None for a fresh optimiser.
+    """
+
+    def __init__(
+        self,
+        model: Codec,
+        pictures: Pictures,
+        validation: Pictures | None,
+        config: TrainConfig,
+        out: Path,
+        device: torch.device,
+        resume: dict[str, Any] | None = None,
+    ) -> None:
+        if not (config.steps or config.minutes):
+            raise UsageError("give --set steps=N or --set minutes=M: a training run must end")
+        self.rank = dist.get_rank() if dist.is_initialized() else 0
+        self.world = dist.get_world_size() if dist.is_initialized() else 1
+        self.t, self.out, self.device = config, out, device
+        self.pictures, self.validation = pictures, validation
+        self.codec = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for name, parameter in self.codec.named_parameters():
+            parameter.requires_grad_(name.startswith(LEARNS[config.phase]))
+        groups = self._groups()
+        self.optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=device.type == "cuda")
+        self.step, self.elapsed = 0, 0.0
+        self.ema = {k: v.detach().clone() for k, v in self.codec.state_dict().items()}
+        if resume and resume.get("phase") == config.phase and resume.get("optimiser"):
+            self.codec.load_state_dict(resume["model"])
+            self.ema = {k: v.to(device) for k, v in resume["ema"].items()}
+            self.optimiser.load_state_dict(resume["optimiser"])
+            self.step, self.elapsed = int(resume["step"]), float(resume["elapsed"])
+        forward: nn.Module = self.codec
+        if config.compile:
+            forward = torch.compile(forward)  # type: ignore[assignment]
+        self.model = nn.parallel.DistributedDataParallel(forward, broadcast_buffers=False) if self.world > 1 else forward
+        if config.phase != "joint":
+            self.codec.quantiser.started.fill_(False)  # the codebook stays as it is
+
+    def _groups(self) -> list[dict[str, Any]]:
+        decay, plain, fast = [], [], []
+        for name, p in self.codec.named_parameters():
+            if not p.requires_grad:
+                continue
+            if name == "log_step":
+                fast.append(p)
+            elif p.ndim > 1 and "linear" not in name and "table" not in name and "quality" not in name:
+                decay.append(p)
+            elif "linear" in name:
+                plain.append(p)
+            else:
+                fast.append(p)
+        return [
+            {"params": decay, "weight_decay": 1e-4, "scale": 1.0},
+            {"params": plain, "weight_decay": 0.0, "scale": 0.1},  # the linear shortcut starts good
+            {"params": fast, "weight_decay": 0.0, "scale": 2.0},
+        ]
+
+    def _progress(self) -> float:
+        done = self.step / self.t.steps if self.t.steps else 0.0
+        if self.t.minutes:
+            done = max(done, self.elapsed / 60 / self.t.minutes)
+        if self.world > 1:  # every process must take the same learning rate
+            shared = torch.tensor([done], device=self.device)
+            dist.broadcast(shared, 0)
+            done = float(shared)
+        return min(1.0, done)
+
+    def _one_step(self, rng: np.random.Generator, done: float) -> dict[str, float]:
+        t = self.t
+        rate = t.learning_rate * min(1.0, (self.step + 1) / t.warmup)
+        rate *= t.final_rate + (1 - t.final_rate) * 0.5 * (1 + math.cos(math.pi * done))
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate * group["scale"]
+        x = self.pictures.crops(rng, t.batch, t.crop).contiguous(memory_format=torch.channels_last)
+        level = torch.from_numpy(((np.arange(t.batch) + rng.random(t.batch)) / t.batch).astype(np.float32))
+        level = level[torch.from_numpy(rng.permutation(t.batch))].to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=t.bf16):
+            loss, figures = sample_loss(self.model, self.codec, x, level, t)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_([p for p in self.codec.parameters() if p.requires_grad], t.clip)
+        if bool(torch.isfinite(norm)):
+            self.optimiser.step()
+        with torch.no_grad():
+            keep = min(t.ema, (self.step + 1) / (self.step + 10))
+            for name, value in self.codec.state_dict().items():
+                if value.is_floating_point():
+                    self.ema[name].lerp_(value, 1 - keep)
+                else:
+                    self.ema[name].copy_(value)
+            self.ema["quantiser.codebook"].copy_(self.codec.quantiser.codebook)
+        self.step += 1
+        return {**figures, "norm": float(norm), "lr": rate}
+
+    def run(self) -> None:
+        """Train to the end of the phase; the log says a line per interval, `last.pt` holds the newest state."""
+        t = self.t
+        rng = np.random.default_rng([t.seed, self.rank, self.step])
+        torch.manual_seed(t.seed * 1000 + self.rank + self.step)
+        begin, marks = time.perf_counter() - self.elapsed, {"log": 0.0, "save": 0.0, "eval": 0.0}
+        marks = dict.fromkeys(marks, self.elapsed)
+        window: list[dict[str, float]] = []
+        while (done := self._progress()) < 1.0:
+            window.append(self._one_step(rng, done))
+            self.elapsed = time.perf_counter() - begin
+            if self.rank:
+                continue
+            if self.elapsed - marks["log"] > t.log_seconds:
+                mean = {k: float(np.mean([w[k] for w in window])) for k in window[0]}
+                speed = len(window) * t.batch * self.world / (self.elapsed - marks["log"])
+                self._say(
+                    f"{t.phase} step {self.step} {self.elapsed / 60:.1f} min loss {mean['loss']:.4f} bpp {mean['bpp']:.3f} "
+                    f"psnr {mean['psnr']:.2f} norm {mean['norm']:.2f} lr {mean['lr']:.1e} crops/s {speed:.1f}"
+                )
+                window, marks["log"] = [], self.elapsed
+            if self.elapsed - marks["save"] > 60 * t.save_minutes:
+                self.save()
+                marks["save"] = self.elapsed
+            if self.validation and self.elapsed - marks["eval"] > 60 * t.eval_minutes:
+                self.report()
+                marks["eval"] = self.elapsed
+        if self.rank == 0:
+            self.save()
+            if self.validation:
+                self.report()
+
+    def report(self) -> None:
+        """Log the validation table of the EMA weights."""
+        model = Codec(self.codec.config).to(self.device)
+        model.load_state_dict(self.ema)
+        assert self.validation is not None
+        for row in evaluate(model, self.validation, self.t.eval_pictures, self.device):
+            self._say("val level {level:.1f}: {bpp:.4f} bpp {psnr:.3f} dB (base alone {base:.2f} dB)".format(**row))
+
+    def save(self) -> None:
+        """Write `last.pt`."""
+        state = {"phase": self.t.phase, "step": self.step, "elapsed": self.elapsed, "train": to_dict(self.t)}
+        save_checkpoint(self.out / "last.pt", self.codec, self.ema, self.optimiser, state)
+
+    def _say(self, line: str) -> None:
+        print(line, flush=True)
+        with (self.out / "log.txt").open("a", encoding="utf-8") as log:
+            log.write(line + "\n")

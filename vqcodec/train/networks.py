@@ -1,0 +1,367 @@
+# SPDX-License-Identifier: MIT
+"""The networks as torch modules: analysis and synthesis transforms, the refinement's prior, the base layer's prior.
+
+What is here trains; what runs in the shipped package is their export (`export.py`): the transforms as ONNX graphs, the
+priors as integer layers (`vqcodec/prior.py`), layer by layer the same. Everything works at 1/8 and 1/16 of the
+picture's resolution.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vqcodec.train.config import ModelConfig
+from vqcodec.train.losses import gaussian_bits
+from vqcodec.train.quantise import VectorQuantiser, scalar_quantise
+
+STRIDE = 16
+SLOPE = 0.125  # of the leaky rectifiers: a power of two, so that the integer prior has it exactly
+
+
+class Block(nn.Module):
+    """Residual block: [1x1, activation, depthwise 3x3, 1x1], then [1x1, activation, 1x1] (widths C and 2C)."""
+
+    def __init__(self, width: int, ffn: bool = True) -> None:
+        super().__init__()
+        self.enter = nn.Conv2d(width, width, 1)
+        self.depthwise = nn.Conv2d(width, width, 3, padding=1, groups=width)
+        self.leave = nn.Conv2d(width, width, 1)
+        self.ffn = ffn
+        if ffn:
+            self.expand = nn.Conv2d(width, 2 * width, 1)
+            self.reduce = nn.Conv2d(2 * width, width, 1)
+        with torch.no_grad():  # residual branches start small
+            for layer in (self.leave, *((self.reduce,) if ffn else ())):
+                layer.weight.mul_(0.3)
+                layer.bias.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> the same shape."""
+        x = x + self.leave(self.depthwise(F.leaky_relu(self.enter(x), SLOPE)))
+        if self.ffn:
+            x = x + self.reduce(F.leaky_relu(self.expand(x), SLOPE))
+        return x
+
+
+class Gain(nn.Module):
+    """Per-quality gain of every channel: 1 + a vector interpolated between the anchors of the quality scale."""
+
+    def __init__(self, anchors: int, width: int) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(anchors, width))
+
+    def forward(self, x: Tensor, hat: Tensor) -> Tensor:
+        """x [B, C, H, W], hat [B, A] interpolation weights -> [B, C, H, W]."""
+        with torch.autocast(x.device.type, enabled=False):
+            gain = 1 + hat @ self.table
+        return x * gain[:, :, None, None].to(x.dtype)
+
+
+def zero_conv(inputs: int, outputs: int) -> nn.Conv2d:
+    """A 1x1 convolution that starts at zero: the branch it ends starts silent."""
+    conv = nn.Conv2d(inputs, outputs, 1)
+    nn.init.zeros_(conv.weight)
+    nn.init.zeros_(conv.bias)
+    return conv
+
+
+def full_precision(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Run one layer outside autocast: where bf16 would cost picture quality."""
+    with torch.autocast(x.device.type, enabled=False):
+        return layer(x.float())
+
+
+class Analysis(nn.Module):
+    """Picture -> latents and the base layer's vector, with the linear shortcut beside the convolutions."""
+
+    def __init__(self, c: ModelConfig) -> None:
+        super().__init__()
+        w8, w16 = c.analysis_width8, c.analysis_width16
+        self.linear = nn.Conv2d(3, c.latents, STRIDE, stride=STRIDE)
+        self.patch = nn.Conv2d(3, w8, 8, stride=8)
+        self.blocks8 = nn.ModuleList(Block(w8) for _ in range(c.analysis_blocks8))
+        self.gain8 = Gain(c.anchors, w8)
+        self.down = nn.Conv2d(w8, w16, 2, stride=2)
+        self.blocks16 = nn.ModuleList(Block(w16) for _ in range(c.analysis_blocks16))
+        self.gain16 = Gain(c.anchors, w16)
+        self.out = zero_conv(w16, c.latents)
+        self.base_linear = nn.Conv2d(c.latents, c.codebook_dim, 1, bias=False)
+        self.base_out = zero_conv(w16, c.codebook_dim)
+        self.register_buffer("sigma", torch.ones(c.latents))
+
+    def forward(self, x: Tensor, hat: Tensor) -> tuple[Tensor, Tensor]:
+        """x [B, 3, H, W] float32 in [0, 1], H and W multiples of 16; hat [B, A].
+
+        Returns:
+            latents [B, M, H/16, W/16] float32 and base vectors [B, D, H/16, W/16] float32.
+        """
+        x = x - 0.5
+        h = self.patch(x)
+        for block in self.blocks8:
+            h = block(h)
+        h = self.down(self.gain8(h, hat))
+        for block in self.blocks16:
+            h = block(h)
+        h = self.gain16(h, hat).float()
+        sigma = self.sigma[:, None, None]
+        y = full_precision(self.linear, x) + sigma * full_precision(self.out, h)
+        z = full_precision(self.base_linear, y / sigma) + full_precision(self.base_out, h)
+        return y, z
+
+
+class Synthesis(nn.Module):
+    """Quantised latents -> picture: mirrored, lighter, with the linear shortcut."""
+
+    def __init__(self, c: ModelConfig) -> None:
+        super().__init__()
+        w8, w16 = c.synthesis_width8, c.synthesis_width16
+        levels = c.anchors + 1  # the last: base layer alone
+        self.linear = nn.Conv2d(c.latents, 3 * STRIDE * STRIDE, 1)
+        self.enter = nn.Conv2d(c.latents, w16, 1)
+        self.gain_in = Gain(levels, w16)
+        self.blocks16 = nn.ModuleList(Block(w16) for _ in range(c.synthesis_blocks16))
+        self.gain16 = Gain(levels, w16)
+        self.up = nn.Conv2d(w16, 4 * w8, 1)
+        self.blocks8 = nn.ModuleList(Block(w8) for _ in range(c.synthesis_blocks8))
+        self.gain8 = Gain(levels, w8)
+        self.out = zero_conv(w8, 3 * 64)
+        self.register_buffer("sigma", torch.ones(c.latents))
+
+    def forward(self, y: Tensor, hat: Tensor) -> Tensor:
+        """y [B, M, H/16, W/16], hat [B, A + 1] -> [B, 3, H, W] float32, nominally in [0, 1], not clipped."""
+        h = self.gain_in(self.enter(y / self.sigma[:, None, None]), hat)
+        for block in self.blocks16:
+            h = block(h)
+        h = F.pixel_shuffle(self.up(self.gain16(h, hat)), 2)
+        for block in self.blocks8:
+            h = block(h)
+        h = full_precision(self.out, self.gain8(h, hat))
+        return F.pixel_shuffle(full_precision(self.linear, y), STRIDE) + F.pixel_shuffle(h, 8) + 0.5
+
+
+class PriorStep(nn.Module):
+    """One parallel step of the refinement's prior: what is decoded -> mean and log2 scale of what comes next."""
+
+    def __init__(self, seen: int, chunk: int, width: int, anchors: int) -> None:
+        super().__init__()
+        self.seen = seen
+        self.context = nn.Conv2d(seen, width, 1, bias=False) if seen else None
+        self.base = nn.Conv2d(width, width, 1)
+        self.quality = nn.Parameter(torch.zeros(anchors, width))
+        self.block1 = Block(width)
+        self.block2 = Block(width, ffn=False)
+        self.out = zero_conv(width, 2 * chunk)
+
+    def forward(self, decoded: Tensor, features: Tensor, hat: Tensor) -> tuple[Tensor, Tensor]:
+        """decoded [B, M, h, w] (zero where nothing is known), features [B, N, h, w], hat [B, A].
+
+        Returns:
+            mean correction and log2 scale, both [B, chunk, h, w], in units of the latents' overall deviation.
+        """
+        with torch.autocast(features.device.type, enabled=False):
+            bias = hat @ self.quality
+        h = self.base(features) + bias[:, :, None, None]
+        if self.context is not None:
+            h = h + full_precision(self.context, decoded[:, : self.seen])
+        h = self.block2(self.block1(h))
+        mean, scale = full_precision(self.out, h).chunk(2, 1)
+        return mean, scale
+
+
+def checkerboard(height: int, width: int, device: torch.device) -> Tensor:
+    """[1, 1, h, w] bool, true where (row + column) is even: the positions of the first of two steps."""
+    rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
+    return ((rows[:, None] + columns[None]) % 2 == 0)[None, None]
+
+
+class RefinementPrior(nn.Module):
+    """Base codewords and latents already decoded -> mean and scale of each latent, in 2 x chunks parallel steps.
+
+    Checkerboard context (He et al., CVPR 2021) times channel chunks (Minnen and Singh, 2020; He et al., ELIC, 2022).
+    """
+
+    def __init__(self, c: ModelConfig) -> None:
+        super().__init__()
+        n = c.prior_width
+        self.chunks = c.chunks
+        self.enter = nn.Conv2d(c.codebook_dim, n, 1)
+        self.blocks = nn.ModuleList(Block(n) for _ in range(c.prior_base_blocks))
+        self.base_mean = zero_conv(n, c.latents)
+        steps: list[PriorStep] = []
+        start = 0
+        for chunk in c.chunks:
+            steps.append(PriorStep(start, chunk, n, c.anchors))
+            steps.append(PriorStep(start + chunk, chunk, n, c.anchors))
+            start += chunk
+        self.steps = nn.ModuleList(steps)
+        self.register_buffer("sigma", torch.ones(c.latents))
+
+    def base(self, code: Tensor) -> tuple[Tensor, Tensor]:
+        """code [B, D, h, w] -> features [B, N, h, w] and the base layer's own latents [B, M, h, w]."""
+        f = self.enter(code)
+        for block in self.blocks:
+            f = block(f)
+        return f, self.sigma[:, None, None] * full_precision(self.base_mean, f)
+
+    def forward(
+        self, y: Tensor, features: Tensor, base_mean: Tensor, step_size: Tensor, hat: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Quantise `y` step by step as the codec does, each step seeing what the ones before left.
+
+        Args:
+            y, base_mean: [B, M, h, w]; features: [B, N, h, w]; step_size: [B, M, 1, 1]; hat: [B, A].
+
+        Returns:
+            quantised latents, noisy indices relative to the mean, log2 (scale / step), all [B, M, h, w].
+        """
+        first = checkerboard(y.shape[2], y.shape[3], y.device)
+        sigma = self.sigma[:, None, None]
+        log2_sigma, log2_step = torch.log2(sigma), torch.log2(step_size)
+        parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        known = torch.zeros_like(y[:, :0])
+        start = 0
+        for k, chunk in enumerate(self.chunks):
+            here = slice(start, start + chunk)
+            y_k, base_k, sigma_k = y[:, here], base_mean[:, here], sigma[here]
+            mean, scale = self.steps[2 * k](known, features, hat)
+            mean = base_k + sigma_k * mean
+            quantised, noisy, _ = scalar_quantise(y_k, mean, step_size[:, here], self.training)
+            seen = torch.where(first, (quantised - base_k) / sigma_k, torch.zeros_like(base_k))
+            mean2, scale2 = self.steps[2 * k + 1](torch.cat([known, seen], 1), features, hat)
+            mean2 = base_k + sigma_k * mean2
+            quantised2, noisy2, _ = scalar_quantise(y_k, mean2, step_size[:, here], self.training)
+            quantised = torch.where(first, quantised, quantised2)
+            noisy = torch.where(first, noisy, noisy2)
+            scale = torch.where(first, scale, scale2) + log2_sigma[here] - log2_step[:, here]
+            parts.append((quantised, noisy, scale))
+            known = torch.cat([known, (quantised - base_k) / sigma_k], 1)
+            start += chunk
+        q, n, s = zip(*parts, strict=True)
+        return torch.cat(q, 1), torch.cat(n, 1), torch.cat(s, 1)
+
+
+class BasePrior(nn.Module):
+    """Base indices already known -> log2 probabilities of the next ones, in four parallel passes.
+
+    The grid is decoded in quarters: (even row, even column), (odd, odd), (even, odd), (odd, even).
+    """
+
+    def __init__(self, c: ModelConfig) -> None:
+        super().__init__()
+        n = c.base_prior_width
+        self.enter = nn.Conv2d(c.codebook_dim, n, 1, bias=False)
+        self.passes = nn.Parameter(torch.zeros(4, n))
+        self.spread = nn.Conv2d(n, n, 3, padding=1, groups=n)
+        self.blocks = nn.ModuleList([Block(n), Block(n)])
+        self.out = nn.Conv2d(n, c.codebook_size, 1)
+
+    def forward(self, code: Tensor, number: int) -> Tensor:
+        """code [B, D, h, w] with zeros where unknown; number: the pass, 0 to 3 -> logits [B, K, h, w] (base 2)."""
+        h = self.enter(code) + self.passes[number][None, :, None, None]
+        h = self.spread(F.leaky_relu(h, SLOPE))
+        for block in self.blocks:
+            h = block(h)
+        return self.out(h)
+
+
+def quarter(height: int, width: int, number: int, device: torch.device) -> Tensor:
+    """[h, w] bool: the positions of pass `number` of the base layer's prior."""
+    row, column = ((0, 0), (1, 1), (0, 1), (1, 0))[number]
+    mask = torch.zeros(height, width, dtype=torch.bool, device=device)
+    mask[row::2, column::2] = True
+    return mask
+
+
+class Output(NamedTuple):
+    """What one training pass gives: pictures, bits of each sample's refinement, and the base layer's parts."""
+
+    restored: Tensor  # [B, 3, H, W]
+    bits: Tensor  # [B] refinement bits
+    base_restored: Tensor | None  # [b, 3, H, W] from the base layer alone
+    commitment: Tensor  # scalar
+    indices: Tensor  # [B, h, w] base indices
+
+
+class Codec(nn.Module):
+    """The whole model. Weights of the parts are exported one by one."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.analysis = Analysis(config)
+        self.synthesis = Synthesis(config)
+        self.quantiser = VectorQuantiser(config.codebook_size, config.codebook_dim)
+        self.prior = RefinementPrior(config)
+        # High-resolution theory: with step d the error is d^2/12 and lambda = 26 / d^2 (per pixel, three samples).
+        anchors = torch.linspace(0, 1, config.anchors)
+        log_lambda = math.log(config.lambda_min) + anchors * math.log(config.lambda_max / config.lambda_min)
+        start = 0.5 * (math.log(26.0) - log_lambda)
+        self.log_step = nn.Parameter(start[:, None].repeat(1, config.latents))
+
+    def hat(self, level: Tensor) -> Tensor:
+        """Interpolation weights of a level in [0, 1] on the anchors: [B] -> [B, A]."""
+        anchors = torch.arange(self.config.anchors, device=level.device)
+        return (1 - (level[:, None] * (self.config.anchors - 1) - anchors).abs()).clamp(min=0)
+
+    def lambda_of(self, level: Tensor) -> Tensor:
+        """Lagrangian weight of the squared error at a level in [0, 1]."""
+        ratio = math.log(self.config.lambda_max / self.config.lambda_min)
+        return self.config.lambda_min * torch.exp(level * ratio)
+
+    def step_size(self, hat: Tensor) -> Tensor:
+        """Quantiser step of every latent channel: [B, A] -> [B, M, 1, 1]."""
+        with torch.autocast(hat.device.type, enabled=False):
+            return torch.exp(hat @ self.log_step)[:, :, None, None]
+
+    def forward(self, x: Tensor, level: Tensor, base_only: int = 0) -> Output:
+        """Code and restore a batch.
+
+        Args:
+            x: [B, 3, H, W] float32 in [0, 1].
+            level: [B] float32 in [0, 1], the place on the quality scale of each sample.
+            base_only: restore the first so many samples from the base layer alone as well.
+        """
+        hat = self.hat(level)
+        y, z = self.analysis(x, hat)
+        with torch.autocast(x.device.type, enabled=False):
+            code, indices = self.quantiser(z)
+        commitment = (z - code.detach()).square().sum(1).mean()
+        features, base_mean = self.prior.base(code)
+        quantised, noisy, scale = self.prior(y, features, base_mean, self.step_size(hat), hat)
+        bits = gaussian_bits(noisy, scale).sum((1, 2, 3))
+        restored = self.synthesis(quantised, F.pad(hat, (0, 1)))
+        base_restored = None
+        if base_only:
+            alone = torch.zeros(base_only, self.config.anchors + 1, device=x.device)
+            alone[:, -1] = 1
+            base_restored = self.synthesis(base_mean[:base_only], alone)
+        return Output(restored, bits, base_restored, commitment, indices)
+
+
+@torch.no_grad()
+def start_linear(model: Codec, basis: Tensor, sigma: Tensor, mean: Tensor) -> None:
+    """Set the linear shortcuts and everything that is scaled by the latents' deviations.
+
+    Args:
+        basis: [M, 768] orthonormal rows over (channel, row, column) of a 16x16 block of x - 0.5.
+        sigma: [M] standard deviation of each coefficient on the training pictures.
+        mean: [M] mean of each coefficient, taken away by the analysis's bias.
+    """
+    m = len(basis)
+    sigma = sigma.clamp(min=0.01)
+    model.analysis.linear.weight.copy_(basis.view(m, 3, STRIDE, STRIDE))
+    model.analysis.linear.bias.copy_(-mean)
+    model.synthesis.linear.weight.copy_(basis.T[:, :, None, None])  # rows in pixel-shuffle order: (channel, row, col)
+    model.synthesis.linear.bias.copy_(basis.T @ mean)
+    for part in (model.analysis, model.synthesis, model.prior):
+        part.sigma.copy_(sigma)
+    d = model.config.codebook_dim
+    weight = torch.zeros(d, m)
+    weight[range(d), range(d)] = (sigma[:d] / sigma[0]) ** 0.7
+    model.analysis.base_linear.weight.copy_(weight[:, :, None, None])

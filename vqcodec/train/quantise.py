@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: MIT
+"""The two quantisers of training: the base layer's vector quantiser and the refinement's scalar quantiser."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def all_reduce(tensor: Tensor) -> Tensor:
+    """Sum over processes when there are several; the tensor itself otherwise."""
+    if dist.is_initialized():
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def nearest(z: Tensor, codebook: Tensor) -> Tensor:
+    """Index of the nearest codeword in squared Euclidean distance.
+
+    Args:
+        z: [N, D] float32.
+        codebook: [K, D] float32.
+
+    Returns:
+        [N] int64 in [0, K).
+    """
+    return (codebook.square().sum(1) - 2 * z @ codebook.T).argmin(1)
+
+
+class VectorQuantiser(nn.Module):
+    """One learned codebook with straight-through gradients and exponential-moving-average updates.
+
+    van den Oord et al., "Neural Discrete Representation Learning" (2017); the averages follow appendix A.1, and
+    codewords that nothing chooses are restarted on data (Dhariwal et al., "Jukebox", 2020).
+    """
+
+    def __init__(self, size: int, dim: int, decay: float = 0.99) -> None:
+        super().__init__()
+        self.decay = decay
+        self.register_buffer("codebook", torch.randn(size, dim) * 0.1)
+        self.register_buffer("counts", torch.ones(size))
+        self.register_buffer("sums", torch.zeros(size, dim))
+        self.register_buffer("started", torch.zeros((), dtype=torch.bool))
+
+    def start(self, z: Tensor, rounds: int = 12) -> None:
+        """Set the codebook by k-means (Lloyd) on `z` [N, D], N at least a few times the codebook's size."""
+        size = self.codebook.shape[0]
+        centres = z[torch.randperm(len(z), device=z.device)[:size]].clone()
+        if len(centres) < size:
+            centres = centres[torch.randint(len(centres), (size,), device=z.device)]
+            centres = centres + 0.01 * torch.randn_like(centres)
+        for _ in range(rounds):
+            index = nearest(z, centres)
+            counts = torch.bincount(index, minlength=size).to(z.dtype)
+            sums = torch.zeros_like(centres).index_add_(0, index, z)
+            centres = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], centres)
+        self.codebook.copy_(centres)
+        self.counts.copy_(counts.clamp(min=1) / counts.sum() * size)
+        self.sums.copy_(centres * self.counts[:, None])
+        self.started.fill_(True)
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Quantise.
+
+        Args:
+            z: [B, D, H, W] float32.
+
+        Returns:
+            the codewords with straight-through gradient, [B, D, H, W] float32, and the indices, [B, H, W] int64.
+        """
+        flat = z.detach().permute(0, 2, 3, 1).reshape(-1, z.shape[1]).float()
+        index = nearest(flat, self.codebook)
+        if self.training and bool(self.started):
+            self._update(flat, index)
+        code = self.codebook[index].view(z.shape[0], z.shape[2], z.shape[3], -1).permute(0, 3, 1, 2)
+        return z + (code - z).detach(), index.view(z.shape[0], z.shape[2], z.shape[3])
+
+    @torch.no_grad()
+    def _update(self, flat: Tensor, index: Tensor) -> None:
+        size = self.codebook.shape[0]
+        counts = all_reduce(torch.bincount(index, minlength=size).float())
+        sums = all_reduce(torch.zeros_like(self.sums).index_add_(0, index, flat))
+        # The averages are per step; a codeword's expected count per step may be far below one.
+        scale = size / counts.sum()
+        self.counts.lerp_(counts * scale, 1 - self.decay)
+        self.sums.lerp_(sums * scale, 1 - self.decay)
+        dead = self.counts < 0.02
+        if bool(dead.any()):
+            fresh = flat[torch.randint(len(flat), (size,), device=flat.device)]
+            if dist.is_initialized():
+                dist.broadcast(fresh, 0)
+            self.sums[dead], self.counts[dead] = fresh[dead], 1.0
+        self.codebook.copy_(self.sums / self.counts[:, None])
+
+
+def scalar_quantise(y: Tensor, mean: Tensor, step: Tensor, noise: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+    """Finite scalar quantisation around a predicted mean: index = round((y - mean) / step).
+
+    The value that goes on is truly rounded, with the straight-through gradient (and the rounding error as the step's
+    gradient, Esser et al. "Learned Step Size Quantization", 2020); the value whose likelihood is the rate carries
+    uniform noise instead (Minnen and Singh, "Channel-wise autoregressive entropy models", 2020).
+
+    Args:
+        y: [B, C, H, W] float32 latents.
+        mean, step: the same shape or broadcastable to it; step > 0.
+        noise: False gives the true index for the rate, too (evaluation).
+
+    Returns:
+        the quantised latents, the noisy index for the rate, and the true index, each shaped as `y`.
+    """
+    t = (y - mean) / step
+    index = t.round()
+    quantised = mean + step * (t + (index - t).detach())
+    noisy = t + torch.rand_like(t) - 0.5 if noise else index
+    return quantised, noisy, index
