@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: MIT
+"""After joint training: the base layer's prior on frozen indices, then the frequency tables counted on real ones.
+
+The tables are counted with the rounded integer prior itself, walking pictures exactly as the codec does, so that what
+is shipped describes what will be coded.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vqcodec.codebook import BaseCodebook, dequantise, quality_level, quantise
+from vqcodec.codec import cheapen
+from vqcodec.entropy import ClassTables
+from vqcodec.prior import CLASS_ORIGIN, CLASSES_PER_OCTAVE, RefinementPrior, checkerboard
+from vqcodec.train.data import Pictures
+from vqcodec.train.networks import BasePrior, Codec, quarter
+
+SPAN = 600  # indices beyond +-SPAN are counted at the edge
+SKIP_BELOW = 3e-4  # a class whose indices are non-zero more rarely than this is not coded
+
+
+@torch.no_grad()
+def analysed(
+    model: Codec, pictures: Pictures, count: int, size: int, seed: int, device: torch.device
+) -> list[tuple[int, NDArray[np.float64], NDArray[np.int64]]]:
+    """Random crops through the analysis: (quality 2..100, latents [h, w, M], base indices [h, w])."""
+    rng = np.random.default_rng(seed)
+    out = []
+    for number in range(count):
+        quality = 2 + number % 99
+        x = pictures.crops(rng, 1, size)
+        y, z = model.analysis(x, model.hat(torch.tensor([quality_level(quality)], device=device)))
+        _, index = model.quantiser(z)
+        out.append((quality, y[0].permute(1, 2, 0).double().cpu().numpy(), index[0].cpu().numpy()))
+    return out
+
+
+def train_base_prior(
+    model: Codec, pictures: Pictures, minutes: float, device: torch.device, seed: int = 1, crops: int = 1500
+) -> tuple[BasePrior, float]:
+    """Train the base layer's prior on the indices of the frozen codebook.
+
+    Returns:
+        the prior and its cost on held-out crops, bits per index.
+    """
+    torch.manual_seed(seed)
+    model = model.to(device).eval()
+    maps = []
+    rng = np.random.default_rng(seed)
+    with torch.no_grad():
+        for _ in range(math.ceil(crops / 8)):
+            x = pictures.crops(rng, 8, 448)
+            level = torch.from_numpy(rng.random(len(x), np.float32)).to(device)
+            with torch.autocast(device.type, torch.bfloat16):
+                _, z = model.analysis(x, model.hat(level))
+            maps.append(model.quantiser(z.float())[1])
+    indices = torch.cat(maps)
+    held_out, indices = indices[:40], indices[40:]
+    prior = BasePrior(model.config).to(device)
+    order0 = torch.bincount(indices.flatten(), minlength=model.config.codebook_size).float() + 1
+    with torch.no_grad():
+        prior.out.bias.copy_(torch.log2(order0 / order0.sum()))
+        prior.out.weight.mul_(0.1)
+    optimiser = torch.optim.AdamW(prior.parameters(), lr=2e-3, weight_decay=1e-3)
+    begin = time.perf_counter()
+    best, state = math.inf, prior.state_dict()
+    step = 0
+    while (done := (time.perf_counter() - begin) / (60 * minutes)) < 1 or step < 2:
+        for group in optimiser.param_groups:
+            group["lr"] = 2e-3 * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1, done))))
+        batch = indices[torch.randint(len(indices), (16,))]
+        batch = torch.rot90(batch, int(rng.integers(4)), (1, 2))
+        batch = batch.flip(2) if rng.integers(2) else batch
+        loss = _base_bits(model, prior, batch[:, : int(rng.integers(8, 29)), : int(rng.integers(8, 29))])
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(prior.parameters(), 1.0)
+        optimiser.step()
+        step += 1
+        if step % 200 == 0 or done > 0.98:
+            with torch.no_grad():
+                bits = float(_base_bits(model, prior, held_out))
+            if bits < best:
+                best, state = bits, {k: v.clone() for k, v in prior.state_dict().items()}
+            print(f"base prior step {step}: {float(loss):.3f} bits an index, held out {bits:.3f}", flush=True)
+    prior.load_state_dict(state)
+    return prior, best
+
+
+def _base_bits(model: Codec, prior: BasePrior, indices: Tensor) -> Tensor:
+    """Mean bits per index [B, h, w] over the four passes."""
+    code = model.quantiser.codebook[indices].permute(0, 3, 1, 2)
+    h, w = indices.shape[1:]
+    known = torch.zeros(h, w, dtype=torch.bool, device=indices.device)
+    total = code.new_zeros(())
+    for number in range(4):
+        where = quarter(h, w, number, indices.device)
+        logits = prior(code * known, number)[:, :, where]
+        total = total + F.cross_entropy(logits * math.log(2), indices[:, where], reduction="sum")
+        known = known | where
+    return total / math.log(2) / indices.numel()
+
+
+def class_scale(number: int) -> float:
+    """Standard deviation of a scale class, in steps."""
+    return float(2.0 ** (CLASS_ORIGIN + number / CLASSES_PER_OCTAVE))
+
+
+class _Counts:
+    """Histograms of indices by class, and where within their bins the values lay."""
+
+    def __init__(self) -> None:
+        self.histogram = np.zeros((64, 2 * SPAN + 1), np.int64)
+        self.offset = np.zeros((64, 3))
+        self.number = np.zeros((64, 3))
+
+    def add(self, indices: NDArray[np.int64], t: NDArray[np.float64], classes: NDArray[np.int64]) -> None:
+        np.add.at(self.histogram, (classes.ravel(), np.clip(indices, -SPAN, SPAN).ravel() + SPAN), 1)
+        magnitude = np.minimum(np.abs(indices), 2).ravel()
+        inward = ((indices - t) * np.sign(indices)).ravel()
+        np.add.at(self.offset, (classes.ravel(), magnitude), inward)
+        np.add.at(self.number, (classes.ravel(), magnitude), 1)
+
+    def tables(self, limits: NDArray[np.int64] | None) -> dict[str, NDArray[Any]]:
+        """The shipped arrays `tables.limits`, `.counts`, `.shrink`."""
+        symmetric = self.histogram + self.histogram[:, ::-1]
+        if limits is None:
+            limits = self._limits(symmetric)
+        counts = [_frequencies(symmetric[i], i, int(limits[i])) for i in range(64) if limits[i]]
+        shrink = np.where(self.number > 200, self.offset / np.maximum(self.number, 1), 0.0) * 256
+        shrink[:, 0] = 0
+        return {
+            "tables.limits": limits.astype(np.int32),
+            "tables.counts": np.concatenate(counts).astype(np.int32),
+            "tables.shrink": np.clip(np.rint(shrink), 0, 100).astype(np.int16),
+        }
+
+    @staticmethod
+    def _limits(symmetric: NDArray[np.int64]) -> NDArray[np.int64]:
+        total = np.maximum(symmetric.sum(1), 1)
+        rare = 1 - symmetric[:, SPAN] / total < SKIP_BELOW
+        first = int(np.argmin(rare)) if not rare.all() else 63
+        limits = np.array([min(255, math.ceil(5 * class_scale(i)) + 2) for i in range(64)], np.int64)
+        limits[:first] = 0
+        return limits
+
+
+def _frequencies(symmetric: NDArray[np.int64], number: int, limit: int) -> NDArray[np.int64]:
+    """Frequencies of a class: counts, blended with a discretised Laplacian of its scale where they are few."""
+    value = np.arange(-SPAN, SPAN + 1)
+    rate = math.sqrt(2) / class_scale(number)
+    laplace = np.exp(-rate * np.abs(value))
+    laplace[SPAN] = max(laplace[SPAN], 1e-6)
+    laplace = laplace / laplace.sum()
+    blend = symmetric + 200 * laplace
+    inside = blend[SPAN - limit : SPAN + limit + 1]
+    escape = blend.sum() - inside.sum() + 0.5
+    p = np.append(inside, escape) / (inside.sum() + escape)
+    return np.maximum(1, np.rint(p * 2**22)).astype(np.int64)
+
+
+def count_tables(
+    tables: dict[str, NDArray[Any]], samples: list[tuple[int, NDArray[np.float64], NDArray[np.int64]]], model: Codec
+) -> dict[str, NDArray[Any]]:
+    """Count the class tables on samples, twice: with plain rounding, then with the encoder's own choices.
+
+    Args:
+        tables: from `integer_tables`.
+        samples: from `analysed`.
+        model: where the tables come from (for the Lagrangian of each quality).
+
+    Returns:
+        `tables` with the `tables.*` arrays added.
+    """
+    prior, codebook = RefinementPrior(tables), BaseCodebook(tables["codebook"].astype(np.float64))
+    counted: dict[str, NDArray[Any]] | None = None
+    for _ in range(2):
+        counts = _Counts()
+        current = ClassTables.load(counted) if counted else None
+        for quality, y, base in samples:
+            lagrangian = float(model.lambda_of(torch.tensor(quality_level(quality))))
+            _count_one(prior, codebook, current, quality, y, base, counts, lagrangian)
+        counted = counts.tables(counted["tables.limits"].astype(np.int64) if counted else None)
+    assert counted is not None
+    return {**tables, **counted}
+
+
+def _count_one(
+    prior: RefinementPrior,
+    codebook: BaseCodebook,
+    tables: ClassTables | None,
+    quality: int,
+    y: NDArray[np.float64],
+    base: NDArray[np.int64],
+    counts: _Counts,
+    lagrangian: float,
+) -> None:
+    features, base_mean = prior.base(codebook.values(base))
+    known = np.zeros_like(base_mean)
+    for step in prior.steps:
+        where = checkerboard(*base.shape, step.half)
+        mean, classes = prior.predict(step, known, features, base_mean, quality)
+        size = prior.step_size[quality - 1, step.channels]
+        indices, t = quantise(y[:, :, step.channels][where], mean, size)
+        shrink = np.zeros(indices.shape)
+        if tables is not None:
+            indices[tables.limits[classes] == 0] = 0
+            cheapen(indices, t, classes, size, tables, lagrangian)
+            shrink = tables.reconstruction(indices, classes)
+        counts.add(indices, t, classes)
+        values = dequantise(indices, mean, size, shrink)
+        around = base_mean[:, :, step.channels][where]
+        known[:, :, step.channels][where] = prior.normalise(values, around, step.channels)
