@@ -588,8 +588,7 @@ def encode_picture(picture: Picture, suffix: str) -> tuple[bytes, tuple[str, ...
 
 def _save(image: Image.Image, name: str, options: dict[str, Any]) -> bytes:
     out = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _strict_pillow(image.width * image.height):  # for the warnings
         image.save(out, name, **options)
     return out.getvalue()
 
@@ -685,7 +684,7 @@ def encode_alpha(alpha: NDArray[np.uint8]) -> bytes:
 
 
 def _filtered(alpha: NDArray[np.uint8], kind: int) -> NDArray[np.uint8]:
-    """PNG's rows `[H, 1 + W]`: the filter's number, then the samples (0) or the difference to the left (1), above (2)."""
+    """PNG's rows `[H, 1 + W]`: the filter, then the samples (0) or the difference to the left (1), above (2)."""
     rows = np.empty((alpha.shape[0], alpha.shape[1] + 1), np.uint8)
     rows[:, 0] = kind
     rows[:, 1:] = alpha
