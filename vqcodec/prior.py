@@ -165,7 +165,9 @@ def quarter(height: int, width: int, number: int) -> NDArray[np.bool_]:
 
 def checkerboard(height: int, width: int, number: int) -> NDArray[np.bool_]:
     """[h, w] bool: the positions of checkerboard half 0 ((row + column) even) or 1."""
-    return np.add.outer(np.arange(height), np.arange(width)) % 2 == number
+    rows, columns = np.arange(height)[:, None], np.arange(width)[None]
+    mask: NDArray[np.bool_] = (rows + columns) % 2 == number
+    return mask
 
 
 class BasePrior:
@@ -199,7 +201,8 @@ class BasePrior:
         logits = self.out(self.blocks[1](x, quarter(h, w, number)))
         # log2 units of 2**-ACT_BITS -> below the maximum, in 1/256 octaves -> integer frequencies by table and shift
         below = ((logits.max(1, keepdims=True) - logits) * (256 / 2**ACT_BITS)).astype(np.int64)
-        return np.maximum(self.exp2[below & 255] >> np.minimum(below >> 8, 62), 1)
+        frequencies: Ints = np.maximum(self.exp2[below & 255] >> np.minimum(below >> 8, 62), 1)
+        return frequencies
 
 
 @dataclass(frozen=True)
@@ -296,7 +299,7 @@ class RefinementPrior:
         x = step.base(features) + step.quality[quality - 1]
         if step.context is not None:
             x += step.context(known[:, :, : step.seen])
-        where = checkerboard(*features.shape[:2], step.half)
+        where = checkerboard(features.shape[0], features.shape[1], step.half)
         out = step.out(step.block2(step.block1(np.clip(x, -CLIP, CLIP, out=x)), where))
         count = out.shape[1] // 2
         mean = base_mean[where][:, step.channels] + self._unnormalise(out[:, :count], step.channels)

@@ -60,7 +60,14 @@ def _load(sources: tuple[Path, ...], device: torch.device, cache: Path | None) -
 
 
 def finish(
-    model: Codec, pictures: Pictures, out: Path, name: str, minutes: float, samples: int, device: torch.device, seed: int
+    model: Codec,
+    pictures: Pictures,
+    out: Path,
+    name: str,
+    minutes: float,
+    samples: int,
+    device: torch.device,
+    seed: int,
 ) -> Path:
     """Base prior, integer tables, model folder `out`/model; the base prior is kept in `out`/base_prior.pt.
 
@@ -125,7 +132,10 @@ def train(
     Several processes: torchrun --nproc-per-node N -m vqcodec train ...
     """
     try:
-        _run(data, out, config, resume, phase, validation, settings, shape, cache, device, threads, name, base_minutes, samples)
+        _run(
+            data, out, config, resume, phase, validation, settings, shape, cache, device, threads,
+            name, base_minutes, samples,
+        )  # fmt: skip
     except VqcError as error:
         print(f"vqcodec: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +78,9 @@ def load_checkpoint(path: Path, use_ema: bool = True) -> tuple[Codec, dict[str, 
     return model, content
 
 
-def sample_loss(model: nn.Module, codec: Codec, x: Tensor, level: Tensor, t: TrainConfig) -> tuple[Tensor, dict[str, float]]:
+def sample_loss(
+    model: nn.Module, codec: Codec, x: Tensor, level: Tensor, t: TrainConfig
+) -> tuple[Tensor, dict[str, float]]:
     """Rate-distortion loss of a batch, every rate weighted alike, and the figures for the log."""
     alone = max(1, len(x) // 4) if t.phase != "analysis" else 0
     out = model(x, level, alone)
@@ -167,7 +168,9 @@ class Trainer:
         forward: nn.Module = self.codec
         if config.compile:
             forward = torch.compile(forward)  # type: ignore[assignment]
-        self.model = nn.parallel.DistributedDataParallel(forward, broadcast_buffers=False) if self.world > 1 else forward
+        if self.world > 1:
+            forward = nn.parallel.DistributedDataParallel(forward, broadcast_buffers=False)
+        self.model = forward
         if config.phase != "joint":
             self.codec.quantiser.started.fill_(False)  # the codebook stays as it is
 
@@ -212,7 +215,7 @@ class Trainer:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=t.bf16):
             loss, figures = sample_loss(self.model, self.codec, x, level, t)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_([p for p in self.codec.parameters() if p.requires_grad], t.clip)
         if bool(torch.isfinite(norm)):
             self.optimiser.step()
@@ -244,7 +247,8 @@ class Trainer:
                 mean = {k: float(np.mean([w[k] for w in window])) for k in window[0]}
                 speed = len(window) * t.batch * self.world / (self.elapsed - marks["log"])
                 self._say(
-                    f"{t.phase} step {self.step} {self.elapsed / 60:.1f} min loss {mean['loss']:.4f} bpp {mean['bpp']:.3f} "
+                    f"{t.phase} step {self.step} {self.elapsed / 60:.1f} min loss {mean['loss']:.4f} "
+                    f"bpp {mean['bpp']:.3f} "
                     f"psnr {mean['psnr']:.2f} norm {mean['norm']:.2f} lr {mean['lr']:.1e} crops/s {speed:.1f}"
                 )
                 window, marks["log"] = [], self.elapsed

@@ -35,6 +35,11 @@ class VectorQuantiser(nn.Module):
     codewords that nothing chooses are restarted on data (Dhariwal et al., "Jukebox", 2020).
     """
 
+    codebook: Tensor
+    counts: Tensor
+    sums: Tensor
+    started: Tensor
+
     def __init__(self, size: int, dim: int, decay: float = 0.99) -> None:
         super().__init__()
         self.decay = decay
