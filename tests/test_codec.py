@@ -27,7 +27,7 @@ def test_any_size_comes_back(photo: U8, size: tuple[int, int]) -> None:
         back = np.asarray(vqcodec.decode(vqcodec.encode(picture, quality)))
         assert back.shape == picture.shape
         if quality == 95:
-            assert psnr(picture, back) > 33
+            assert psnr(picture, back) > 31
 
 
 def test_more_quality_means_more_bits_and_a_better_picture(photo: U8) -> None:
@@ -39,7 +39,7 @@ def test_more_quality_means_more_bits_and_a_better_picture(photo: U8) -> None:
         dbs.append(psnr(crop, np.asarray(vqcodec.decode(data))))
     assert sizes == sorted(set(sizes)), sizes
     assert dbs == sorted(dbs), dbs
-    assert dbs[-1] > 40
+    assert dbs[-1] > 37
     assert dbs[0] > 15
 
 

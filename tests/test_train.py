@@ -141,7 +141,7 @@ def test_scalar_quantiser_values_and_gradients() -> None:
 def test_vector_quantiser_learns_clusters_and_restarts_dead_words() -> None:
     torch.manual_seed(0)
     centres = torch.randn(8, 4) * 3
-    quantiser = VectorQuantiser(16, 4)
+    quantiser = VectorQuantiser(16, 4, decay=0.9)
     quantiser.start(centres[torch.randint(8, (400,))] + 0.05 * torch.randn(400, 4))
     quantiser.codebook[8:] = 100.0
     quantiser.sums.copy_(quantiser.codebook * quantiser.counts[:, None])

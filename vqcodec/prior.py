@@ -80,7 +80,7 @@ class Linear:
         """The sums before re-scaling (units 2**-(ACT_BITS + shift))."""
         y = x.reshape(-1, x.shape[-1]) @ self.weight
         y += self.bias
-        return y.reshape(*x.shape[:-1], -1)
+        return y.reshape(*x.shape[:-1], self.weight.shape[1])
 
     def __call__(self, x: Floats) -> Floats:
         """Apply: activations in, activations out, both in units of 2**-ACT_BITS."""
