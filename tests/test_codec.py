@@ -128,7 +128,7 @@ def test_size_is_close_to_the_ideal_code_length(photo: U8, quality: int, monkeyp
 
     def base(self: Encoder, indices: Ints, frequencies: Ints) -> None:
         nonlocal ideal_bits
-        p = frequencies[np.arange(len(indices)), indices] / frequencies.sum(1)
+        p = (frequencies[np.arange(len(indices)), indices] + 1) / 2**24
         ideal_bits -= float(np.log2(p).sum())
         put_base(self, indices, frequencies)
 

@@ -26,7 +26,8 @@ EXACT = 2.0**53
 CLASSES = 64
 CLASSES_PER_OCTAVE = 6
 CLASS_ORIGIN = -3.5  # log2 (scale / step) of class 0
-LOG_ONE = 2**23  # the frequency of the most probable base index
+TOTAL = 2**24  # frequencies of an alphabet of n symbols sum to TOTAL - n; every symbol has one more than its frequency
+LOG_ONE = 2**23  # weight of the most probable base index, before normalisation
 
 Arrays = Mapping[str, NDArray[np.generic]]
 
@@ -192,7 +193,7 @@ class BasePrior:
             number: the pass, 0 to 3.
 
         Returns:
-            [n, K] int64 >= 1 for the n positions of the pass in raster order; not normalised.
+            [n, K] int64 >= 0, each row summing to TOTAL - K, for the n positions of the pass in raster order.
         """
         h, w = indices.shape
         code = self.codebook.values(np.where(known, indices, 0)) * known[:, :, None]
@@ -201,7 +202,10 @@ class BasePrior:
         logits = self.out(self.blocks[1](x, quarter(h, w, number)))
         # log2 units of 2**-ACT_BITS -> below the maximum, in 1/256 octaves -> integer frequencies by table and shift
         below = ((logits.max(1, keepdims=True) - logits) * (256 / 2**ACT_BITS)).astype(np.int64)
-        frequencies: Ints = np.maximum(self.exp2[below & 255] >> np.minimum(below >> 8, 62), 1)
+        weights = self.exp2[below & 255] >> np.minimum(below >> 8, 62)
+        room = TOTAL - self.codebook.size
+        frequencies: Ints = weights * room // weights.sum(1, keepdims=True)
+        frequencies[np.arange(len(weights)), below.argmin(1)] += room - frequencies.sum(1)
         return frequencies
 
 

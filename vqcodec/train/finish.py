@@ -20,7 +20,7 @@ from torch import Tensor
 from vqcodec.codebook import BaseCodebook, dequantise, quality_level, quantise
 from vqcodec.codec import cheapen
 from vqcodec.entropy import ClassTables
-from vqcodec.prior import CLASS_ORIGIN, CLASSES_PER_OCTAVE, RefinementPrior, checkerboard
+from vqcodec.prior import CLASS_ORIGIN, CLASSES_PER_OCTAVE, TOTAL, RefinementPrior, checkerboard
 from vqcodec.train.data import Pictures
 from vqcodec.train.networks import BasePrior, Codec, quarter
 
@@ -167,7 +167,9 @@ def _frequencies(symmetric: NDArray[np.int64], number: int, limit: int) -> NDArr
     inside = blend[SPAN - limit : SPAN + limit + 1]
     escape = blend.sum() - inside.sum() + 0.5
     p = np.append(inside, escape) / (inside.sum() + escape)
-    frequencies: NDArray[np.int64] = np.maximum(1, np.rint(p * 2**22)).astype(np.int64)
+    room = TOTAL - len(p)
+    frequencies: NDArray[np.int64] = np.floor(p * room).astype(np.int64)
+    frequencies[limit] += room - frequencies.sum()  # to the index 0
     return frequencies
 
 
