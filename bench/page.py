@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: MIT
+"""The HTML page: figures, tables and slider in one file that needs nothing beside it. The markup is in page.html."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from bench import plots, report
+from bench.metrics import METRICS
+from bench.report import Table
+from bench.store import Store
+
+PAGE = "index.html"
+
+
+class _Page(Template):
+    delimiter = "@@"
+
+
+def _table(table: Table | None, signed: bool = False) -> str:
+    """A table as HTML; with `signed`, cells where vqcodec loses are marked."""
+    if table is None:
+        return "<p>Not measured.</p>"
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in table.head)
+    lines = []
+    for row in table.rows:
+        cells = "".join(
+            f'<td class="{"loss" if signed and cell.startswith("+") else ""}">{html.escape(cell)}</td>'
+            for cell in row[1:]
+        )
+        lines.append(f"<tr><th>{html.escape(row[0])}</th>{cells}</tr>")
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+
+
+def _figure(store: Store, name: str, alt: str) -> str:
+    figure = plots.all_figures(store).get(name)
+    if figure is None:
+        return ""
+    data = base64.b64encode(plots.svg(figure, report.digest(store)).encode()).decode()
+    return f'<img class="figure" id="{name}" alt="{html.escape(alt)}" src="data:image/svg+xml;base64,{data}">'
+
+
+def _figures(store: Store) -> str:
+    parts = [
+        _figure(store, f"rd-{name}{suffix}", f"{metric.label} over bits per pixel")
+        for name, metric in METRICS.items()
+        for suffix in ("", "-log")
+    ]
+    return "\n".join(filter(None, parts))
+
+
+def _list(lines: Sequence[str]) -> str:
+    return "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in lines) + "</ul>" if lines else ""
+
+
+def write(store: Store, slides: Sequence[dict[str, Any]], anchor: str = report.ANCHOR) -> Path:
+    """Write the page into the store's folder."""
+    summaries = report.summarise(store, anchor)
+    table = report.picture_table(store)
+    measured = [name for name in METRICS if report.curves(store, METRICS[name])]
+    options = "".join(f'<option value="{name}">{html.escape(METRICS[name].label)}</option>' for name in measured)
+    template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+    content = _Page(template).substitute(
+        title=html.escape(f"Rate and distortion on {store.run['set']}"),
+        provenance=html.escape(report.provenance(store)),
+        method=html.escape(report.METHOD),
+        rates=_table(report.rate_table(summaries, report.label(store, anchor))),
+        costs=_table(report.cost_table(summaries)),
+        pictures=_table(table, signed=True),
+        losses=_list(report.losses(table)),
+        notices=_list(report.notices(store)),
+        metrics=options,
+        figures=_figures(store),
+        scaling=_table(report.scaling_table(store)) if report.scaling_table(store) else "",
+        scaling_figure=_figure(store, "scaling", "seconds and peak memory over megapixels"),
+        slides=json.dumps(slides).replace("</", "<\\/"),
+    )
+    path = store.folder / PAGE
+    path.write_text(content, encoding="utf-8")
+    return path

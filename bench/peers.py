@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: MIT
+"""The codecs, each a few lines over a well-kept library, behind one interface. The only place that knows them.
+
+A peer turns an RGB image and one number (its setting, more is better) into the bytes of a whole file, and back.
+A library that is not there is no failure: `version` raises `MissingError`, and the peer's rows are left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.metadata
+import inspect
+import io
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import PIL
+from PIL import Image, features
+
+from bench.errors import BenchError, MissingError
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One codec with one way of calling it; subclasses say how.
+
+    Attributes:
+        name: what the command line calls it.
+        label: what tables and figures call it.
+        settings: the points of its curve, ascending in rate.
+        stated: its options in words.
+    """
+
+    name: str
+    label: str
+    settings: tuple[int, ...]
+    stated: str
+
+    def version(self) -> str:
+        """The library's name and version.
+
+        Raises:
+            MissingError: it is not there.
+        """
+        raise NotImplementedError
+
+    def encode(self, image: Image.Image, setting: int, threads: int = 0) -> bytes:
+        """An RGB image to the bytes of a file; `threads` 0 means the library's own choice."""
+        raise NotImplementedError
+
+    def decode(self, data: bytes, threads: int = 0) -> Image.Image:
+        """The bytes of a file to an RGB image, all its pixels decoded."""
+        with Image.open(io.BytesIO(data)) as image:
+            return image.convert("RGB")
+
+    def command(self, direction: str, setting: int, source: Path, target: Path, threads: int) -> list[str]:
+        """The command line of a process that does "encode" or "decode" from file to file."""
+        arguments = [direction, self.name, str(setting), str(source), str(target), str(threads)]
+        return [sys.executable, "-m", "bench.process", *arguments]
+
+    @property
+    def browser_type(self) -> str | None:
+        """The media type under which browsers show its files as they are; None if they do not."""
+        return None
+
+    @property
+    def middle(self) -> int:
+        """The setting for figures that take one only."""
+        return self.settings[len(self.settings) // 2]
+
+
+@dataclass(frozen=True)
+class PillowPeer(Peer):
+    """A format that Pillow writes, by itself or with a plugin."""
+
+    format: str
+    feature: str
+    parameter: str = "quality"
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def browser_type(self) -> str | None:
+        return f"image/{self.format.lower()}" if self.format in ("JPEG", "WEBP", "AVIF") else None
+
+    def version(self) -> str:
+        if not features.check(self.feature):
+            raise MissingError(f"this Pillow was built without {self.format}")
+        library = features.version(self.feature)
+        return f"Pillow {PIL.__version__}, {self.feature} {library}"
+
+    def encode(self, image: Image.Image, setting: int, threads: int = 0) -> bytes:
+        buffer = io.BytesIO()
+        value = [setting] if self.parameter == "quality_layers" else setting
+        image.save(buffer, self.format, **{self.parameter: value}, **self.options)
+        return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class PluginPeer(PillowPeer):
+    """A format that another package adds to Pillow; `feature` is the package's name."""
+
+    module: str = ""
+    register: str = ""  # a function of the module that has to be called once
+
+    def version(self) -> str:
+        self._load()
+        return f"{self.feature} {importlib.metadata.version(self.feature)}"
+
+    def _load(self) -> None:
+        try:
+            plugin = importlib.import_module(self.module)
+        except ImportError:
+            raise MissingError(f"{self.feature} is not installed: pip install '.[bench]'") from None
+        if self.register:
+            getattr(plugin, self.register)()
+
+    def encode(self, image: Image.Image, setting: int, threads: int = 0) -> bytes:
+        self._load()
+        return super().encode(image, setting, threads)
+
+    def decode(self, data: bytes, threads: int = 0) -> Image.Image:
+        self._load()
+        return super().decode(data, threads)
+
+
+@dataclass(frozen=True)
+class MozJpegPeer(Peer):
+    """MozJPEG as libvips calls it, with trellis quantisation. libjpeg-turbo ignores these options: it is told apart."""
+
+    @property
+    def browser_type(self) -> str | None:
+        return "image/jpeg"
+
+    def version(self) -> str:
+        try:
+            pyvips = importlib.import_module("pyvips")
+        except (ImportError, OSError):
+            raise MissingError("pyvips is not installed: pip install '.[bench]'") from None
+        noise = pyvips.Image.gaussnoise(64, 64, mean=128, sigma=40, seed=1).cast("uchar")
+        if noise.jpegsave_buffer(Q=50, trellis_quant=True) == noise.jpegsave_buffer(Q=50, trellis_quant=False):
+            raise MissingError("this libvips was built without MozJPEG")
+        major, minor, micro = (pyvips.version(part) for part in range(3))
+        return f"pyvips {importlib.metadata.version('pyvips')}, libvips {major}.{minor}.{micro} with MozJPEG"
+
+    def encode(self, image: Image.Image, setting: int, threads: int = 0) -> bytes:
+        pyvips = importlib.import_module("pyvips")
+        picture = pyvips.Image.new_from_memory(image.tobytes(), image.width, image.height, 3, "uchar")
+        data: bytes = picture.copy(interpretation="srgb").jpegsave_buffer(
+            Q=setting, optimize_coding=True, interlace=True, optimize_scans=True, trellis_quant=True,
+            overshoot_deringing=True, quant_table=3, subsample_mode="on", keep="none",
+        )  # fmt: skip
+        return data
+
+
+@dataclass(frozen=True)
+class VqcodecPeer(Peer):
+    """vqcodec through its Python interface; whole processes through its command line."""
+
+    effort: int = 5
+    decoder: str = "faithful"
+
+    def version(self) -> str:
+        import vqcodec
+        from vqcodec import VqcError, codec, zoo
+
+        if self.decoder != "faithful" and "decoder" not in inspect.signature(codec.decode).parameters:
+            raise MissingError(f"this vqcodec has no {self.decoder} decoder")
+        try:
+            card = zoo.find().card
+        except VqcError as error:
+            raise MissingError(str(error)) from None
+        digests = "".join(card["files"][name]["sha256"] for name in sorted(card["files"]))
+        return f"vqcodec {vqcodec.__version__}, model {card['id']} {hashlib.sha256(digests.encode()).hexdigest()[:8]}"
+
+    def encode(self, image: Image.Image, setting: int, threads: int = 0) -> bytes:
+        import vqcodec
+
+        return vqcodec.encode(image, setting, effort=self.effort, threads=threads)
+
+    def decode(self, data: bytes, threads: int = 0) -> Image.Image:
+        import vqcodec
+
+        more: dict[str, Any] = {} if self.decoder == "faithful" else {"decoder": self.decoder}
+        return vqcodec.decode(data, threads=threads, **more).convert("RGB")
+
+    def command(self, direction: str, setting: int, source: Path, target: Path, threads: int) -> list[str]:
+        files = [str(source), str(target), "--force", "--threads", str(threads)]
+        if direction == "encode":
+            return [sys.executable, "-m", "vqcodec", "compress", "-q", str(setting), "-e", str(self.effort), *files]
+        more = [] if self.decoder == "faithful" else ["--decoder", self.decoder]
+        return [sys.executable, "-m", "vqcodec", "decompress", *more, *files]
+
+
+# The settings of JPEG, WebP, AVIF and vqcodec are those of the project's outside yardstick, so that both agree.
+_JPEG = (3, 5, 8, 12, 18, 25, 35, 50, 65, 80, 90, 95)
+_AVIF = (8, 18, 28, 38, 48, 58, 68, 78, 88)
+_VQC = (5, 15, 30, 45, 60, 75, 90)
+PEERS: dict[str, Peer] = {
+    peer.name: peer
+    for peer in (
+        PillowPeer("jpeg", "JPEG", _JPEG, "4:2:0, optimised", "JPEG", "libjpeg_turbo",
+                   options={"optimize": True, "subsampling": 2}),
+        PillowPeer("jpeg444", "JPEG 4:4:4", _JPEG, "4:4:4, optimised", "JPEG", "libjpeg_turbo",
+                   options={"optimize": True, "subsampling": 0}),
+        MozJpegPeer("mozjpeg", "MozJPEG", _JPEG, "4:2:0, progressive, trellis, quantisation table 3"),
+        PillowPeer("webp", "WebP", (0, 5, 15, 30, 50, 70, 85, 94), "method 6", "WEBP", "webp", options={"method": 6}),
+        PillowPeer("avif", "AVIF", _AVIF, "speed 6, 4:2:0", "AVIF", "avif",
+                   options={"speed": 6, "subsampling": "4:2:0"}),
+        PillowPeer("avif-slow", "AVIF slow 4:4:4", _AVIF, "speed 4, 4:4:4", "AVIF", "avif",
+                   options={"speed": 4, "subsampling": "4:4:4"}),
+        PillowPeer("jpeg2000", "JPEG 2000", (24, 26, 28, 30, 33, 36, 39, 42), "irreversible, target PSNR in dB",
+                   "JPEG2000", "jpg_2000", "quality_layers",
+                   options={"quality_mode": "dB", "irreversible": True, "mct": 1}),
+        PluginPeer("jxl", "JPEG XL", (5, 15, 30, 45, 60, 70, 80, 88, 94), "effort 7, 4:4:4", "JXL", "pillow-jxl-plugin",
+                   options={"effort": 7}, module="pillow_jxl"),
+        PluginPeer("heic", "HEIC", (5, 15, 25, 35, 45, 55, 65, 75, 88), "x265, 4:2:0", "HEIF", "pillow-heif",
+                   module="pillow_heif", register="register_heif_opener"),
+        VqcodecPeer("vqcodec", "vqcodec", _VQC, "effort 5"),
+        VqcodecPeer("vqcodec-e1", "vqcodec effort 1", _VQC, "effort 1", effort=1),
+        VqcodecPeer("vqcodec-e9", "vqcodec effort 9", _VQC, "effort 9", effort=9),
+        VqcodecPeer("vqcodec-realistic", "vqcodec realistic", _VQC, "effort 5, realistic decoder", decoder="realistic"),
+    )
+}  # fmt: skip
+DEFAULT_PEERS = ("jpeg", "jpeg444", "mozjpeg", "webp", "avif", "jpeg2000", "jxl", "heic", "vqcodec")
+
+
+def choose(names: str) -> list[Peer]:
+    """Peers by their names with commas in between; "default" and "all" stand for lists.
+
+    Raises:
+        BenchError: an unknown name.
+    """
+    wanted: list[str] = []
+    for name in filter(None, (part.strip() for part in names.split(","))):
+        more = {"all": tuple(PEERS), "default": DEFAULT_PEERS}.get(name, (name,))
+        wanted += [one for one in more if one not in wanted]
+    unknown = [name for name in wanted if name not in PEERS]
+    if unknown or not wanted:
+        raise BenchError(f"unknown codec {', '.join(unknown) or names!r}; known are {', '.join(PEERS)}, all, default")
+    return [PEERS[name] for name in wanted]

@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: MIT
+"""The results folder: what was measured, on what, with what. Read, appended to and resumed here; nothing is computed.
+
+run.json         versions, processor, command, date, pictures, codecs      rewritten at every start
+results.jsonl    a line per picture, codec and setting                     appended to, flushed line by line
+processes.jsonl  a line per whole process: seconds and peak memory         likewise
+published.json   curves measured by others, if some were given
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict, cast
+
+from bench.errors import BenchError
+
+RUN, ROWS, PROCESSES, PUBLISHED = "run.json", "results.jsonl", "processes.jsonl", "published.json"
+FORMAT = 1
+
+
+class Row(TypedDict):
+    """One picture, codec and setting. `error` stands instead of the figures when the codec failed."""
+
+    picture: str
+    peer: str
+    setting: int
+    bytes: NotRequired[int]
+    enc_seconds: NotRequired[float]  # median of the repeats, in this process, warm
+    dec_seconds: NotRequired[float]
+    psnr: NotRequired[float]
+    ms_ssim: NotRequired[float]  # missing for pictures that are too small
+    ssimulacra2: NotRequired[float]
+    error: NotRequired[str]
+
+
+class ProcessRow(TypedDict):
+    """One whole process, start to end, file to file; `picture` is "scaling" for the pictures made for that table."""
+
+    picture: str
+    width: int
+    height: int
+    peer: str
+    setting: int
+    direction: str  # "encode" or "decode"
+    seconds: NotRequired[float]
+    peak_bytes: NotRequired[int | None]  # None where the system does not tell
+    error: NotRequired[str]
+
+
+class Run(TypedDict):
+    """The contents of run.json."""
+
+    format: int
+    set: str
+    command: str
+    date: str
+    processor: str
+    processors: int
+    system: str
+    python: str
+    threads: int  # processors used
+    repeats: int
+    metrics: dict[str, str]  # name -> version
+    pictures: dict[str, dict[str, int | str]]  # name -> width, height, sha256 of the pixels
+    peers: dict[str, dict[str, str]]  # name -> label, stated, version
+    missing: dict[str, str]  # name -> why it was left out
+
+
+def processor() -> str:
+    """The processor's name, as far as the system tells."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def described(command: list[str], **more: Any) -> Run:
+    """A new run.json: this machine, now; folders in the command are cut to their last name."""
+    shown = [Path(part).name if os.path.isabs(part) else part for part in command]
+    return cast(
+        Run,
+        {
+            "format": FORMAT,
+            "command": " ".join(["python -m bench", *shown]),
+            "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+            "processor": processor(),
+            "processors": os.cpu_count() or 1,
+            "system": f"{platform.system()} {platform.machine()}",
+            "python": platform.python_version(),
+            **more,
+        },
+    )
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a .jsonl file; a last line that was cut off when the run was killed is dropped, on disk too."""
+    if not path.exists():
+        return []
+    found = []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines):
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            if number != len(lines) - 1:
+                raise BenchError(f"{path}, line {number + 1} is not JSON; start over with --fresh") from None
+            path.write_text("".join(kept + "\n" for kept in lines[:-1]), encoding="utf-8")
+    return found
+
+
+class Store:
+    """A results folder. `rows` and `processes` hold one entry per key, the last one that was written."""
+
+    def __init__(self, folder: Path, run: Run) -> None:
+        self.folder, self.run = folder, run
+        self.rows: dict[tuple[str, str, int], Row] = {}
+        self.processes: dict[tuple[str, int, str, int, str], ProcessRow] = {}
+        self.published: dict[str, list[dict[str, float]]] = {}
+
+    @staticmethod
+    def _key(row: Row) -> tuple[str, str, int]:
+        return row["picture"], row["peer"], row["setting"]
+
+    @staticmethod
+    def _process_key(row: ProcessRow) -> tuple[str, int, str, int, str]:
+        return row["picture"], row["width"] * row["height"], row["peer"], row["setting"], row["direction"]
+
+    @classmethod
+    def read(cls, folder: Path) -> Store:
+        """A folder that a run left.
+
+        Raises:
+            BenchError: there is none, or it is malformed.
+        """
+        try:
+            run = json.loads((folder / RUN).read_text(encoding="utf-8"))
+            if run["format"] != FORMAT:
+                raise BenchError(f"{folder} was written by another version of the benchmark; start over with --fresh")
+            store = cls(folder, run)
+            for row in _lines(folder / ROWS):
+                store.rows[cls._key(cast(Row, row))] = cast(Row, row)
+            for row in _lines(folder / PROCESSES):
+                store.processes[cls._process_key(cast(ProcessRow, row))] = cast(ProcessRow, row)
+            if (folder / PUBLISHED).exists():
+                store.published = json.loads((folder / PUBLISHED).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise BenchError(
+                f"{folder} holds no results ({error.strerror}): run python -m bench --out {folder}"
+            ) from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise BenchError(f"the results in {folder} are malformed ({error!r}); start over with --fresh") from None
+        return store
+
+    @classmethod
+    def start(cls, folder: Path, run: Run, fresh: bool = False) -> tuple[Store, list[str]]:
+        """Open a folder for a run, with what it holds already and may keep.
+
+        Kept are the rows of codecs whose version has not changed; rows of an error are tried again.
+
+        Returns:
+            the store, and a sentence for each thing that is not kept.
+
+        Raises:
+            BenchError: the folder holds results of other pictures.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        if fresh:
+            for name in (ROWS, PROCESSES, RUN):
+                (folder / name).unlink(missing_ok=True)
+        notes: list[str] = []
+        store = cls(folder, run)
+        if (folder / RUN).exists():
+            old = cls.read(folder)
+            if old.run["pictures"] != run["pictures"]:
+                raise BenchError(f"{folder} holds results of other pictures; give another --out, or start with --fresh")
+            changed = store._adopt(old)
+            notes = [
+                f"{name} has changed since ({what}); its rows are measured again" for name, what in changed.items()
+            ]
+        store._write()
+        return store, notes
+
+    def _adopt(self, old: Store) -> dict[str, str]:
+        """Take over what an earlier run measured; returns the codecs whose version has changed."""
+        changed = {
+            name: f"{peer['version']} then"
+            for name, peer in old.run["peers"].items()
+            if name in self.run["peers"] and self.run["peers"][name] != peer
+        }
+        self.rows = {k: row for k, row in old.rows.items() if row["peer"] not in changed and "error" not in row}
+        kept = {k: row for k, row in old.processes.items() if row["peer"] not in changed and "error" not in row}
+        self.processes = kept
+        self.run["peers"] = {**old.run["peers"], **self.run["peers"]}
+        self.run["metrics"] = {**old.run["metrics"], **self.run["metrics"]}
+        self.run["missing"] = {
+            k: why for k, why in {**old.run["missing"], **self.run["missing"]}.items() if k not in self.run["peers"]
+        }
+        self.published = old.published
+        return changed
+
+    def _write(self) -> None:
+        _replace(self.folder / RUN, json.dumps(self.run, indent=1, ensure_ascii=False) + "\n")
+        _replace(self.folder / ROWS, "".join(_line(row) for row in self.rows.values()))
+        _replace(self.folder / PROCESSES, "".join(_line(row) for row in self.processes.values()))
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Append rows; they are on disk when this returns."""
+        rows = list(rows)
+        self.rows.update((self._key(row), row) for row in rows)
+        _append(self.folder / ROWS, "".join(_line(row) for row in rows))
+
+    def add_process(self, row: ProcessRow) -> None:
+        """Append one process; it is on disk when this returns."""
+        self.processes[self._process_key(row)] = row
+        _append(self.folder / PROCESSES, _line(row))
+
+    def publish(self, curves: dict[str, list[dict[str, float]]]) -> None:
+        """Keep curves measured by others beside the results."""
+        self.published = curves
+        _replace(self.folder / PUBLISHED, json.dumps(curves, indent=1, ensure_ascii=False) + "\n")
+
+
+def _line(row: Row | ProcessRow) -> str:
+    return json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+def _append(path: Path, text: str) -> None:
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".part")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def read_published(path: Path, only: str = "") -> dict[str, list[dict[str, float]]]:
+    """Curves from a JSON file {name: [{bpp, psnr, ms_ssim?}, ...]} or {name: {points: [...]}}; `only` names some.
+
+    Raises:
+        BenchError: not such a file, or a name is not in it.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        curves = {
+            name: [{k: float(v) for k, v in point.items() if isinstance(v, int | float)} for point in points]
+            for name, points in ((n, c["points"] if isinstance(c, dict) else c) for n, c in content.items())
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BenchError(f"{path} holds no published curves ({error!r})") from None
+    wanted = [name.strip() for name in only.split(",") if name.strip()] or list(curves)
+    unknown = [name for name in wanted if name not in curves]
+    if unknown:
+        raise BenchError(f"{path} has no curve {', '.join(unknown)}; it has {', '.join(curves)}")
+    return {name: curves[name] for name in wanted}
