@@ -1,0 +1,731 @@
+# SPDX-License-Identifier: MIT
+"""Any picture in, a `Picture` out, and back: path, bytes, stream, PIL image or array; PNG, JPEG and the like.
+
+Everything that Pillow does lives here, and so does its bad temper: whatever it raises or warns ends as one
+`VqcError`. Nothing about codecs, tiles or .vqc files may live here; of the package only `errors` is imported.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+
+from .errors import DamagedError, InputError, LimitError, UsageError, VqcError
+
+DEFAULT_MAX_PIXELS = 268_435_456  # 2^28 pixels, 16,384 x 16,384
+
+Source = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A picture as the codec sees it: 8-bit samples, upright, with what else came along.
+
+    Attributes:
+        rgb: `[H, W, 3] uint8`, C-contiguous, H and W at least 1; three equal planes when `gray`.
+        alpha: `[H, W] uint8`, 255 is opaque, not premultiplied; None when the source had no transparency.
+        gray: it came as gray and goes back as gray.
+        icc: the ICC profile of `rgb` (an RGB profile, or a gray one when `gray`); None means sRGB.
+        exif: the EXIF block as a bare TIFF structure (`II*` or `MM`, without the "Exif\\0\\0" in front of it), its
+            Orientation, where there is one, set to 1.
+        notes: one short sentence for each conversion that lost something or that nobody asked for.
+    """
+
+    rgb: NDArray[np.uint8]
+    alpha: NDArray[np.uint8] | None = None
+    gray: bool = False
+    icc: bytes | None = None
+    exif: bytes | None = None
+    notes: tuple[str, ...] = ()
+
+
+def load(source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture:
+    """Reads a picture of any kind that Pillow reads, or an array.
+
+    Args:
+        source: a path, the bytes of a file, a binary stream (read from where it stands to its end), a PIL image
+            (its current frame), or an array `[H, W]`, `[H, W, 1..4]` of uint8, bool, uint16 or float in [0, 1].
+        max_pixels: the most pixels accepted, checked before any of them is decoded.
+
+    Returns:
+        The picture, upright. No file is left open, and a PIL image given is not changed.
+
+    Raises:
+        InputError: it is missing, not a picture, truncated or corrupt; the message is one line with its name.
+        LimitError: it has more than `max_pixels` pixels.
+    """
+    name = _name(source)
+    if isinstance(source, np.ndarray):
+        return _from_array(source, max_pixels)
+    with _strict_pillow(max_pixels), ExitStack() as opened:
+        try:
+            image = source if isinstance(source, Image.Image) else _open(source, name, opened)
+            _check_size(name, image.width, image.height, max_pixels)
+            return _read(image)
+        except VqcError:
+            raise
+        except UnidentifiedImageError as error:
+            raise InputError(f"cannot read {name}: not a picture, or its header is damaged") from error
+        except Image.DecompressionBombError as error:
+            raise LimitError(f"{name} has more pixels than the limit of {max_pixels:,}: raise the limit") from error
+        except MemoryError as error:
+            raise InputError(f"cannot read {name}: not enough memory") from error
+        except Exception as error:  # Pillow's decoders raise nearly anything on garbage
+            raise InputError(f"cannot read {name}: truncated, corrupt or unsupported ({_one_line(error)})") from error
+
+
+# ---- opening ---------------------------------------------------------------------------------------------------------
+
+_settings_lock = threading.Lock()
+_settings_users: list[int] = []  # the pixel limit of each load under way
+_settings_undo = ExitStack()
+
+
+@contextmanager
+def _strict_pillow(max_pixels: int) -> Iterator[None]:
+    """Silences warnings, sets Pillow's own pixel limit to ours, and refuses truncated pictures.
+
+    These settings belong to the process, so concurrent loads share them: the first sets, the last restores.
+    """
+    with _settings_lock:
+        if not _settings_users:
+            _settings_undo.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")
+            _settings_undo.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+            _settings_undo.callback(setattr, ImageFile, "LOAD_TRUNCATED_IMAGES", ImageFile.LOAD_TRUNCATED_IMAGES)
+            ImageFile.LOAD_TRUNCATED_IMAGES = False
+        _settings_users.append(max_pixels)
+        Image.MAX_IMAGE_PIXELS = max(_settings_users)
+    try:
+        yield
+    finally:
+        with _settings_lock:
+            _settings_users.remove(max_pixels)
+            if not _settings_users:
+                _settings_undo.close()
+
+
+def _open(source: str | os.PathLike[str] | bytes | BinaryIO, name: str, opened: ExitStack) -> Image.Image:
+    """Opens a path, bytes or stream so far that the size is known; what must be closed goes into `opened`."""
+    stream: Any = source
+    if isinstance(source, str | os.PathLike):
+        try:
+            stream = opened.enter_context(open(source, "rb"))  # noqa: SIM115
+        except FileNotFoundError:
+            raise InputError(f"cannot read {name}: there is no such file") from None
+        except IsADirectoryError:
+            raise InputError(f"cannot read {name}: it is a folder") from None
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else None
+            raise InputError(f"cannot read {name}: {reason or _one_line(error)}") from None
+    elif isinstance(source, bytes | bytearray | memoryview):
+        stream = io.BytesIO(source)
+    elif not hasattr(source, "read"):
+        raise InputError(f"cannot read a picture from {name}: give a path, bytes, a stream, a PIL image or an array")
+    if not isinstance(source, str | os.PathLike | bytes | bytearray | memoryview) or not stream.seekable():
+        data = stream.read()
+        if not isinstance(data, bytes):
+            raise InputError(f"cannot read {name}: open it in binary mode")
+        stream = io.BytesIO(data)
+    if not stream.read(1):
+        raise InputError(f"cannot read {name}: it is empty")
+    stream.seek(0)
+    image = opened.enter_context(Image.open(stream))
+    if image.format == "PNG":
+        position = stream.tell()
+        _check_png(stream)
+        stream.seek(position)
+    if image.format == "EPS":  # Pillow would start Ghostscript and let a file from anywhere run as a program
+        raise InputError(f"cannot read {name}: PostScript is a program, not a picture; convert it first")
+    return image
+
+
+def _name(source: object) -> str:
+    """How an error message calls the source."""
+    if isinstance(source, str | os.PathLike):
+        return "".join(letter if letter.isprintable() else "?" for letter in str(os.fspath(source))) or "''"
+    if isinstance(source, bytes | bytearray | memoryview):
+        return "the given bytes"
+    if isinstance(source, Image.Image):
+        return str(getattr(source, "filename", "")) or "the given image"
+    stream_name = getattr(source, "name", None)
+    if isinstance(stream_name, str):
+        return stream_name
+    return "the given stream" if hasattr(source, "read") else f"an object of type {type(source).__name__}"
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def _check_size(name: str, width: int, height: int, max_pixels: int) -> None:
+    if width < 1 or height < 1:
+        raise InputError(f"cannot read {name}: it has no pixels ({width}x{height})")
+    if width * height > max_pixels:
+        raise LimitError(
+            f"{name} has {width}x{height} = {width * height:,} pixels, more than the limit of {max_pixels:,}: "
+            "raise the limit, or reduce the picture"
+        )
+
+
+# ---- from PIL --------------------------------------------------------------------------------------------------------
+
+
+def _read(image: Image.Image) -> Picture:
+    """Decodes an opened PIL image into a `Picture`."""
+    rawmode, deep = _stored_samples(image)
+    image.load()
+    notes = ["16-bit samples reduced to 8 bits"] if deep else []
+    icc = image.info.get("icc_profile")
+    exif, orientation = _exif(image, notes)
+    key = _colour_key(image, rawmode)
+    samples, alpha, keyed = _samples(image, rawmode, key, notes)
+    if keyed is not None:
+        alpha = np.where(keyed, np.uint8(0), np.uint8(255))
+    if image.mode in ("CMYK", "LAB"):
+        icc = None  # the pixels are sRGB now
+    gray = samples.ndim == 2
+    icc = _fitting_profile(icc, gray, notes)
+    _note_frames(image, notes)
+    samples = _upright(samples, orientation)
+    return Picture(
+        rgb=_three_planes(samples),
+        alpha=None if alpha is None else _upright(alpha, orientation),
+        gray=gray,
+        icc=icc,
+        exif=exif,
+        notes=tuple(notes),
+    )
+
+
+def _stored_samples(image: Image.Image) -> tuple[str, bool]:
+    """The raw mode of the file's samples, as far as Pillow shows it, and whether it will cut them from 16 bits to 8."""
+    tiles = getattr(image, "tile", None) or []
+    args = tiles[0][3] if tiles and len(tiles[0]) > 3 else ""
+    rawmode = args if isinstance(args, str) else str(args[0]) if isinstance(args, tuple) and args else ""
+    deep_ppm = image.format == "PPM" and isinstance(args, tuple) and isinstance(args[-1], int) and args[-1] > 255
+    deep = deep_ppm or re.search(r";16[BLN]$", rawmode) is not None
+    return rawmode, deep and image.mode in ("RGB", "RGBA", "CMYK")
+
+
+def _samples(
+    image: Image.Image, rawmode: str, key: NDArray[Any] | None, notes: list[str]
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None, NDArray[np.bool_] | None]:
+    """The pixels in 8 bits.
+
+    Returns:
+        Gray `[H, W]` or colour `[H, W, 3]`; alpha `[H, W]` or None; where the colour key matches, `[H, W]`, or None.
+    """
+    if image.mode.startswith("I") or image.mode == "F":
+        return _deep_gray(image, rawmode, key, notes)
+    image = _standard_mode(image, notes)
+    bands = len(image.getbands())
+    colour_bands = 1 if bands < 3 or rawmode.startswith("LA;") else 3
+    shape = (image.height, image.width)
+    samples = np.empty(shape if colour_bands == 1 else (*shape, 3), np.uint8)
+    alpha = np.empty(shape, np.uint8) if bands in (2, 4) else None
+    keyed = np.empty(shape, np.bool_) if key is not None and alpha is None else None
+    for rows, strip in _strips(image):
+        strip = strip.reshape(*strip.shape[:2], bands)
+        samples[rows] = strip[..., 0] if colour_bands == 1 else strip[..., :3]
+        if alpha is not None:
+            alpha[rows] = strip[..., -1]
+        elif keyed is not None:
+            keyed[rows] = (strip == key).all(axis=-1)
+    return samples, alpha, keyed
+
+
+def _standard_mode(image: Image.Image, notes: list[str]) -> Image.Image:
+    """Converts every mode of 8 bits or less to L, LA, RGB or RGBA."""
+    mode = image.mode
+    if mode in ("L", "LA", "RGB", "RGBA"):
+        return image
+    if mode == "CMYK":
+        return _cmyk_to_rgb(image, notes)
+    if mode in ("LAB", "HSV"):
+        notes.append(f"{mode} converted to RGB")
+    simple = {"1": "L", "La": "LA", "RGBa": "RGBA", "PA": "RGBA"}
+    if mode == "P":
+        return image.convert("RGBA" if image.has_transparency_data else "RGB")
+    return image.convert(simple.get(mode, "RGB"))
+
+
+def _cmyk_to_rgb(image: Image.Image, notes: list[str]) -> Image.Image:
+    """CMYK to sRGB through the embedded profile; without one (or without LittleCMS) by the plain formula."""
+    icc = image.info.get("icc_profile")
+    if isinstance(icc, bytes) and icc[16:20] == b"CMYK":
+        from PIL import ImageCms
+
+        try:
+            converted = ImageCms.profileToProfile(
+                image,
+                ImageCms.ImageCmsProfile(io.BytesIO(icc)),
+                ImageCms.createProfile("sRGB"),
+                renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+                outputMode="RGB",
+                flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+            )
+        except (ImageCms.PyCMSError, ImportError, OSError):
+            converted = None
+        if converted is not None:
+            notes.append("CMYK converted to RGB through its embedded profile")
+            return converted
+    notes.append("CMYK converted to RGB without a profile: its colours are approximate")
+    return image.convert("RGB")
+
+
+def _deep_gray(
+    image: Image.Image, rawmode: str, key: NDArray[Any] | None, notes: list[str]
+) -> tuple[NDArray[np.uint8], None, NDArray[np.bool_] | None]:
+    """Gray of more than 8 bits (modes I;16, I and F) to 8 bits, rounded; what is white is stated in a note."""
+    shape = (image.height, image.width)
+    if rawmode == "I;12":
+        white = 4095.0
+    elif image.mode.startswith("I;16") or (image.format == "PPM" and image.mode == "I"):
+        white = 65535.0
+    else:
+        highest = max(float(np.nan_to_num(strip, posinf=0.0).max()) for _, strip in _strips(image))
+        usual = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
+        white = next((level for level in usual if highest <= level), highest)
+    samples = np.empty(shape, np.uint8)
+    keyed = None if key is None else np.empty(shape, np.bool_)
+    for rows, strip in _strips(image):
+        samples[rows] = _scaled(strip, white)
+        if keyed is not None and key is not None:
+            keyed[rows] = strip == key[0]
+    kind = "floating-point" if image.mode == "F" else "32-bit" if image.mode == "I" and white > 65535 else "16-bit"
+    if white != 255 or image.mode == "F":
+        scale = "" if white == 65535 else f", with {white:g} as white"
+        notes.append(f"{kind} samples reduced to 8 bits{scale}")
+    return samples, None, keyed
+
+
+def _scaled(samples: NDArray[Any], white: float) -> NDArray[np.uint8]:
+    """Maps [0, white] to [0, 255], rounding; what lies outside is clipped, not-a-number becomes 0."""
+    values = np.nan_to_num(samples.astype(np.float64), nan=0.0) * (255.0 / white)
+    return np.floor(np.clip(values, 0.0, 255.0) + 0.5).astype(np.uint8)
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[slice, NDArray[Any]]]:
+    """Yields the picture in strips of a few megabytes, so that it never lies in memory three times."""
+    step = max(1, (1 << 22) // image.width)
+    for top in range(0, image.height, step):
+        bottom = min(image.height, top + step)
+        yield slice(top, bottom), np.asarray(image.crop((0, top, image.width, bottom)))
+
+
+def _colour_key(image: Image.Image, rawmode: str) -> NDArray[Any] | None:
+    """The one transparent colour (PNG's tRNS, GIF), `[1]` or `[3]`, in the scale of the samples that Pillow decodes.
+
+    Pillow leaves the key as the file has it, while it stretches gray of 2 and 4 bits and cuts colours of 16 bits.
+    """
+    key = image.info.get("transparency")
+    if image.mode == "RGB" and isinstance(key, tuple | list) and len(key) == 3:
+        return np.array([part >> 8 for part in key] if ";16" in rawmode else key)
+    if image.mode in ("1", "L") and isinstance(key, int):
+        return np.array([key * {"L;2": 85, "L;4": 17}.get(rawmode, 1)])
+    if image.mode.startswith("I;16") and isinstance(key, int):
+        return np.array([key])
+    return None
+
+
+def _three_planes(samples: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return samples if samples.ndim == 3 else np.repeat(samples[..., None], 3, axis=2)
+
+
+def _fitting_profile(icc: object, gray: bool, notes: list[str]) -> bytes | None:
+    """The ICC profile if it is one and describes this kind of samples (ICC.1:2022, 7.2); else None and a note."""
+    if not isinstance(icc, bytes) or not icc:
+        return None
+    space = icc[16:20]
+    if len(icc) < 132 or icc[36:40] != b"acsp":
+        notes.append("damaged colour profile dropped")
+    elif space != (b"GRAY" if gray else b"RGB "):
+        label = space.decode("latin-1").strip() if space.strip().isalnum() else "unknown"
+        notes.append(f"{label} colour profile dropped: the picture is {'gray' if gray else 'RGB'}")
+    else:
+        return icc
+    return None
+
+
+def _note_frames(image: Image.Image, notes: list[str]) -> None:
+    """Says it when the file holds more than the one picture that is kept."""
+    try:
+        frames = int(getattr(image, "n_frames", 1)) if image.format != "PSD" else 1
+        position = image.tell() + 1
+    except Exception:  # counting walks through the file; a broken tail does not harm the frame we have
+        return
+    if frames < 2:
+        return
+    kept = "the first" if position == 1 else f"number {position}"
+    if image.format in ("GIF", "PNG", "WEBP", "AVIF", "FLI"):
+        notes.append(f"animated: only {kept} of {frames} frames is kept")
+    else:
+        notes.append(f"several pictures in one file: only {kept} of {frames} is kept")
+
+
+# ---- orientation and EXIF --------------------------------------------------------------------------------------------
+
+# What a TIFF file's directory says about the picture rather than about its layout: description, maker, model,
+# resolution (3), software, date, artist, host, copyright, rating (2)
+_DESCRIPTIVE_TAGS = (270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 33432, 0x4746, 0x4749)
+
+
+def _upright(samples: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Turns and mirrors `[H, W, ...]` as EXIF's Orientation (1 to 8) asks for."""
+    if orientation in (5, 6, 7, 8):
+        samples = samples.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        samples = samples[::-1]
+    if orientation in (2, 3, 6, 7):
+        samples = samples[:, ::-1]
+    return np.ascontiguousarray(samples)
+
+
+def _exif(image: Image.Image, notes: list[str]) -> tuple[bytes | None, int]:
+    """The EXIF block with its Orientation reset, and the Orientation that it had (1 when it had none)."""
+    orientation = 1
+    try:
+        parsed = image.getexif()  # knows PNG's old text chunk, XMP's orientation and TIFF's own directory as well
+        value = parsed.get(ExifTags.Base.Orientation, 1)
+        orientation = value if isinstance(value, int) and 1 <= value <= 8 else 1
+        raw = image.info.get("exif")
+        if raw is None and hasattr(image, "tag_v2"):
+            raw = _exif_of_tiff(parsed)
+        elif raw is None and any(tag != ExifTags.Base.Orientation for tag in parsed):
+            raw = parsed.tobytes()
+        raw = re.sub(rb"^(Exif\x00\x00)+", b"", raw or b"")
+        return (_reset_orientation(raw, orientation != 1) if raw else None), orientation
+    except Exception:  # any nonsense may stand there, and it is not the picture
+        notes.append("damaged EXIF data dropped")
+        return None, orientation
+
+
+def _exif_of_tiff(parsed: Image.Exif) -> bytes | None:
+    """An EXIF block of those tags of a TIFF file that describe the picture; its layout tags would be wrong."""
+    kept = Image.Exif()
+    for tag in _DESCRIPTIVE_TAGS:
+        if tag in parsed:
+            kept[tag] = parsed[tag]
+    for directory in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+        if entries := parsed.get_ifd(directory):
+            kept[directory] = entries
+    return kept.tobytes() if len(kept) else None
+
+
+def _reset_orientation(exif: bytes, turned: bool) -> bytes:
+    """Sets Orientation to 1 in place: every other byte, maker notes with their offsets included, stays as it is.
+
+    Args:
+        exif: a TIFF structure. Its first directory: u16 count, entries of 12 bytes (u16 tag, u16 type, u32 count,
+            value), u32 offset of the second directory, the thumbnail.
+        turned: the picture was turned, so the thumbnail no longer fits and is unlinked.
+
+    Raises:
+        ValueError, struct.error: it is not a TIFF structure.
+    """
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
+    if order is None:
+        raise ValueError("not a TIFF structure")
+    out = bytearray(exif)
+    (start,) = struct.unpack_from(order + "I", out, 4)
+    (count,) = struct.unpack_from(order + "H", out, start)
+    for entry in range(start + 2, start + 2 + 12 * count, 12):
+        tag, kind, _length = struct.unpack_from(order + "HHI", out, entry)
+        if tag == ExifTags.Base.Orientation:
+            struct.pack_into(order + ("I" if kind == 4 else "Hxx"), out, entry + 8, 1)
+    if turned and start + 2 + 12 * count + 4 <= len(out):
+        struct.pack_into(order + "I", out, start + 2 + 12 * count, 0)
+    return bytes(out)
+
+
+# ---- from an array ---------------------------------------------------------------------------------------------------
+
+
+def _from_array(array: NDArray[Any], max_pixels: int) -> Picture:
+    """An array `[H, W]` or `[H, W, 1..4]` (gray, gray + alpha, RGB, RGBA) as a `Picture`; the array is copied."""
+    if array.ndim not in (2, 3) or (array.ndim == 3 and not 1 <= array.shape[2] <= 4):
+        raise InputError(
+            f"an array of shape {list(array.shape)} is not a picture: give [height, width] or [height, width, 1 to 4]"
+        )
+    _check_size("the array", array.shape[1], array.shape[0], max_pixels)
+    notes: tuple[str, ...] = ()
+    if array.dtype == np.bool_:
+        samples = array.astype(np.uint8) * np.uint8(255)
+    elif array.dtype == np.uint8:
+        samples = array.astype(np.uint8)  # a copy
+    elif array.dtype == np.uint16:
+        samples, notes = _scaled(array, 65535.0), ("16-bit samples reduced to 8 bits",)
+    elif array.dtype.kind == "f":
+        if not (float(array.min()) >= 0.0 and float(array.max()) <= 1.0):  # so that not-a-number fails too
+            raise InputError("an array of floats must lie in [0, 1]: scale it, or convert it with .astype(np.uint8)")
+        samples, notes = _scaled(array, 1.0), ("floating-point samples reduced to 8 bits",)
+    else:
+        raise InputError(f"an array of {array.dtype} has no known white: convert it with .astype(np.uint8)")
+    if samples.ndim == 2:
+        samples = samples[..., None]
+    bands = samples.shape[2]
+    gray = bands < 3
+    return Picture(
+        rgb=np.ascontiguousarray(_three_planes(samples[..., 0]) if gray else samples[..., :3]),
+        alpha=np.ascontiguousarray(samples[..., -1]) if bands in (2, 4) else None,
+        gray=gray,
+        notes=notes,
+    )
+
+
+# ---- and out again ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Format:
+    """What a file format can hold; a missing "LA" is written as RGBA, a missing "L" as RGB."""
+
+    name: str
+    modes: tuple[str, ...]
+    icc: bool = False
+    exif: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+_ALL_MODES = ("L", "LA", "RGB", "RGBA")
+_JPEG = _Format("JPEG", ("L", "RGB"), icc=True, exif=True, options={"quality": 95, "subsampling": 0, "optimize": True})
+_TIFF = _Format("TIFF", _ALL_MODES, icc=True, exif=True)  # not compressed: Pillow through libtiff cannot write GPS data
+_WEBP = _Format("WEBP", ("RGB", "RGBA"), icc=True, exif=True, options={"lossless": True, "exact": True})
+_AVIF = _Format("AVIF", ("L", "RGB", "RGBA"), icc=True, exif=True, options={"quality": 95, "subsampling": "4:4:4"})
+_BMP = _Format("BMP", ("L", "RGB"))  # Pillow writes an alpha that no reader sees, itself included
+_PPM = _Format("PPM", ("L", "RGB"))
+_FORMATS = {
+    ".png": _Format("PNG", _ALL_MODES, icc=True, exif=True),
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), _JPEG),
+    **dict.fromkeys((".tif", ".tiff"), _TIFF),
+    ".webp": _WEBP,
+    ".avif": _AVIF,
+    **dict.fromkeys((".bmp", ".dib"), _BMP),
+    **dict.fromkeys((".ppm", ".pgm", ".pnm"), _PPM),
+    ".tga": _Format("TGA", _ALL_MODES),
+    ".jp2": _Format("JPEG2000", _ALL_MODES),
+    ".gif": _Format("GIF", ("L", "RGB", "RGBA")),
+}
+
+
+def to_pil(picture: Picture) -> Image.Image:
+    """The picture as a PIL image of mode L, LA, RGB or RGBA.
+
+    Its `.info` holds "icc_profile", which Pillow's `save` takes by itself, and "exif" (with "Exif\\0\\0" in front),
+    which `save` wants handed over: `image.save(path, exif=image.info["exif"])`.
+    """
+    planes = [picture.rgb[..., :1]] if picture.gray else [picture.rgb]
+    if picture.alpha is not None:
+        planes.append(picture.alpha[..., None])
+    samples = np.concatenate(planes, axis=2) if len(planes) > 1 else planes[0]
+    image = Image.fromarray(np.ascontiguousarray(samples[..., 0] if samples.shape[2] == 1 else samples))
+    if picture.icc:
+        image.info["icc_profile"] = picture.icc
+    if picture.exif:
+        image.info["exif"] = b"Exif\0\0" + picture.exif
+    return image
+
+
+def encode_picture(picture: Picture, suffix: str) -> tuple[bytes, tuple[str, ...]]:
+    """Writes the picture in the format that a file name's suffix stands for.
+
+    PNG, TIFF, WebP, BMP, PPM, TGA and JPEG 2000 are lossless; JPEG and AVIF are written at quality 95 in 4:4:4. Any
+    other suffix for which Pillow has a writer is tried with Pillow's own settings, without metadata.
+
+    Args:
+        picture: what to write.
+        suffix: ".png" and the like, in any case.
+
+    Returns:
+        The file's bytes, and a sentence for each thing that the format cannot hold (alpha is laid over white).
+
+    Raises:
+        UsageError: the suffix is unknown.
+        InputError: the format cannot hold this picture (WebP ends at 16,383 pixels a side).
+    """
+    target = _format_for(suffix)
+    notes: list[str] = []
+    image = _into_mode(to_pil(picture), target, notes)
+    icc, exif = image.info.pop("icc_profile", None), image.info.pop("exif", None)
+    options = dict(target.options)
+    if icc is not None:
+        if target.icc and (icc[16:20] == b"GRAY") == (image.mode in ("L", "LA")):
+            options["icc_profile"] = icc
+        else:
+            notes.append(f"{target.name} does not hold this colour profile: dropped")
+    if exif is not None:
+        if target.exif and not (target.name == "JPEG" and len(exif) > 65533):
+            options["exif"] = exif
+        else:
+            notes.append(f"{target.name} does not hold this EXIF data: dropped")
+    try:
+        return _save(image, target.name, options), tuple(notes)
+    except Exception as error:  # as in `load`: each writer raises what it likes
+        if "exif" not in options:
+            raise InputError(f"cannot write this picture as {target.name}: {_one_line(error)}") from error
+    del options["exif"]  # TIFF rewrites the EXIF block and stumbles over odd ones
+    notes.append(f"{target.name} does not hold this EXIF data: dropped")
+    try:
+        return _save(image, target.name, options), tuple(notes)
+    except Exception as error:
+        raise InputError(f"cannot write this picture as {target.name}: {_one_line(error)}") from error
+
+
+def _save(image: Image.Image, name: str, options: dict[str, Any]) -> bytes:
+    out = io.BytesIO()
+    with _strict_pillow(image.width * image.height):  # for the warnings
+        image.save(out, name, **options)
+    return out.getvalue()
+
+
+def _format_for(suffix: str) -> _Format:
+    """The table's format for a suffix, or what Pillow has for it."""
+    key = "." + suffix.lower().removeprefix(".")
+    if key in _FORMATS:
+        return _FORMATS[key]
+    name = Image.registered_extensions().get(key)
+    if name is None or name not in Image.SAVE:
+        known = " ".join(sorted(_FORMATS))
+        raise UsageError(f"no picture format is known by the suffix '{suffix}': use one of {known}")
+    return _Format(name, ("RGB",))
+
+
+def _into_mode(image: Image.Image, target: _Format, notes: list[str]) -> Image.Image:
+    """Brings the image into a mode that the format holds; alpha it does not hold is laid over white."""
+    if image.mode.endswith("A") and "RGBA" not in target.modes:
+        alpha = image.getchannel("A")
+        if alpha.getextrema() != (255, 255):
+            notes.append(f"{target.name} does not hold transparency: laid over white")
+        base = image.convert(image.mode[:-1])
+        flat = Image.new(base.mode, base.size, "white")
+        flat.paste(base, mask=alpha)
+        flat.info = dict(image.info)
+        image = flat
+    if image.mode not in target.modes:
+        image = image.convert("RGBA" if image.mode.endswith("A") else "RGB")
+    if target.name == "GIF" and image.mode != "L":
+        notes.append("GIF holds 256 colours and no half transparency: colours reduced")
+    return image
+
+
+# ---- PNG's chunks, and alpha as a small PNG --------------------------------------------------------------------------
+# Signature (8 bytes), then chunks: u32 length, 4 letters, body, u32 CRC-32 of letters and body; big-endian (PNG third
+# edition, 2025). Those of alpha: IHDR (13 bytes: u32 width, u32 height, depth 8, colour 0, 0, 0, interlace 0), IDAT
+# one or more times, IEND, and nothing else.
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+def _png_chunks(stream: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
+    """Yields name and body of each chunk up to IEND; ValueError if one is cut off or its checksum does not match."""
+    if stream.read(8) != _PNG_SIGNATURE:
+        raise ValueError("not a PNG")
+    name = b""
+    while name != b"IEND":
+        head = stream.read(8)
+        length = int.from_bytes(head[:4], "big")
+        body = b"".join(_blocks(stream, length)) if len(head) == 8 else b""
+        checksum = stream.read(4)
+        if len(head) < 8 or len(body) < length or len(checksum) < 4:
+            raise ValueError("truncated")
+        name = head[4:]
+        if name[:1].isupper() and zlib.crc32(body, zlib.crc32(name)) != int.from_bytes(checksum, "big"):
+            raise ValueError(f"the checksum of {name.decode('latin-1')} does not match")
+        yield name, body
+
+
+def _blocks(stream: BinaryIO, length: int) -> Iterator[bytes]:
+    """Reads `length` bytes or what there is, piece by piece: the length is a stranger's word."""
+    while length > 0 and (block := stream.read(min(length, 1 << 20))):
+        yield block
+        length -= len(block)
+
+
+def _check_png(stream: BinaryIO) -> None:
+    """Pillow decodes pixel data whose checksum is wrong or whose end is missing; we refuse it (ValueError)."""
+    stream.seek(0)
+    for _ in _png_chunks(stream):
+        pass
+
+
+def encode_alpha(alpha: NDArray[np.uint8]) -> bytes:
+    """Compresses alpha without loss to a PNG of 8-bit gray; the same alpha and the same zlib give the same bytes.
+
+    One filter for all rows (none, left or up), found by trial: for masks smaller than PNG's usual row-by-row guess.
+
+    Args:
+        alpha: `[H, W] uint8`.
+    """
+    assert alpha.dtype == np.uint8
+    assert alpha.ndim == 2
+    height, width = alpha.shape
+    trials = [(len(zlib.compress(_filtered(alpha, kind).data, 1)), kind) for kind in (0, 1, 2)]
+    rows = zlib.compress(_filtered(alpha, min(trials)[1]).data, 9)
+    header = struct.pack(">II5B", width, height, 8, 0, 0, 0, 0)
+    out = bytearray(_PNG_SIGNATURE)
+    for name, body in ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b"")):
+        out += struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+    return bytes(out)
+
+
+def _filtered(alpha: NDArray[np.uint8], kind: int) -> NDArray[np.uint8]:
+    """PNG's rows `[H, 1 + W]`: the filter, then the samples (0) or the difference to the left (1), above (2)."""
+    rows = np.empty((alpha.shape[0], alpha.shape[1] + 1), np.uint8)
+    rows[:, 0] = kind
+    rows[:, 1:] = alpha
+    if kind == 1:
+        rows[:, 2:] -= alpha[:, :-1]
+    elif kind == 2:
+        rows[1:, 1:] -= alpha[:-1]
+    return rows
+
+
+def decode_alpha(data: bytes, width: int, height: int) -> NDArray[np.uint8]:
+    """Undoes `encode_alpha`.
+
+    Args:
+        data: the bytes.
+        width, height: the size that alpha must have; checked before anything is decompressed or allocated.
+
+    Returns:
+        `[height, width] uint8`.
+
+    Raises:
+        DamagedError: anything is wrong with the bytes.
+    """
+    _check_alpha_png(data, width, height)
+    try:
+        with _strict_pillow(width * height), Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            alpha = np.array(image)
+    except Exception as error:
+        raise DamagedError(f"the alpha channel is damaged ({_one_line(error)})") from error
+    if alpha.shape != (height, width) or alpha.dtype != np.uint8:
+        raise DamagedError("the alpha channel is damaged (it is not 8-bit gray)")
+    return alpha
+
+
+def _check_alpha_png(data: bytes, width: int, height: int) -> None:
+    """Exactly the chunks of `encode_alpha`, whole, with the size expected, and nothing behind them."""
+    try:
+        header, *rest = _png_chunks(stream := io.BytesIO(data))
+    except ValueError as error:
+        raise DamagedError(f"the alpha channel is damaged ({error})") from None
+    if header != (b"IHDR", struct.pack(">II5B", width, height, 8, 0, 0, 0, 0)):
+        raise DamagedError(f"the alpha channel is damaged (it is not 8-bit gray of {width}x{height})")
+    if len(rest) < 2 or any(name != b"IDAT" for name, _ in rest[:-1]) or stream.read(1):
+        raise DamagedError("the alpha channel is damaged (unexpected chunks)")
