@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LATENT_BITS = 14
-ACT_BITS = 12
+ACT_BITS = 14
 BASE_ONLY_QUALITY = 1  # the lowest quality: the base layer alone
 MAX_QUALITY = 100
 MAX_INDEX = 2**20  # magnitude of a refinement index; larger ones cannot be written

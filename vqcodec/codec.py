@@ -351,7 +351,7 @@ def decode_picture(
     done = 0
     for row in range(grid.rows):
         rows.need(row)
-        for _ in _in_order(restore, grid.row_tiles(row), threads):
+        for _ in _in_order(restore, _row_tiles(grid, row), threads):
             done += 1
             if progress:
                 progress(done, grid.tile_count)
@@ -361,6 +361,10 @@ def decode_picture(
     if contents.alpha is not None:
         alpha = image.decode_alpha(contents.alpha, header.width, header.height)
     return Picture(rgb, alpha, header.gray, contents.icc, contents.exif)
+
+
+def _row_tiles(grid: Grid, row: int) -> list[Tile]:
+    return [grid.tile(row * grid.columns + column) for column in range(grid.columns)]
 
 
 class _TileRows:
@@ -375,7 +379,7 @@ class _TileRows:
         self.rows = {number: latents for number, latents in self.rows.items() if number >= row - 1}
         for number in range(max(0, row - 1), min(self.grid.rows, row + 2)):
             if number not in self.rows:
-                tiles = self.grid.row_tiles(number)
+                tiles = _row_tiles(self.grid, number)
                 parts = list(_in_order(self.latents_of, tiles, self.threads))
                 self.rows[number] = np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
 

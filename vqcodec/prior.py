@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from vqcodec.codebook import ACT_BITS, LATENT_BITS, BaseCodebook, Floats, Ints
 from vqcodec.errors import ModelError
 
-CLIP = 2.0**21  # of activations: +-512 in real numbers
+CLIP = 2.0**23  # of activations: +-512 in real numbers
 EXACT = 2.0**53
 CLASSES = 64
 CLASSES_PER_OCTAVE = 6
