@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
-from .errors import DamagedError, InputError, LimitError, UsageError, VqcError
+from vqcodec.errors import DamagedError, InputError, LimitError, UsageError, VqcError
 
 DEFAULT_MAX_PIXELS = 268_435_456  # 2^28 pixels, 16,384 x 16,384
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from .errors import InputError, OutputExistsError
+from vqcodec.errors import InputError, OutputExistsError
 
 PathName = str | os.PathLike[str]
 

@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: MIT
+"""The whole way as a user of the Python interface sees it: any size and mode, tiles, rates, bytes."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+import vqcodec
+from tests.conftest import psnr
+from vqcodec import codec, container, image, zoo
+from vqcodec.codebook import Ints
+from vqcodec.entropy import Encoder
+
+U8 = NDArray[np.uint8]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 37), (15, 16), (16, 16), (17, 33), (250, 3), (129, 300)])
+def test_any_size_comes_back(photo: U8, size: tuple[int, int]) -> None:
+    picture = photo[40 : 40 + size[0], 60 : 60 + size[1]]
+    for quality in (1, 40, 95):
+        back = np.asarray(vqcodec.decode(vqcodec.encode(picture, quality)))
+        assert back.shape == picture.shape
+        if quality == 95:
+            assert psnr(picture, back) > 33
+
+
+def test_more_quality_means_more_bits_and_a_better_picture(photo: U8) -> None:
+    crop = photo[:256, :384]
+    sizes, dbs = [], []
+    for quality in (1, 2, 12, 25, 40, 55, 65, 75, 85, 93, 100):
+        data = vqcodec.encode(crop, quality)
+        sizes.append(len(data))
+        dbs.append(psnr(crop, np.asarray(vqcodec.decode(data))))
+    assert sizes == sorted(set(sizes)), sizes
+    assert dbs == sorted(dbs), dbs
+    assert dbs[-1] > 40
+    assert dbs[0] > 15
+
+
+def test_two_encodes_give_the_same_bytes(photo: U8) -> None:
+    crop = photo[:200, :210]
+    assert vqcodec.encode(crop, 60) == vqcodec.encode(crop.copy(), 60)
+
+
+def test_ahead_of_jpeg_on_the_bundled_photograph(photo: U8) -> None:
+    """At the size of a JPEG file the picture is better by at least a decibel."""
+    stream = io.BytesIO()
+    Image.fromarray(photo).save(stream, "JPEG", quality=40, optimize=True)
+    jpeg = psnr(photo, np.asarray(Image.open(stream)))
+    best = 0.0
+    for quality in range(45, 85, 3):
+        data = vqcodec.encode(photo, quality)
+        if len(data) <= stream.tell():
+            best = psnr(photo, np.asarray(vqcodec.decode(data)))
+        else:
+            break
+    assert best > jpeg + 1
+
+
+def test_tiles_leave_no_seam(photo: U8) -> None:
+    """The same indices restored in tiles with halos and in one piece: equal within one level.
+
+    The prior sees no further than its tile, so the files differ; what must agree is the synthesis. Latents of a tiled
+    file are put together and restored at once.
+    """
+    picture = image.load(photo[:400, :560])
+    data = codec.encode_picture(picture, 60, tile_log2=8)
+    contents = container.unpack(data, max_pixels=10**9)
+    assert len(contents.base) == 6
+    tiled = codec.decode_picture(data).rgb
+    model = zoo.load(zoo.find())
+    grid = codec.Grid(560, 400, 256)
+    rows = []
+    for row in range(grid.rows):
+        parts = []
+        for tile in codec._row_tiles(grid, row):
+            shape = (tile.latents.height, tile.latents.width)
+            assert contents.refinement is not None
+            payloads = contents.base[tile.index], contents.refinement[tile.index]
+            parts.append(codec._decode_tile(model, shape, 60, *payloads)[0])
+        rows.append(np.concatenate(parts, 1))
+    whole = model.synthesis(np.concatenate(rows, 0), model.synthesis_hat(60, False))[:400, :560]
+    assert np.abs(whole.astype(int) - tiled.astype(int)).max() <= 1
+    untiled = codec.decode_picture(codec.encode_picture(picture, 60)).rgb
+    assert abs(psnr(picture.rgb, tiled) - psnr(picture.rgb, untiled)) < 0.3
+
+
+def test_indices_are_those_that_the_encoder_chose(photo: U8, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    original = codec._encode_tile
+
+    def spy(*arguments: Any) -> Any:
+        result = original(*arguments)
+        seen.append(result)
+        return result
+
+    monkeypatch.setattr(codec, "_encode_tile", spy)
+    found = vqcodec.indices(vqcodec.encode(photo[:150, :170], 70))
+    ((_, _, base, refinement),) = seen
+    np.testing.assert_array_equal(found.base, base)
+    assert found.refinement is not None
+    np.testing.assert_array_equal(found.refinement, refinement)
+    assert found.base.dtype == np.int32
+    assert found.base.shape == (10, 11)
+    assert np.count_nonzero(found.refinement) > 1000
+
+
+def test_base_only_file(photo: U8) -> None:
+    data = vqcodec.encode(photo, 1)
+    found = vqcodec.indices(data)
+    assert found.refinement is None
+    assert len(np.unique(found.base)) > 100
+    assert 8 * len(data) / (photo.shape[0] * photo.shape[1]) < 0.06
+    assert psnr(photo, np.asarray(vqcodec.decode(data))) > 18
+
+
+@pytest.mark.parametrize("quality", [5, 40, 75, 100])
+def test_size_is_close_to_the_ideal_code_length(photo: U8, quality: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """File size within 0.5 % plus 32 bytes (and the header's own) of what the prior's probabilities say."""
+    ideal_bits = 0.0
+    put_base, put_refinement = Encoder.put_base, Encoder.put_refinement
+
+    def base(self: Encoder, indices: Ints, frequencies: Ints) -> None:
+        nonlocal ideal_bits
+        p = frequencies[np.arange(len(indices)), indices] / frequencies.sum(1)
+        ideal_bits -= float(np.log2(p).sum())
+        put_base(self, indices, frequencies)
+
+    def refinement(self: Encoder, indices: Ints, classes: Ints, tables: Any) -> None:
+        nonlocal ideal_bits
+        inside = np.clip(indices, -256, 255)
+        ideal_bits += float(tables.costs[classes, inside + 256].sum())
+        put_refinement(self, indices, classes, tables)
+
+    monkeypatch.setattr(Encoder, "put_base", base)
+    monkeypatch.setattr(Encoder, "put_refinement", refinement)
+    size = len(vqcodec.encode(photo, quality))
+    ideal = ideal_bits / 8
+    assert ideal - 1 <= size <= ideal * 1.005 + 32 + 24, (size, ideal)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGB", "RGBA", "1", "CMYK", "I;16"])
+def test_modes(photo: U8, mode: str) -> None:
+    rgb = Image.fromarray(photo[:90, :100])
+    alpha = Image.fromarray(np.tile(np.arange(100, dtype=np.uint8) * 2, (90, 1)))
+    if mode in ("LA", "RGBA"):
+        source = rgb.convert(mode)
+        source.putalpha(alpha)
+    elif mode == "I;16":
+        source = Image.fromarray(np.asarray(rgb.convert("L")).astype(np.uint16) * 257)
+    else:
+        source = rgb.convert(mode)
+    back = vqcodec.decode(vqcodec.encode(source, 90))
+    expected = {"1": "L", "I;16": "L", "P": "RGB", "CMYK": "RGB"}.get(mode, mode)
+    assert back.mode == expected
+    assert back.size == source.size
+    if "A" in expected:
+        assert np.array_equal(np.asarray(back.getchannel("A")), np.asarray(alpha))
+    if mode in ("L", "LA", "I;16"):
+        want = np.asarray(rgb.convert("L"))
+        assert psnr(want, np.asarray(back.convert("L") if mode != "LA" else back.getchannel(0))) > 30
+
+
+def test_metadata_and_orientation(photo: U8) -> None:
+    source = Image.fromarray(photo[:60, :100])
+    exif = source.getexif()
+    exif[0x0112] = 6  # turned: stored rows are columns of the picture as it should be seen
+    exif[0x010F] = "camera"
+    stream = io.BytesIO()
+    source.save(stream, "PNG", exif=exif, icc_profile=ICC)
+    data = vqcodec.encode(stream.getvalue(), 80)
+    back = vqcodec.decode(data)
+    assert back.size == (60, 100)
+    assert back.getexif()[0x010F] == "camera"
+    assert back.getexif().get(0x0112, 1) == 1
+    assert back.info["icc_profile"] == ICC
+    bare = vqcodec.encode(stream.getvalue(), 80, strip=True)
+    assert len(bare) < len(data)
+    assert "icc_profile" not in vqcodec.decode(bare).info
+
+
+def _profile() -> bytes:
+    from PIL import ImageCms
+
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+ICC = _profile()
+
+
+def test_options_out_of_range(photo: U8) -> None:
+    for quality in (0, 101, -3, 7.5):
+        with pytest.raises(vqcodec.UsageError, match="quality"):
+            vqcodec.encode(photo[:16, :16], quality)  # type: ignore[arg-type]
+    with pytest.raises(vqcodec.UsageError, match="effort"):
+        vqcodec.encode(photo[:16, :16], effort=10)
+    with pytest.raises(vqcodec.ModelError, match="no model"):
+        vqcodec.encode(photo[:16, :16], model="nothing")
+    with pytest.raises(vqcodec.LimitError):
+        vqcodec.encode(photo, max_pixels=100)
+
+
+def test_effort_saves_bits(photo: U8) -> None:
+    fast, usual = (vqcodec.encode(photo, 50, effort=e) for e in (1, 5))
+    assert len(usual) < 0.99 * len(fast)
+
+
+def test_info(photo: U8) -> None:
+    data = vqcodec.encode(photo, 75)
+    found = vqcodec.info(data)
+    assert (found["width"], found["height"], found["quality"]) == (photo.shape[1], photo.shape[0], 75)
+    assert found["model_id"] == zoo.DEFAULT_MODEL
+
+
+def test_a_file_of_an_unknown_model_is_refused(photo: U8) -> None:
+    contents = container.unpack(vqcodec.encode(photo[:32, :32], 30), max_pixels=10**6)
+    from dataclasses import replace
+
+    other = container.pack(replace(contents, header=replace(contents.header, model=b"\1\2\3\4")))
+    with pytest.raises(vqcodec.ModelError, match="01020304"):
+        vqcodec.decode(other)
+
+
+def test_payloads_that_do_not_belong_are_refused(photo: U8) -> None:
+    """Intact checksums around data that the prior cannot have written."""
+    from dataclasses import replace
+
+    contents = container.unpack(vqcodec.encode(photo[:64, :64], 60), max_pixels=10**6)
+    assert contents.refinement is not None
+    long = replace(contents, refinement=(contents.refinement[0] + b"abcdefgh",))
+    with pytest.raises(vqcodec.DamagedError, match="tile 0"):
+        vqcodec.decode(container.pack(long))

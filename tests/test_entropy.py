@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: MIT
+"""Indices to bytes and back, with the shipped tables: exact, close to the ideal length, escapes included."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vqcodec import zoo
+from vqcodec.entropy import ClassTables, Decoder, Encoder
+from vqcodec.errors import DamagedError, ModelError
+
+
+def tables() -> ClassTables:
+    return zoo.load(zoo.find()).tables
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 300), st.sampled_from([0.3, 3.0, 40.0, 3000.0]))
+def test_refinement_round_trip(seed: int, count: int, spread: float) -> None:
+    t = tables()
+    rng = np.random.default_rng(seed)
+    classes = rng.integers(0, 64, (count, 3))
+    indices = np.rint(rng.laplace(0, spread, classes.shape)).astype(np.int64)
+    indices[t.limits[classes] == 0] = 0
+    coder = Encoder()
+    coder.put_refinement(indices, classes, t)
+    payload = coder.finish()
+    assert len(payload) % 4 == 0
+    reader = Decoder(payload)
+    np.testing.assert_array_equal(reader.get_refinement(classes, t), indices)
+    assert reader.exhausted()
+
+
+def test_length_is_close_to_the_ideal() -> None:
+    t = tables()
+    rng = np.random.default_rng(5)
+    number = 40
+    p = t.frequencies[number] / t.frequencies[number].sum()
+    limit = int(t.limits[number])
+    symbols = rng.choice(len(p) - 1, 20_000, p=p[:-1] / p[:-1].sum())
+    coder = Encoder()
+    coder.put_refinement((symbols - limit)[:, None], np.full((20_000, 1), number), t)
+    ideal = -np.log2(p[symbols]).sum() / 8
+    assert ideal <= len(coder.finish()) <= ideal * 1.005 + 8
+
+
+def test_base_round_trip() -> None:
+    rng = np.random.default_rng(6)
+    frequencies = np.maximum(1, rng.integers(0, 2**23, (50, 1024)) >> rng.integers(0, 24, (50, 1024)))
+    indices = rng.integers(0, 1024, 50)
+    coder = Encoder()
+    coder.put_base(indices, frequencies)
+    np.testing.assert_array_equal(Decoder(coder.finish()).get_base(frequencies), indices)
+
+
+def test_exact_words() -> None:
+    """The coder's output for a known input: a change here means that old files no longer decode."""
+    coder = Encoder()
+    coder.put_base(np.array([2, 0, 1]), np.array([[1, 2, 5], [7, 1, 1], [3, 3, 1]]))
+    assert coder.finish().hex() == "a7545595"
+
+
+def test_costs_match_the_frequencies() -> None:
+    t = tables()
+    number = 30
+    p = t.frequencies[number] / t.frequencies[number].sum()
+    assert t.costs[number, 256 + 2] == pytest.approx(-np.log2(p[int(t.limits[number]) + 2]))
+    uncoded = int(np.flatnonzero(t.limits == 0)[0])
+    assert t.costs[uncoded, 256] == 0
+    assert t.costs[uncoded, 257] > 1e6
+
+
+def test_garbage_never_hangs_or_crashes() -> None:
+    t = tables()
+    rng = np.random.default_rng(8)
+    classes = np.full((4000, 8), 63)
+    outcomes = set()
+    for length in (0, 4, 64, 4000):
+        for pattern in (rng.bytes(length), b"\xff" * length, b"\0" * length):
+            try:
+                Decoder(pattern).get_refinement(classes, t)
+                outcomes.add("decoded")
+            except DamagedError:
+                outcomes.add("damaged")
+    assert outcomes
+
+
+def test_malformed_tables_are_refused() -> None:
+    good = {
+        "tables.limits": np.array([0] * 63 + [2]),
+        "tables.counts": np.ones(6, np.int32),
+        "tables.shrink": np.zeros((64, 3), np.int16),
+    }
+    ClassTables.load(good)
+    for change in (
+        {"tables.counts": np.ones(5, np.int32)},
+        {"tables.counts": np.zeros(6, np.int32)},
+        {"tables.limits": np.array([-1] * 64)},
+        {"tables.shrink": np.full((64, 3), 200)},
+    ):
+        with pytest.raises(ModelError):
+            ClassTables.load({**good, **change})

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: MIT
+"""The integer priors against plain Python integers, and the bound that makes their sums exact."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vqcodec import zoo
+from vqcodec.errors import ModelError
+from vqcodec.prior import CLIP, EXACT, Depthwise, Linear, checkerboard, quarter
+
+
+@pytest.fixture(scope="module")
+def model() -> zoo.Model:
+    return zoo.load(zoo.find())
+
+
+def half_up(numerator: int, shift: int) -> int:
+    """floor(n / 2**shift + 1/2) in Python integers, clipped as activations are."""
+    value = (numerator + (1 << (shift - 1))) >> shift if shift > 0 else numerator << -shift
+    return max(-int(CLIP), min(int(CLIP), value))
+
+
+def test_linear_equals_python_integers(model: zoo.Model) -> None:
+    layer = model.prior.steps[3].context
+    assert layer is not None
+    rng = np.random.default_rng(0)
+    x = rng.integers(-int(CLIP), int(CLIP), (3, layer.weight.shape[0])).astype(np.float64)
+    got = layer(x)
+    for row in range(3):
+        for column in range(0, layer.weight.shape[1], 7):
+            products = zip(x[row].tolist(), layer.weight[:, column].tolist(), strict=True)
+            total = int(layer.bias[column]) + sum(int(a) * int(b) for a, b in products)
+            assert int(got[row, column]) == half_up(total, int(layer.shift))
+
+
+def test_depthwise_equals_python_integers(model: zoo.Model) -> None:
+    layer = model.base_prior.spread
+    channels = layer.weight.shape[2]
+    x = np.random.default_rng(1).integers(-(2**20), 2**20, (4, 5, channels)).astype(np.float64)
+    got = layer(x)
+    for row, column, c in [(0, 0, 0), (3, 4, 1), (2, 2, channels - 1), (0, 4, 5), (1, 3, 7)]:
+        total = int(layer.bias[c])
+        for dy in range(3):
+            for dx in range(3):
+                i, j = row + dy - 1, column + dx - 1
+                if 0 <= i < 4 and 0 <= j < 5:
+                    total += int(x[i, j, c]) * int(layer.weight[dy, dx, c])
+        assert int(got[row, column, c]) == half_up(total, int(layer.shift))
+
+
+def test_any_order_of_summation_gives_the_same(model: zoo.Model) -> None:
+    layer = model.prior.steps[5].context
+    assert layer is not None
+    rng = np.random.default_rng(2)
+    x = rng.integers(-int(CLIP), int(CLIP), (64, layer.weight.shape[0])).astype(np.float64)
+    order = rng.permutation(layer.weight.shape[0])
+    np.testing.assert_array_equal(x @ layer.weight, x[:, order] @ layer.weight[order])
+
+
+def test_no_layer_of_the_shipped_model_can_leave_the_exact_range(model: zoo.Model) -> None:
+    layers: list[Linear | Depthwise] = []
+
+    def walk(thing: object) -> None:
+        if isinstance(thing, Linear | Depthwise):
+            layers.append(thing)
+        elif isinstance(thing, list | tuple):
+            for part in thing:
+                walk(part)
+        elif hasattr(thing, "__dict__"):
+            for part in vars(thing).values():
+                walk(part)
+
+    walk([model.prior, model.base_prior])
+    assert len(layers) > 50
+    for layer in layers:
+        axes = (0, 1) if isinstance(layer, Depthwise) else (0,)
+        peak = np.abs(layer.weight).sum(axes).max() * CLIP + np.abs(layer.bias).max()
+        assert peak < EXACT / 4
+        assert np.array_equal(layer.weight, np.rint(layer.weight))
+
+
+def test_a_layer_that_could_overflow_is_refused() -> None:
+    arrays = {
+        "x.weight": np.full((1, 2**12), 32767, np.int16),
+        "x.bias": np.zeros(1, np.int64),
+        "x.shift": np.array(3),
+    }
+    Linear.load(arrays, "x")  # 2**12 inputs, 15-bit weights, 23-bit activations: just below 2**50
+    for change in ({"x.bias": np.full(1, 2**52)}, {"x.weight": np.full((1, 2**14), 32767, np.int16)}):
+        with pytest.raises(ModelError, match="exact"):
+            Linear.load({**arrays, **change}, "x")
+
+
+def test_steps_cover_every_position_once() -> None:
+    for h, w in [(1, 1), (1, 2), (3, 5), (8, 8)]:
+        assert (sum(quarter(h, w, n).astype(int) for n in range(4)) == 1).all()
+        assert (sum(checkerboard(h, w, n).astype(int) for n in range(2)) == 1).all()
+
+
+def test_base_frequencies_do_not_depend_on_what_is_unknown(model: zoo.Model) -> None:
+    rng = np.random.default_rng(3)
+    indices = rng.integers(0, model.codebook.size, (6, 7))
+    known = quarter(6, 7, 0)
+    other = np.where(known, indices, rng.integers(0, model.codebook.size, (6, 7)))
+    a, b = (model.base_prior.frequencies(i, known, 1) for i in (indices, other))
+    np.testing.assert_array_equal(a, b)
+    assert a.min() >= 1
+    assert a.dtype == np.int64
+    changed = np.where(known, (indices + 1) % model.codebook.size, indices)
+    assert (model.base_prior.frequencies(changed, known, 1) != a).any(), "the context does not matter"
