@@ -343,6 +343,7 @@ def demo(folder: str, force: bool, threads: int) -> None:
     """
     from vqcodec import demo as module
 
+    jobs.make_folder(folder)
     module.run(folder, force=force, threads=threads)
 
 

@@ -43,7 +43,7 @@ class Coded:
     @property
     def rate_bpp(self) -> float:
         """Bits of the whole file per pixel."""
-        return 8 * self.size_bytes / (self.rgb.shape[0] * self.rgb.shape[1])
+        return float(8 * self.size_bytes / (self.rgb.shape[0] * self.rgb.shape[1]))
 
 
 def run(folder: str, *, force: bool, threads: int) -> None:
@@ -70,6 +70,8 @@ def run(folder: str, *, force: bool, threads: int) -> None:
 
 def _is_ours(path: str) -> bool:
     """Whether this is the picture of an earlier demo, which may be replaced."""
+    if not os.path.isfile(path):
+        return False
     try:
         with Image.open(path, formats=("PNG",)) as found:
             key, value = OWN_MARK

@@ -38,7 +38,7 @@ def failure(error: VqcError | OSError | MemoryError) -> tuple[int, str]:
         case _:  # output.py and image.py have named theirs; what is left is stdout, or a broken system
             streams.abandon_stdout()
             place = f" {shown(str(error.filename))}" if error.filename else ""
-            return InputError.exit_code, f"cannot read or write{place}: {error.strerror or error}"
+            return InputError.exit_code, f"cannot read or write{place}: {streams.reason(error)}"
 
 
 def run(todo: list[Pair], one: Callable[[str, str], None]) -> None:
@@ -83,11 +83,20 @@ def pairs(paths: tuple[str, ...], folder: str | None, suffix: str, wanted: froze
     sources: list[str] = []
     for path in paths:
         sources += _files(path, wanted) if os.path.isdir(path) else [path]
+    make_folder(folder)
+    return [(source, os.path.join(folder, Path(source).stem + suffix)) for source in sources]
+
+
+def make_folder(folder: str) -> None:
+    """Makes an output folder, unless it is there.
+
+    Raises:
+        InputError: it cannot be made.
+    """
     try:
         os.makedirs(folder, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write to the folder {shown(folder)}: {error.strerror}") from None
-    return [(source, os.path.join(folder, Path(source).stem + suffix)) for source in sources]
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise InputError(f"cannot write to the folder {shown(folder)}: {streams.reason(error)}") from None
 
 
 def _files(folder: str, wanted: frozenset[str]) -> list[str]:
@@ -95,7 +104,7 @@ def _files(folder: str, wanted: frozenset[str]) -> list[str]:
     try:
         names = sorted(os.listdir(folder))
     except OSError as error:
-        raise InputError(f"cannot read the folder {shown(folder)}: {error.strerror}") from None
+        raise InputError(f"cannot read the folder {shown(folder)}: {streams.reason(error)}") from None
     paths = [os.path.join(folder, name) for name in names if not name.startswith(".")]
     found = [path for path in paths if Path(path).suffix.lower() in wanted and os.path.isfile(path)]
     if not found:

@@ -100,7 +100,7 @@ def read_marked(name: str, magic: bytes, limit_bytes: int) -> bytes:
     except IsADirectoryError:
         raise InputError(f"cannot read {shown(name)}: it is a folder") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise InputError(f"cannot read {shown(name)}: {_reason(error)}") from None
+        raise InputError(f"cannot read {shown(name)}: {reason(error)}") from None
 
 
 def _check_marked(data: bytes, magic: bytes, name: str) -> None:
@@ -120,7 +120,7 @@ def _read_up_to(stream: Any, limit_bytes: int, name: str) -> bytes:
                 raise LimitError(f"{name} is larger than {limit_bytes:,} bytes: raise --max-pixels if it is a picture")
             blocks.append(block)
     except OSError as error:
-        raise InputError(f"cannot read {name}: {_reason(error)}") from None
+        raise InputError(f"cannot read {name}: {reason(error)}") from None
     return b"".join(blocks)
 
 
@@ -159,7 +159,7 @@ def write(name: str, data: bytes, *, force: bool) -> None:
         sys.stdout.buffer.flush()
     except OSError as error:
         abandon_stdout()
-        raise InputError(f"cannot write to stdout: {_reason(error)}") from None
+        raise InputError(f"cannot write to stdout: {reason(error)}") from None
 
 
 def write_text(text: str) -> None:
@@ -180,6 +180,7 @@ def abandon_stdout() -> None:
         os.close(null)
 
 
-def _reason(error: OSError | ValueError) -> str:
+def reason(error: OSError | ValueError) -> str:
+    """What the system says, for the end of a sentence."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return text[:1].lower() + text[1:]
