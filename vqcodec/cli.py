@@ -48,9 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         the exit code. (`vqcodec train` may also raise SystemExit.)
     """
     streams.fill_closed_descriptors()
-    with suppress(ValueError):  # not in the main thread
+    if arguments is None:
+        arguments = sys.argv[1:]
         signal.signal(signal.SIGTERM, _terminate)
-    arguments = sys.argv[1:] if arguments is None else arguments
     try:
         with commands.make_context("vqcodec", list(arguments) or ["--help"]) as context:
             commands.invoke(context)
