@@ -204,7 +204,7 @@ def test_describe_adds_up_and_is_json(before: Contents) -> None:
     facts = describe(read_header(data))
     assert json.loads(json.dumps(facts)) == facts
     parts = ("header", "checksum", "base", "refinement", "alpha", "icc", "exif")
-    assert sum(facts[f"{part}_bytes"] or 0 for part in parts) == facts["file_bytes"] == len(data)
+    assert sum(int(facts[f"{part}_bytes"] or 0) for part in parts) == facts["file_bytes"] == len(data)
     assert facts["bpp"] == 8 * len(data) / (before.header.width * before.header.height)
 
 
@@ -400,6 +400,7 @@ def test_small_files_take_little_memory() -> None:
         with_icc_stream(stream): 64 << 20,  # 200 MiB uncompressed; the limit is 16, and zlib's buffer may double
         raw_header(sides=b"\x80\x80\x80\x08" * 2): 1 << 16,  # 2**48 pixels
         raw_header(sides=b"\x80\x80\x40" * 2): 1 << 16,  # 2**20 tiles, one byte of table
+        raw_header(sides=b"\x80\x80\x40" * 2, table=bytes(2**20 - 10)): 1 << 16,  # the same, ten too few
         raw_header(table=b"\xff\xff\xff\xff\x0f"): 1 << 16,  # 16 GiB of payload
         raw_header(flags=0x42, table=b"\x00\xff\xff\xff\xff\x0f"): 1 << 16,  # 4 GiB of alpha
     }

@@ -9,8 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vqcodec import zoo
+from vqcodec.codebook import Ints
 from vqcodec.entropy import ClassTables, Decoder, Encoder
 from vqcodec.errors import DamagedError, ModelError
+
+
+def normalised(weights: Ints) -> Ints:
+    """Frequencies that sum to 2**24 - n."""
+    room = 2**24 - weights.shape[1]
+    frequencies = weights * room // weights.sum(1, keepdims=True)
+    frequencies[:, 0] += room - frequencies.sum(1)
+    return frequencies
 
 
 def tables() -> ClassTables:
@@ -38,7 +47,7 @@ def test_length_is_close_to_the_ideal() -> None:
     t = tables()
     rng = np.random.default_rng(5)
     number = 40
-    p = t.frequencies[number] / t.frequencies[number].sum()
+    p = (t.frequencies[number] + 1) / 2**24
     limit = int(t.limits[number])
     symbols = rng.choice(len(p) - 1, 20_000, p=p[:-1] / p[:-1].sum())
     coder = Encoder()
@@ -49,7 +58,7 @@ def test_length_is_close_to_the_ideal() -> None:
 
 def test_base_round_trip() -> None:
     rng = np.random.default_rng(6)
-    frequencies = np.maximum(1, rng.integers(0, 2**23, (50, 1024)) >> rng.integers(0, 24, (50, 1024)))
+    frequencies = normalised(rng.integers(1, 2**23, (50, 1024)) >> rng.integers(0, 24, (50, 1024)))
     indices = rng.integers(0, 1024, 50)
     coder = Encoder()
     coder.put_base(indices, frequencies)
@@ -59,14 +68,14 @@ def test_base_round_trip() -> None:
 def test_exact_words() -> None:
     """The coder's output for a known input: a change here means that old files no longer decode."""
     coder = Encoder()
-    coder.put_base(np.array([2, 0, 1]), np.array([[1, 2, 5], [7, 1, 1], [3, 3, 1]]))
-    assert coder.finish().hex() == "a7545595"
+    coder.put_base(np.array([2, 0, 1]), normalised(np.array([[1, 2, 5], [7, 1, 1], [3, 3, 1]])))
+    assert coder.finish().hex() == "57565595"
 
 
 def test_costs_match_the_frequencies() -> None:
     t = tables()
     number = 30
-    p = t.frequencies[number] / t.frequencies[number].sum()
+    p = (t.frequencies[number] + 1) / 2**24
     assert t.costs[number, 256 + 2] == pytest.approx(-np.log2(p[int(t.limits[number]) + 2]))
     uncoded = int(np.flatnonzero(t.limits == 0)[0])
     assert t.costs[uncoded, 256] == 0
@@ -91,15 +100,78 @@ def test_garbage_never_hangs_or_crashes() -> None:
 def test_malformed_tables_are_refused() -> None:
     good = {
         "tables.limits": np.array([0] * 63 + [2]),
-        "tables.counts": np.ones(6, np.int32),
+        "tables.counts": np.array([0, 0, 2**24 - 6, 0, 0, 0]),
         "tables.shrink": np.zeros((64, 3), np.int16),
     }
     ClassTables.load(good)
     for change in (
-        {"tables.counts": np.ones(5, np.int32)},
+        {"tables.counts": np.array([0, 0, 2**24 - 6, 0, 0])},
+        {"tables.counts": np.array([0, -1, 2**24 - 5, 0, 0, 0])},
         {"tables.counts": np.zeros(6, np.int32)},
         {"tables.limits": np.array([-1] * 64)},
         {"tables.shrink": np.full((64, 3), 200)},
     ):
         with pytest.raises(ModelError):
             ClassTables.load({**good, **change})
+
+
+class PlainDecoder:
+    """The range decoder as docs/FORMAT.md describes it, in plain Python integers: shares no code with the package."""
+
+    def __init__(self, payload: bytes) -> None:
+        self.words = [int.from_bytes(payload[i : i + 4], "little") for i in range(0, len(payload), 4)]
+        self.low, self.range = 0, 2**64 - 1
+        self.point = self.word() << 32 | self.word()
+
+    def word(self) -> int:
+        return self.words.pop(0) if self.words else 0
+
+    def symbol(self, weights: list[int]) -> int:
+        """One symbol; the weights sum to 2**24."""
+        scale = self.range >> 24
+        quantile = ((self.point - self.low) % 2**64) // scale
+        number, left = 0, 0
+        while left + weights[number] <= quantile:
+            left += weights[number]
+            number += 1
+        self.low = (self.low + scale * left) % 2**64
+        self.range = scale * weights[number]
+        if self.range < 2**32:
+            self.low, self.range = (self.low << 32) % 2**64, self.range << 32
+            self.point = (self.point << 32) % 2**64 | self.word()
+        return number
+
+    def uniform(self, size: int) -> int:
+        each = 2**24 // size
+        return self.symbol([each] * (size - 1) + [2**24 - each * (size - 1)])
+
+
+def test_the_specified_range_decoder_reads_what_the_package_writes() -> None:
+    t = tables()
+    rng = np.random.default_rng(11)
+    coder = Encoder()
+    frequencies = normalised(rng.integers(1, 2**20, (20, 30)) >> rng.integers(0, 20, (20, 30)))
+    base = rng.integers(0, 30, 20)
+    coder.put_base(base, frequencies)
+    classes = rng.integers(0, 64, (40, 5))
+    indices = np.rint(rng.laplace(0, 20, classes.shape)).astype(np.int64)
+    indices[t.limits[classes] == 0] = 0
+    coder.put_refinement(indices, classes, t)
+    plain = PlainDecoder(coder.finish())
+    assert [plain.symbol((row + 1).tolist()) for row in frequencies] == base.tolist()
+    escapes = 0
+    for number in range(64):
+        limit = int(t.limits[number])
+        if not limit:
+            continue
+        weights = [int(f) + 1 for f in t.frequencies[number]]
+        want = indices[classes == number].tolist()
+        got = [plain.symbol(weights) - limit for _ in want]
+        for place, value in enumerate(got):
+            if value > limit:
+                escapes += 1
+                negative, length = plain.uniform(2), plain.uniform(32)
+                excess = (1 << (length - 1)) + (plain.uniform(1 << (length - 1)) if length > 1 else 0)
+                got[place] = -(limit + excess) if negative else limit + excess
+        assert got == want
+    assert escapes > 10

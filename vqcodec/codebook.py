@@ -31,7 +31,8 @@ def quality_level(quality: int) -> float:
 
 def hat_weights(level: float, anchors: int) -> Floats:
     """Linear interpolation weights of a level in [0, 1] on equally spaced anchors: [A] float64, sum 1."""
-    return np.maximum(0.0, 1.0 - np.abs(level * (anchors - 1) - np.arange(anchors)))
+    hat: Floats = np.maximum(0.0, 1.0 - np.abs(level * (anchors - 1) - np.arange(anchors)))
+    return hat
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ class BaseCodebook:
         """
         words = (self.vectors * 2.0**-ACT_BITS).astype(np.float32)
         distance = (words * words).sum(1) - 2 * (z @ words.T)
-        return distance.argmin(1).astype(np.int64)
+        indices: Ints = distance.argmin(1).astype(np.int64)
+        return indices
 
     def values(self, indices: Ints) -> Floats:
         """Codewords of indices of any shape: [...] -> [..., D]."""
@@ -94,4 +96,5 @@ def dequantise(indices: Ints, mean: Floats, step: Floats, shrink: Floats) -> Flo
         [N, C] integers in units of 2**-LATENT_BITS, clipped to +-LATENT_CLIP.
     """
     back = np.floor(step * shrink * (1 / 256)) * np.sign(indices)
-    return np.clip(mean + indices * step - back, -LATENT_CLIP, LATENT_CLIP)
+    values: Floats = np.clip(mean + indices * step - back, -LATENT_CLIP, LATENT_CLIP)
+    return values

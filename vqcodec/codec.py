@@ -32,7 +32,7 @@ from vqcodec.codebook import (
     quantise,
 )
 from vqcodec.entropy import ClassTables, Decoder, Encoder
-from vqcodec.errors import DamagedError, UsageError
+from vqcodec.errors import DamagedError, ModelError, UsageError
 from vqcodec.image import DEFAULT_MAX_PIXELS, Picture
 from vqcodec.prior import Step, checkerboard, quarter
 from vqcodec.tiles import LATENT_STRIDE, Grid, Rect, Tile
@@ -76,7 +76,7 @@ def _walk_refinement(model: Model, base: Ints, quality: int, choose: Chooser) ->
     latents, indices = base_mean.copy(), np.zeros(base_mean.shape, np.int64)
     known = np.zeros_like(base_mean)
     for step in prior.steps:
-        where = checkerboard(*base.shape, step.half)
+        where = checkerboard(base.shape[0], base.shape[1], step.half)
         mean, classes = prior.predict(step, known, features, base_mean, quality)
         chosen = choose(step, where, mean, classes)
         shrink = model.tables.reconstruction(chosen, classes)
@@ -140,7 +140,7 @@ def _encode_tile(
     model: Model, latents: NDArray[np.float32], vectors: NDArray[np.float32], quality: int, effort: int
 ) -> tuple[bytes, bytes | None, Ints, Ints | None]:
     """One tile: latents [h, w, M] and base vectors [h, w, D] -> base payload, refinement payload, their indices."""
-    h, w, m = latents.shape
+    h, w = latents.shape[:2]
     wanted = model.codebook.nearest(vectors.reshape(h * w, -1)).reshape(h, w)
     coder = Encoder()
 
@@ -470,6 +470,6 @@ def info(data: bytes) -> dict[str, Any]:
     found = container.describe(container.read_header(data))
     try:
         found["model_id"] = zoo.by_checksum(bytes.fromhex(str(found["model"]))).id
-    except zoo.ModelError:
+    except ModelError:
         found["model_id"] = None
     return found

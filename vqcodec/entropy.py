@@ -2,8 +2,9 @@
 """Indices + integer frequency tables <-> bytes. The only file that imports constriction.
 
 A payload is the output of one range coder (constriction's `queue`, 32-bit words, 24-bit precision). Symbols are coded
-grouped by table, because that is ten times faster than one by one. Frequencies enter as float64 holding integers, with
-`perfect=False`: both are part of the format, as they decide the bytes.
+grouped by table, because that is ten times faster than one by one. The frequencies of an alphabet of n symbols sum to
+2**24 - n: constriction, called with float64 and `perfect=False`, then scales them by exactly 1.0 and gives every symbol
+its frequency plus one, so that no rounding of its own takes part.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from vqcodec.codebook import MAX_INDEX, Ints
 from vqcodec.errors import DamagedError, ModelError
+from vqcodec.prior import TOTAL
 
 _model = constriction.stream.model
 _queue = constriction.stream.queue
@@ -31,7 +33,7 @@ class ClassTables:
 
     Args:
         limits: [64] int64, L of each class; 0 for classes that are not coded (their indices are all zero).
-        frequencies: per class [2L + 2] float64 holding integers >= 1.
+        frequencies: per class [2L + 2] float64 holding integers >= 0 that sum to 2**24 - (2L + 2).
         shrink: [64, 3] float64: reconstruction offsets of |index| = 0 (always 0), 1 and >= 2, in 1/256 of a step.
     """
 
@@ -49,9 +51,12 @@ class ClassTables:
             raise ModelError(f"the model's tables lack {error}") from None
         sizes = np.where(limits > 0, 2 * limits + 2, 0)
         fits = limits.shape == (64,) and shrink.shape == (64, 3) and sizes.sum() == len(counts)
-        if not fits or (limits < 0).any() or (counts < 1).any() or (shrink < 0).any() or (shrink > 127).any():
+        if not fits or (limits < 0).any() or (counts < 0).any() or (shrink < 0).any() or (shrink > 127).any():
             raise ModelError("the model's frequency tables are malformed")
-        return cls(limits, tuple(np.split(counts, np.cumsum(sizes)[:-1])), shrink)
+        frequencies = tuple(np.split(counts, np.cumsum(sizes)[:-1]))
+        if any(len(row) and row.sum() != TOTAL - len(row) for row in frequencies):
+            raise ModelError("the model's frequency tables do not sum to what the coder needs")
+        return cls(limits, frequencies, shrink)
 
     @cached_property
     def costs(self) -> NDArray[np.float64]:
@@ -65,7 +70,7 @@ class ClassTables:
             if limit == 0:
                 out[number] = np.where(values == 0, 0.0, 1e9)
                 continue
-            cost = -np.log2(self.frequencies[number] / self.frequencies[number].sum())
+            cost = -np.log2((self.frequencies[number] + 1) / TOTAL)
             magnitude = np.abs(values)
             extra = 2 * np.floor(np.log2(np.maximum(magnitude - limit, 1))) + 6
             inside = np.minimum(np.abs(values), limit) * np.sign(values) + limit

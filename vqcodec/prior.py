@@ -26,7 +26,8 @@ EXACT = 2.0**53
 CLASSES = 64
 CLASSES_PER_OCTAVE = 6
 CLASS_ORIGIN = -3.5  # log2 (scale / step) of class 0
-LOG_ONE = 2**23  # the frequency of the most probable base index
+TOTAL = 2**24  # frequencies of an alphabet of n symbols sum to TOTAL - n; every symbol has one more than its frequency
+LOG_ONE = 2**23  # weight of the most probable base index, before normalisation
 
 Arrays = Mapping[str, NDArray[np.generic]]
 
@@ -80,7 +81,7 @@ class Linear:
         """The sums before re-scaling (units 2**-(ACT_BITS + shift))."""
         y = x.reshape(-1, x.shape[-1]) @ self.weight
         y += self.bias
-        return y.reshape(*x.shape[:-1], -1)
+        return y.reshape(*x.shape[:-1], self.weight.shape[1])
 
     def __call__(self, x: Floats) -> Floats:
         """Apply: activations in, activations out, both in units of 2**-ACT_BITS."""
@@ -165,7 +166,9 @@ def quarter(height: int, width: int, number: int) -> NDArray[np.bool_]:
 
 def checkerboard(height: int, width: int, number: int) -> NDArray[np.bool_]:
     """[h, w] bool: the positions of checkerboard half 0 ((row + column) even) or 1."""
-    return np.add.outer(np.arange(height), np.arange(width)) % 2 == number
+    rows, columns = np.arange(height)[:, None], np.arange(width)[None]
+    mask: NDArray[np.bool_] = (rows + columns) % 2 == number
+    return mask
 
 
 class BasePrior:
@@ -190,7 +193,7 @@ class BasePrior:
             number: the pass, 0 to 3.
 
         Returns:
-            [n, K] int64 >= 1 for the n positions of the pass in raster order; not normalised.
+            [n, K] int64 >= 0, each row summing to TOTAL - K, for the n positions of the pass in raster order.
         """
         h, w = indices.shape
         code = self.codebook.values(np.where(known, indices, 0)) * known[:, :, None]
@@ -199,7 +202,11 @@ class BasePrior:
         logits = self.out(self.blocks[1](x, quarter(h, w, number)))
         # log2 units of 2**-ACT_BITS -> below the maximum, in 1/256 octaves -> integer frequencies by table and shift
         below = ((logits.max(1, keepdims=True) - logits) * (256 / 2**ACT_BITS)).astype(np.int64)
-        return np.maximum(self.exp2[below & 255] >> np.minimum(below >> 8, 62), 1)
+        weights = self.exp2[below & 255] >> np.minimum(below >> 8, 62)
+        room = TOTAL - self.codebook.size
+        frequencies: Ints = weights * room // weights.sum(1, keepdims=True)
+        frequencies[np.arange(len(weights)), below.argmin(1)] += room - frequencies.sum(1)
+        return frequencies
 
 
 @dataclass(frozen=True)
@@ -296,7 +303,7 @@ class RefinementPrior:
         x = step.base(features) + step.quality[quality - 1]
         if step.context is not None:
             x += step.context(known[:, :, : step.seen])
-        where = checkerboard(*features.shape[:2], step.half)
+        where = checkerboard(features.shape[0], features.shape[1], step.half)
         out = step.out(step.block2(step.block1(np.clip(x, -CLIP, CLIP, out=x)), where))
         count = out.shape[1] // 2
         mean = base_mean[where][:, step.channels] + self._unnormalise(out[:, :count], step.channels)

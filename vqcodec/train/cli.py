@@ -2,6 +2,7 @@
 """`vqcodec train`: data in, a model folder out. The phases, one after the other, each resumable.
 
     joint      analysis, synthesis, codebook and refinement prior together        -> OUT/last.pt
+    decoder    synthesis and refinement prior, encoder frozen, true quantisation  -> OUT/last.pt
     analysis   the analysis alone, decoder frozen (optional)                      -> OUT/last.pt
     synthesis  the synthesis alone, on truly quantised values (optional)          -> OUT/last.pt
     finish     base layer's prior on frozen indices, integer tables, export       -> OUT/model/
@@ -27,7 +28,7 @@ from vqcodec.train.finish import analysed, count_tables, train_base_prior
 from vqcodec.train.loop import Trainer, load_checkpoint, new_model
 from vqcodec.train.networks import BasePrior, Codec
 
-PHASES = ("joint", "analysis", "synthesis", "finish")
+PHASES = ("joint", "decoder", "analysis", "synthesis", "finish")
 
 
 def _pairs(values: tuple[str, ...]) -> dict[str, Any]:
@@ -60,7 +61,14 @@ def _load(sources: tuple[Path, ...], device: torch.device, cache: Path | None) -
 
 
 def finish(
-    model: Codec, pictures: Pictures, out: Path, name: str, minutes: float, samples: int, device: torch.device, seed: int
+    model: Codec,
+    pictures: Pictures,
+    out: Path,
+    name: str,
+    minutes: float,
+    samples: int,
+    device: torch.device,
+    seed: int,
 ) -> Path:
     """Base prior, integer tables, model folder `out`/model; the base prior is kept in `out`/base_prior.pt.
 
@@ -125,7 +133,10 @@ def train(
     Several processes: torchrun --nproc-per-node N -m vqcodec train ...
     """
     try:
-        _run(data, out, config, resume, phase, validation, settings, shape, cache, device, threads, name, base_minutes, samples)
+        _run(
+            data, out, config, resume, phase, validation, settings, shape, cache, device, threads,
+            name, base_minutes, samples,
+        )  # fmt: skip
     except VqcError as error:
         print(f"vqcodec: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

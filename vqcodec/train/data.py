@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Pictures to train on: folders or tar shards, decoded once, kept as uint8, crops cut on the device. No network here."""
+"""Pictures to train on: folders or tar shards, decoded once, kept as uint8, crops cut on the device."""
 
 from __future__ import annotations
 

@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vqcodec.codebook import ACT_BITS, LATENT_BITS, hat_weights, quality_level
 from vqcodec.prior import LOG_ONE
-from vqcodec.train.networks import SLOPE, BasePrior, Block, Codec, Gain
+from vqcodec.train.networks import SLOPE, BasePrior, Block, Codec, Gain, PriorStep
 
 Tables = dict[str, NDArray[Any]]
 
@@ -59,11 +58,11 @@ def integer_tables(model: Codec, base_prior: BasePrior) -> Tables:
     p = model.prior
     _round_conv(out, "prior.enter", p.enter)
     for i, block in enumerate(p.blocks):
-        assert isinstance(block, Block)
         _round_block(out, f"prior.blocks.{i}", block)
     _round_conv(out, "prior.base_mean", p.base_mean)
     hats = np.stack([hat_weights(quality_level(q), model.config.anchors) for q in range(1, 101)])
     for i, step in enumerate(p.steps):
+        assert isinstance(step, PriorStep)
         name = f"prior.steps.{i}"
         if step.context is not None:
             _round_conv(out, f"{name}.context", step.context)
@@ -84,7 +83,6 @@ def integer_tables(model: Codec, base_prior: BasePrior) -> Tables:
     out["base_prior.passes"] = np.rint(_array(b.passes) * one).astype(np.int32)
     _round_conv(out, "base_prior.spread", b.spread)
     for i, block in enumerate(b.blocks):
-        assert isinstance(block, Block)
         _round_block(out, f"base_prior.blocks.{i}", block)
     _round_conv(out, "base_prior.out", b.out)
     out["base_prior.exp2"] = np.rint(LOG_ONE * 2.0 ** (-np.arange(256) / 256)).astype(np.int32)

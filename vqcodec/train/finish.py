@@ -20,7 +20,7 @@ from torch import Tensor
 from vqcodec.codebook import BaseCodebook, dequantise, quality_level, quantise
 from vqcodec.codec import cheapen
 from vqcodec.entropy import ClassTables
-from vqcodec.prior import CLASS_ORIGIN, CLASSES_PER_OCTAVE, RefinementPrior, checkerboard
+from vqcodec.prior import CLASS_ORIGIN, CLASSES_PER_OCTAVE, TOTAL, RefinementPrior, checkerboard
 from vqcodec.train.data import Pictures
 from vqcodec.train.networks import BasePrior, Codec, quarter
 
@@ -67,6 +67,7 @@ def train_base_prior(
     held_out, indices = indices[:40], indices[40:]
     prior = BasePrior(model.config).to(device)
     order0 = torch.bincount(indices.flatten(), minlength=model.config.codebook_size).float() + 1
+    assert prior.out.bias is not None
     with torch.no_grad():
         prior.out.bias.copy_(torch.log2(order0 / order0.sum()))
         prior.out.weight.mul_(0.1)
@@ -76,13 +77,14 @@ def train_base_prior(
     step = 0
     while (done := (time.perf_counter() - begin) / (60 * minutes)) < 1 or step < 2:
         for group in optimiser.param_groups:
-            group["lr"] = 2e-3 * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1, done))))
+            decay = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1, done)))
+            group["lr"] = 2e-3 * min(1.0, (step + 1) / 100) * decay
         batch = indices[torch.randint(len(indices), (16,))]
         batch = torch.rot90(batch, int(rng.integers(4)), (1, 2))
         batch = batch.flip(2) if rng.integers(2) else batch
         loss = _base_bits(model, prior, batch[:, : int(rng.integers(8, 29)), : int(rng.integers(8, 29))])
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(prior.parameters(), 1.0)
         optimiser.step()
         step += 1
@@ -91,7 +93,7 @@ def train_base_prior(
                 bits = float(_base_bits(model, prior, held_out))
             if bits < best:
                 best, state = bits, {k: v.clone() for k, v in prior.state_dict().items()}
-            print(f"base prior step {step}: {float(loss):.3f} bits an index, held out {bits:.3f}", flush=True)
+            print(f"base prior step {step}: {float(loss.detach()):.3f} bits an index, held out {bits:.3f}", flush=True)
     prior.load_state_dict(state)
     return prior, best
 
@@ -165,7 +167,10 @@ def _frequencies(symmetric: NDArray[np.int64], number: int, limit: int) -> NDArr
     inside = blend[SPAN - limit : SPAN + limit + 1]
     escape = blend.sum() - inside.sum() + 0.5
     p = np.append(inside, escape) / (inside.sum() + escape)
-    return np.maximum(1, np.rint(p * 2**22)).astype(np.int64)
+    room = TOTAL - len(p)
+    frequencies: NDArray[np.int64] = np.floor(p * room).astype(np.int64)
+    frequencies[limit] += room - frequencies.sum()  # to the index 0
+    return frequencies
 
 
 def count_tables(
@@ -207,7 +212,7 @@ def _count_one(
     features, base_mean = prior.base(codebook.values(base))
     known = np.zeros_like(base_mean)
     for step in prior.steps:
-        where = checkerboard(*base.shape, step.half)
+        where = checkerboard(base.shape[0], base.shape[1], step.half)
         mean, classes = prior.predict(step, known, features, base_mean, quality)
         size = prior.step_size[quality - 1, step.channels]
         indices, t = quantise(y[:, :, step.channels][where], mean, size)

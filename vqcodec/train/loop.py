@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from vqcodec.train.networks import Codec, start_linear
 
 LEARNS = {
     "joint": ("analysis", "synthesis", "prior", "log_step"),
+    "decoder": ("synthesis", "prior"),
     "synthesis": ("synthesis",),
     "analysis": ("analysis",),
 }
@@ -79,10 +79,13 @@ def load_checkpoint(path: Path, use_ema: bool = True) -> tuple[Codec, dict[str, 
     return model, content
 
 
-def sample_loss(model: nn.Module, codec: Codec, x: Tensor, level: Tensor, t: TrainConfig) -> tuple[Tensor, dict[str, float]]:
+def sample_loss(
+    model: nn.Module, codec: Codec, x: Tensor, level: Tensor, t: TrainConfig
+) -> tuple[Tensor, dict[str, float]]:
     """Rate-distortion loss of a batch, every rate weighted alike, and the figures for the log."""
     alone = max(1, len(x) // 4) if t.phase != "analysis" else 0
-    out = model(x, level, alone)
+    tuning = t.phase in ("decoder", "synthesis")  # the encoder is frozen: everything as in a real file
+    out = model(x, level, alone, not tuning, t.deadzone if tuning else 0.0)
     pixels = x.shape[2] * x.shape[3]
     bpp = out.bits / pixels + math.log2(codec.config.codebook_size) / 256
     mse = mse_per_sample(out.restored, x)
@@ -114,7 +117,7 @@ def evaluate(model: Codec, pictures: Pictures, count: int, device: torch.device)
             p = pictures.picture(int(number))
             p = p[: p.shape[0] // 16 * 16, : p.shape[1] // 16 * 16]
             x = p.permute(2, 0, 1)[None].to(device).float() / 255
-            out = model(x, torch.tensor([level], device=device), 1)
+            out = model(x, torch.tensor([level], device=device), 1, False)
             bpps.append(float(out.bits) / x.shape[2] / x.shape[3] + math.log2(model.config.codebook_size) / 256)
             dbs.append(psnr(float(mse_per_sample(out.restored.clamp(0, 1), x))))
             assert out.base_restored is not None
@@ -167,7 +170,9 @@ class Trainer:
         forward: nn.Module = self.codec
         if config.compile:
             forward = torch.compile(forward)  # type: ignore[assignment]
-        self.model = nn.parallel.DistributedDataParallel(forward, broadcast_buffers=False) if self.world > 1 else forward
+        if self.world > 1:
+            forward = nn.parallel.DistributedDataParallel(forward, broadcast_buffers=False)
+        self.model = forward
         if config.phase != "joint":
             self.codec.quantiser.started.fill_(False)  # the codebook stays as it is
 
@@ -212,7 +217,7 @@ class Trainer:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=t.bf16):
             loss, figures = sample_loss(self.model, self.codec, x, level, t)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_([p for p in self.codec.parameters() if p.requires_grad], t.clip)
         if bool(torch.isfinite(norm)):
             self.optimiser.step()
@@ -244,7 +249,8 @@ class Trainer:
                 mean = {k: float(np.mean([w[k] for w in window])) for k in window[0]}
                 speed = len(window) * t.batch * self.world / (self.elapsed - marks["log"])
                 self._say(
-                    f"{t.phase} step {self.step} {self.elapsed / 60:.1f} min loss {mean['loss']:.4f} bpp {mean['bpp']:.3f} "
+                    f"{t.phase} step {self.step} {self.elapsed / 60:.1f} min loss {mean['loss']:.4f} "
+                    f"bpp {mean['bpp']:.3f} "
                     f"psnr {mean['psnr']:.2f} norm {mean['norm']:.2f} lr {mean['lr']:.1e} crops/s {speed:.1f}"
                 )
                 window, marks["log"] = [], self.elapsed

@@ -33,12 +33,14 @@ def gaussian_bits(t: Tensor, log2_scale: Tensor) -> Tensor:
     # Far out, where float32 has nothing left, a quadratic continues the tail and keeps a gradient.
     tail = lower.clamp(min=4.5)
     bits = -torch.log2(p.clamp(min=1e-10))
-    return bits + (tail.square() - 4.5**2) * 1.4427 * (p < 1e-9)
+    total: Tensor = bits + (tail.square() - 4.5**2) * 1.4427 * (p < 1e-9)
+    return total
 
 
 def mse_per_sample(x: Tensor, y: Tensor) -> Tensor:
     """Mean squared error over each picture, [B]."""
-    return (x - y).float().square().mean((1, 2, 3))
+    mse: Tensor = (x - y).float().square().mean((1, 2, 3))
+    return mse
 
 
 def psnr(mse: float) -> float:

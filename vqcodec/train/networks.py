@@ -9,8 +9,8 @@ picture's resolution.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -67,6 +67,7 @@ def zero_conv(inputs: int, outputs: int) -> nn.Conv2d:
     """A 1x1 convolution that starts at zero: the branch it ends starts silent."""
     conv = nn.Conv2d(inputs, outputs, 1)
     nn.init.zeros_(conv.weight)
+    assert conv.bias is not None
     nn.init.zeros_(conv.bias)
     return conv
 
@@ -77,18 +78,33 @@ def full_precision(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         return layer(x.float())
 
 
+class Blocks(nn.ModuleList):
+    """A list of residual blocks, typed."""
+
+    def __iter__(self) -> Iterator[Block]:
+        return cast(Iterator[Block], super().__iter__())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """One after the other: [B, C, H, W] -> the same shape."""
+        for block in self:
+            x = block(x)
+        return x
+
+
 class Analysis(nn.Module):
     """Picture -> latents and the base layer's vector, with the linear shortcut beside the convolutions."""
+
+    sigma: Tensor
 
     def __init__(self, c: ModelConfig) -> None:
         super().__init__()
         w8, w16 = c.analysis_width8, c.analysis_width16
         self.linear = nn.Conv2d(3, c.latents, STRIDE, stride=STRIDE)
         self.patch = nn.Conv2d(3, w8, 8, stride=8)
-        self.blocks8 = nn.ModuleList(Block(w8) for _ in range(c.analysis_blocks8))
+        self.blocks8 = Blocks(Block(w8) for _ in range(c.analysis_blocks8))
         self.gain8 = Gain(c.anchors, w8)
         self.down = nn.Conv2d(w8, w16, 2, stride=2)
-        self.blocks16 = nn.ModuleList(Block(w16) for _ in range(c.analysis_blocks16))
+        self.blocks16 = Blocks(Block(w16) for _ in range(c.analysis_blocks16))
         self.gain16 = Gain(c.anchors, w16)
         self.out = zero_conv(w16, c.latents)
         self.base_linear = nn.Conv2d(c.latents, c.codebook_dim, 1, bias=False)
@@ -103,11 +119,9 @@ class Analysis(nn.Module):
         """
         x = x - 0.5
         h = self.patch(x)
-        for block in self.blocks8:
-            h = block(h)
+        h = self.blocks8(h)
         h = self.down(self.gain8(h, hat))
-        for block in self.blocks16:
-            h = block(h)
+        h = self.blocks16(h)
         h = self.gain16(h, hat).float()
         sigma = self.sigma[:, None, None]
         y = full_precision(self.linear, x) + sigma * full_precision(self.out, h)
@@ -118,6 +132,8 @@ class Analysis(nn.Module):
 class Synthesis(nn.Module):
     """Quantised latents -> picture: mirrored, lighter, with the linear shortcut."""
 
+    sigma: Tensor
+
     def __init__(self, c: ModelConfig) -> None:
         super().__init__()
         w8, w16 = c.synthesis_width8, c.synthesis_width16
@@ -125,10 +141,10 @@ class Synthesis(nn.Module):
         self.linear = nn.Conv2d(c.latents, 3 * STRIDE * STRIDE, 1)
         self.enter = nn.Conv2d(c.latents, w16, 1)
         self.gain_in = Gain(levels, w16)
-        self.blocks16 = nn.ModuleList(Block(w16) for _ in range(c.synthesis_blocks16))
+        self.blocks16 = Blocks(Block(w16) for _ in range(c.synthesis_blocks16))
         self.gain16 = Gain(levels, w16)
         self.up = nn.Conv2d(w16, 4 * w8, 1)
-        self.blocks8 = nn.ModuleList(Block(w8) for _ in range(c.synthesis_blocks8))
+        self.blocks8 = Blocks(Block(w8) for _ in range(c.synthesis_blocks8))
         self.gain8 = Gain(levels, w8)
         self.out = zero_conv(w8, 3 * 64)
         self.register_buffer("sigma", torch.ones(c.latents))
@@ -136,11 +152,9 @@ class Synthesis(nn.Module):
     def forward(self, y: Tensor, hat: Tensor) -> Tensor:
         """y [B, M, H/16, W/16], hat [B, A + 1] -> [B, 3, H, W] float32, nominally in [0, 1], not clipped."""
         h = self.gain_in(self.enter(y / self.sigma[:, None, None]), hat)
-        for block in self.blocks16:
-            h = block(h)
+        h = self.blocks16(h)
         h = F.pixel_shuffle(self.up(self.gain16(h, hat)), 2)
-        for block in self.blocks8:
-            h = block(h)
+        h = self.blocks8(h)
         h = full_precision(self.out, self.gain8(h, hat))
         return F.pixel_shuffle(full_precision(self.linear, y), STRIDE) + F.pixel_shuffle(h, 8) + 0.5
 
@@ -186,12 +200,14 @@ class RefinementPrior(nn.Module):
     Checkerboard context (He et al., CVPR 2021) times channel chunks (Minnen and Singh, 2020; He et al., ELIC, 2022).
     """
 
+    sigma: Tensor
+
     def __init__(self, c: ModelConfig) -> None:
         super().__init__()
         n = c.prior_width
         self.chunks = c.chunks
         self.enter = nn.Conv2d(c.codebook_dim, n, 1)
-        self.blocks = nn.ModuleList(Block(n) for _ in range(c.prior_base_blocks))
+        self.blocks = Blocks(Block(n) for _ in range(c.prior_base_blocks))
         self.base_mean = zero_conv(n, c.latents)
         steps: list[PriorStep] = []
         start = 0
@@ -205,17 +221,24 @@ class RefinementPrior(nn.Module):
     def base(self, code: Tensor) -> tuple[Tensor, Tensor]:
         """code [B, D, h, w] -> features [B, N, h, w] and the base layer's own latents [B, M, h, w]."""
         f = self.enter(code)
-        for block in self.blocks:
-            f = block(f)
+        f = self.blocks(f)
         return f, self.sigma[:, None, None] * full_precision(self.base_mean, f)
 
     def forward(
-        self, y: Tensor, features: Tensor, base_mean: Tensor, step_size: Tensor, hat: Tensor
+        self,
+        y: Tensor,
+        features: Tensor,
+        base_mean: Tensor,
+        step_size: Tensor,
+        hat: Tensor,
+        noise: bool = True,
+        deadzone: float = 0.0,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Quantise `y` step by step as the codec does, each step seeing what the ones before left.
 
         Args:
             y, base_mean: [B, M, h, w]; features: [B, N, h, w]; step_size: [B, M, 1, 1]; hat: [B, A].
+            noise, deadzone: as in `scalar_quantise`.
 
         Returns:
             quantised latents, noisy indices relative to the mean, log2 (scale / step), all [B, M, h, w].
@@ -231,11 +254,11 @@ class RefinementPrior(nn.Module):
             y_k, base_k, sigma_k = y[:, here], base_mean[:, here], sigma[here]
             mean, scale = self.steps[2 * k](known, features, hat)
             mean = base_k + sigma_k * mean
-            quantised, noisy, _ = scalar_quantise(y_k, mean, step_size[:, here], self.training)
+            quantised, noisy, _ = scalar_quantise(y_k, mean, step_size[:, here], noise, deadzone)
             seen = torch.where(first, (quantised - base_k) / sigma_k, torch.zeros_like(base_k))
             mean2, scale2 = self.steps[2 * k + 1](torch.cat([known, seen], 1), features, hat)
             mean2 = base_k + sigma_k * mean2
-            quantised2, noisy2, _ = scalar_quantise(y_k, mean2, step_size[:, here], self.training)
+            quantised2, noisy2, _ = scalar_quantise(y_k, mean2, step_size[:, here], noise, deadzone)
             quantised = torch.where(first, quantised, quantised2)
             noisy = torch.where(first, noisy, noisy2)
             scale = torch.where(first, scale, scale2) + log2_sigma[here] - log2_step[:, here]
@@ -258,16 +281,16 @@ class BasePrior(nn.Module):
         self.enter = nn.Conv2d(c.codebook_dim, n, 1, bias=False)
         self.passes = nn.Parameter(torch.zeros(4, n))
         self.spread = nn.Conv2d(n, n, 3, padding=1, groups=n)
-        self.blocks = nn.ModuleList([Block(n), Block(n)])
+        self.blocks = Blocks([Block(n), Block(n)])
         self.out = nn.Conv2d(n, c.codebook_size, 1)
 
     def forward(self, code: Tensor, number: int) -> Tensor:
         """code [B, D, h, w] with zeros where unknown; number: the pass, 0 to 3 -> logits [B, K, h, w] (base 2)."""
         h = self.enter(code) + self.passes[number][None, :, None, None]
         h = self.spread(F.leaky_relu(h, SLOPE))
-        for block in self.blocks:
-            h = block(h)
-        return self.out(h)
+        h = self.blocks(h)
+        logits: Tensor = self.out(h)
+        return logits
 
 
 def quarter(height: int, width: int, number: int, device: torch.device) -> Tensor:
@@ -319,13 +342,16 @@ class Codec(nn.Module):
         with torch.autocast(hat.device.type, enabled=False):
             return torch.exp(hat @ self.log_step)[:, :, None, None]
 
-    def forward(self, x: Tensor, level: Tensor, base_only: int = 0) -> Output:
+    def forward(
+        self, x: Tensor, level: Tensor, base_only: int = 0, noise: bool = True, deadzone: float = 0.0
+    ) -> Output:
         """Code and restore a batch.
 
         Args:
             x: [B, 3, H, W] float32 in [0, 1].
             level: [B] float32 in [0, 1], the place on the quality scale of each sample.
             base_only: restore the first so many samples from the base layer alone as well.
+            noise, deadzone: as in `scalar_quantise`.
         """
         hat = self.hat(level)
         y, z = self.analysis(x, hat)
@@ -333,7 +359,9 @@ class Codec(nn.Module):
             code, indices = self.quantiser(z)
         commitment = (z - code.detach()).square().sum(1).mean()
         features, base_mean = self.prior.base(code)
-        quantised, noisy, scale = self.prior(y, features, base_mean, self.step_size(hat), hat)
+        quantised, noisy, scale = self.prior(
+            y, features, base_mean, self.step_size(hat), hat, noise, deadzone
+        )
         bits = gaussian_bits(noisy, scale).sum((1, 2, 3))
         restored = self.synthesis(quantised, F.pad(hat, (0, 1)))
         base_restored = None
@@ -354,6 +382,8 @@ def start_linear(model: Codec, basis: Tensor, sigma: Tensor, mean: Tensor) -> No
         mean: [M] mean of each coefficient, taken away by the analysis's bias.
     """
     m = len(basis)
+    assert model.analysis.linear.bias is not None
+    assert model.synthesis.linear.bias is not None
     sigma = sigma.clamp(min=0.01)
     model.analysis.linear.weight.copy_(basis.view(m, 3, STRIDE, STRIDE))
     model.analysis.linear.bias.copy_(-mean)
@@ -363,5 +393,5 @@ def start_linear(model: Codec, basis: Tensor, sigma: Tensor, mean: Tensor) -> No
         part.sigma.copy_(sigma)
     d = model.config.codebook_dim
     weight = torch.zeros(d, m)
-    weight[range(d), range(d)] = (sigma[:d] / sigma[0]) ** 0.7
+    weight[torch.arange(d), torch.arange(d)] = (sigma[:d] / sigma[0]) ** 0.7
     model.analysis.base_linear.weight.copy_(weight[:, :, None, None])

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: MIT
+"""Write the golden files: `python -m tests.golden.make`. Only for a new model or a new version of the format.
+
+Golden files are what users have on their disks: a change that alters the indices of an existing one breaks the promise
+that every file decodes for ever. The expected indices are kept as sha256 of their little-endian int32 bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import vqcodec
+from vqcodec import codec, image
+
+FOLDER = Path(__file__).parent
+
+
+def digest(array: np.ndarray) -> str:
+    """sha256 of an index array."""
+    return hashlib.sha256(array.astype("<i4").tobytes()).hexdigest()
+
+
+def main() -> None:
+    """Encode crops of the bundled photograph in every kind of file, and write down their indices."""
+    (path,) = Path(vqcodec.__file__).with_name("photographs").glob("*.png")
+    photo = np.asarray(Image.open(path).convert("RGB"))
+    alpha = np.dstack([photo[100:180, 200:300], np.arange(8000, dtype=np.uint8).reshape(80, 100)])
+    cases = {
+        "base": (photo, 1, 10),
+        "low": (photo, 20, 10),
+        "default": (photo[:256, :320], 75, 10),
+        "high": (photo[100:220, 150:310], 100, 10),
+        "tiled": (photo[:300, :540], 60, 8),
+        "one": (photo[:1, :1], 50, 10),
+        "gray": (photo[:77, :101, 0], 70, 10),
+        "alpha": (alpha, 55, 10),
+    }
+    expected = {}
+    for name, (pixels, quality, tile_log2) in cases.items():
+        data = codec.encode_picture(image.load(pixels), quality, tile_log2=tile_log2)
+        (FOLDER / f"{name}.vqc").write_bytes(data)
+        found = vqcodec.indices(data)
+        expected[name] = {
+            "bytes": len(data),
+            "base_shape": list(found.base.shape),
+            "base": digest(found.base),
+            "refinement": None if found.refinement is None else digest(found.refinement),
+        }
+    (FOLDER / "expected.json").write_text(json.dumps(expected, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

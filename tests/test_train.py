@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: MIT
+"""Training end to end on a tiny model: steps, resume, finish, export, and a picture coded with the result."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+import vqcodec
+from tests.conftest import psnr
+from vqcodec import zoo
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnx")
+
+from vqcodec.train.config import ModelConfig, TrainConfig, override  # noqa: E402
+from vqcodec.train.data import linear_basis  # noqa: E402
+from vqcodec.train.losses import gaussian_bits  # noqa: E402
+from vqcodec.train.quantise import VectorQuantiser, nearest, scalar_quantise  # noqa: E402
+
+TINY = [
+    "latents=48", "chunks=8,40", "analysis_width8=16", "analysis_width16=24", "synthesis_width8=16",
+    "synthesis_width16=24", "analysis_blocks8=1", "analysis_blocks16=1", "synthesis_blocks8=1", "synthesis_blocks16=1",
+    "prior_width=24", "prior_base_blocks=1", "codebook_size=64", "codebook_dim=8", "base_prior_width=16", "anchors=4",
+]  # fmt: skip
+
+
+def run(*arguments: object) -> str:
+    command = [sys.executable, "-m", "vqcodec", "train", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_tiny_model_trains_resumes_exports_and_codes(photo: NDArray[np.uint8], tmp_path: Path) -> None:
+    data, out = tmp_path / "data", tmp_path / "run"
+    data.mkdir()
+    for k in range(3):
+        Image.fromarray(photo[60 * k : 60 * k + 200, :300]).save(data / f"{k}.png")
+    shape = [x for setting in TINY for x in ("--set-model", setting)]
+    common = ["-o", out, "--threads", 2, "--set", "crop=64", "--set", "batch=2", "--set", "log_seconds=0"]
+    log = run(data, *common, *shape, "--set", "steps=6", "--validation", data)
+    assert "crops/s" in log
+    assert "joint step 6 " in log
+    assert "val level" in log
+    log = run(data, *common, "--resume", out / "last.pt", "--set", "steps=9")
+    assert "joint step 7 " in log
+    assert "joint step 6 " not in log
+    for phase in ("analysis", "synthesis"):
+        log = run(data, *common, "--resume", out / "last.pt", "--phase", phase, "--set", "steps=2")
+        assert f"{phase} step 2 " in log
+    run(data, *common, "--resume", out / "last.pt", "--phase", "finish", "--base-minutes", "0.02", "--samples", 30)
+    picture = photo[:120, :150]
+    for quality in (1, 50, 95):
+        coded = vqcodec.encode(picture, quality, model=out / "model")
+        back = np.asarray(vqcodec.decode(coded, model=out / "model"))
+        assert back.shape == picture.shape
+        assert psnr(picture, back) > {1: 12, 50: 20, 95: 25}[quality]
+    with pytest.raises(vqcodec.ModelError):
+        vqcodec.decode(coded)
+
+
+def test_tuning_the_synthesis_leaves_the_bitstream_alone(photo: NDArray[np.uint8]) -> None:
+    """Only the parts that a phase names learn: names of parameters, checked against the model's own."""
+    from vqcodec.train.loop import LEARNS
+    from vqcodec.train.networks import Codec
+
+    config = override(ModelConfig(), dict(setting.split("=") for setting in TINY))
+    names = [name for name, _ in Codec(config).named_parameters()]
+    for phase, parts in LEARNS.items():
+        assert all(any(name.startswith(part) for name in names) for part in parts), phase
+    assert not any(name.startswith(LEARNS["synthesis"]) for name in names if not name.startswith("synthesis"))
+
+
+def test_exported_transforms_equal_the_trained_ones(tmp_path: Path) -> None:
+    from vqcodec.train.export import analysis_graph, synthesis_graph
+    from vqcodec.train.networks import Codec
+    from vqcodec.transform import Analysis, Synthesis
+
+    torch.manual_seed(0)
+    config = override(ModelConfig(), dict(setting.split("=") for setting in TINY))
+    model = Codec(config).eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.05 * torch.randn_like(p))
+        model.analysis.sigma.uniform_(0.5, 2)
+        model.synthesis.sigma.copy_(model.analysis.sigma)
+        model.synthesis.linear.weight.mul_(0.2)
+    (tmp_path / "a.onnx").write_bytes(analysis_graph(model))
+    (tmp_path / "s.onnx").write_bytes(synthesis_graph(model))
+    assert analysis_graph(model) == analysis_graph(model)
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 256, (48, 64, 3)).astype(np.uint8)
+    hat = np.array([0, 0.25, 0.75, 0])
+    x = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
+    with torch.no_grad():
+        y, z = model.analysis(x, torch.from_numpy(hat)[None].float())
+        restored = model.synthesis(y, torch.tensor([[0, 0.25, 0.75, 0, 0]]))
+    got_y, got_z = Analysis(tmp_path / "a.onnx")(picture, hat)
+    np.testing.assert_allclose(got_y, y[0].permute(1, 2, 0), atol=0.02)
+    np.testing.assert_allclose(got_z, z[0].permute(1, 2, 0), atol=0.05)
+    got = Synthesis(tmp_path / "s.onnx")(y[0].permute(1, 2, 0).numpy(), np.append(hat, 0))
+    want = (restored[0].permute(1, 2, 0).clamp(0, 1) * 255).round().numpy()
+    assert np.abs(got - want).max() <= 1
+
+
+def test_gaussian_bits_against_the_integral() -> None:
+    from statistics import NormalDist
+
+    for scale in (0.3, 1.0, 20.0):
+        for t in (0.0, 0.4, -1.2, 3 * scale):
+            normal = NormalDist(0, scale)
+            p = normal.cdf(t + 0.5) - normal.cdf(t - 0.5)
+            got = gaussian_bits(torch.tensor([t]), torch.tensor([np.log2(scale)]))
+            assert float(got) == pytest.approx(-np.log2(p), rel=1e-3, abs=1e-4)
+    far = gaussian_bits(torch.tensor([30.0, 60.0]), torch.tensor([-2.0, -2.0]))
+    assert 100 < far[0] < far[1]
+
+
+def test_scalar_quantiser_values_and_gradients() -> None:
+    y = torch.tensor([[0.2, 0.9, -2.6]], requires_grad=True)
+    mean, step = torch.tensor([[0.1, 0.1, 0.1]]), torch.tensor([[0.5]], requires_grad=True)
+    value, noisy, index = scalar_quantise(y, mean, step)
+    assert index.tolist() == [[0, 2, -5]]
+    torch.testing.assert_close(value, mean + 0.5 * index)
+    assert (noisy - (y - mean) / step).abs().max() <= 0.5
+    value.sum().backward()
+    assert y.grad is not None
+    torch.testing.assert_close(y.grad, torch.ones_like(y))
+    assert step.grad is not None
+    error = (index - (y - mean) / step).sum()
+    torch.testing.assert_close(step.grad, error.detach().reshape(1, 1))
+
+
+def test_vector_quantiser_learns_clusters_and_restarts_dead_words() -> None:
+    torch.manual_seed(0)
+    centres = torch.randn(8, 4) * 3
+    quantiser = VectorQuantiser(16, 4, decay=0.9)
+    quantiser.start(centres[torch.randint(8, (400,))] + 0.05 * torch.randn(400, 4))
+    quantiser.codebook[8:] = 100.0
+    quantiser.sums.copy_(quantiser.codebook * quantiser.counts[:, None])
+    for _ in range(500):
+        z = (centres[torch.randint(8, (64,))] + 0.05 * torch.randn(64, 4)).view(1, 8, 8, 4).permute(0, 3, 1, 2)
+        code, index = quantiser(z)
+    assert float((code - z).square().mean()) < 0.01
+    assert int((quantiser.codebook.abs().max(1).values < 50).sum()) == 16, "dead codewords were not restarted"
+    torch.testing.assert_close(quantiser.codebook[index[0, 0, 0]], code[0, :, 0, 0])
+    assert nearest(quantiser.codebook, quantiser.codebook).tolist() == list(range(16))
+
+
+def test_linear_basis_is_orthonormal_and_sorted() -> None:
+    x = torch.randn(4000, 768, dtype=torch.float64).cumsum(1)
+    covariance = x.T @ x / len(x)
+    for frontend in ("klt", "dct"):
+        basis, sigma, _ = linear_basis(frontend, 768, covariance, torch.zeros(768, dtype=torch.float64))
+        torch.testing.assert_close(basis @ basis.T, torch.eye(768), atol=1e-4, rtol=0)
+        assert (sigma[1:] <= sigma[:-1] + 1e-4).all()
+
+
+def test_settings_that_do_not_exist_are_refused() -> None:
+    with pytest.raises(vqcodec.UsageError, match="known are"):
+        override(TrainConfig(), {"stepz": "3"})
+    with pytest.raises(vqcodec.UsageError, match="int"):
+        override(TrainConfig(), {"steps": "many"})
+    with pytest.raises(vqcodec.UsageError, match="add up"):
+        override(ModelConfig(), {"latents": "100"})
+
+
+def test_the_card_names_what_it_ships() -> None:
+    files = zoo.find()
+    for name in zoo.FILES:
+        assert files.verified(name).stat().st_size == files.card["files"][name]["bytes"]
+    assert sum(entry["bytes"] for entry in files.card["files"].values()) < 25e6
