@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from conftest import psnr
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 import vqcodec
+from tests.conftest import psnr
 from vqcodec import cli, codec, container, image, jobs, output, streams
 
 QUALITY = ("-q", "60")
