@@ -154,7 +154,7 @@ _output_folder = click.option(
 _force = click.option("-f", "--force", is_flag=True, help="Overwrite an existing output.")
 _threads = click.option(
     "--threads", type=click.IntRange(0, 1024), default=0, callback=_limit_threads, metavar="N",
-    help="Processor threads; 0, the default, for all. The result is the same with any number.",
+    help="Processor threads; 0, the default, for all.",
 )  # fmt: skip
 _max_pixels = click.option(
     "--max-pixels", type=click.IntRange(1), metavar="N", help="Refuse larger pictures (default 268,435,456)."
