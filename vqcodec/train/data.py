@@ -70,6 +70,10 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.shapes)
 
+    def crop_size(self, wanted: int) -> int:
+        """The largest multiple of 16 up to `wanted` that every picture has room for."""
+        return int(min(wanted, int(self.shapes.min()))) // 16 * 16
+
     def picture(self, number: int) -> Tensor:
         """[H, W, 3] uint8 view of one picture."""
         h, w = (int(v) for v in self.shapes[number])

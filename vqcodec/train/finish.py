@@ -37,7 +37,7 @@ def analysed(
     out = []
     for number in range(count):
         quality = 2 + number % 99
-        x = pictures.crops(rng, 1, size)
+        x = pictures.crops(rng, 1, pictures.crop_size(size))
         y, z = model.analysis(x, model.hat(torch.tensor([quality_level(quality)], device=device)))
         _, index = model.quantiser(z)
         out.append((quality, y[0].permute(1, 2, 0).double().cpu().numpy(), index[0].cpu().numpy()))
@@ -58,7 +58,7 @@ def train_base_prior(
     rng = np.random.default_rng(seed)
     with torch.no_grad():
         for _ in range(math.ceil(crops / 8)):
-            x = pictures.crops(rng, 8, 448)
+            x = pictures.crops(rng, 8, pictures.crop_size(448))
             level = torch.from_numpy(rng.random(len(x), np.float32)).to(device)
             with torch.autocast(device.type, torch.bfloat16):
                 _, z = model.analysis(x, model.hat(level))

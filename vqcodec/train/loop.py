@@ -42,7 +42,7 @@ def new_model(config: ModelConfig, pictures: Pictures, seed: int) -> Codec:
     basis, sigma, mean = linear_basis(config.frontend, config.latents, *block_statistics(pictures, rng))
     start_linear(model, basis, sigma, mean)
     with torch.no_grad():
-        crops = pictures.crops(rng, 96, 192).cpu()
+        crops = pictures.crops(rng, 96, pictures.crop_size(192)).cpu()
         _, z = model.analysis(crops, model.hat(torch.rand(len(crops))))
         model.quantiser.start(z.permute(0, 2, 3, 1).reshape(-1, config.codebook_dim))
     return model
