@@ -73,12 +73,15 @@ def finish(
     """Base prior, integer tables, model folder `out`/model; the base prior is kept in `out`/base_prior.pt.
 
     Args:
-        minutes: training time of the base prior; 0 takes the one in `base_prior.pt`.
+        minutes: training time of the base prior, from the one in `base_prior.pt` if it is there; 0 takes that one.
         samples: crops on which the frequency tables are counted.
     """
     path = out / "base_prior.pt"
     if minutes > 0:
-        base_prior, bits = train_base_prior(model, pictures, minutes, device, seed)
+        start = None
+        if path.exists():  # go on from an earlier try
+            start = torch.load(path, map_location="cpu", weights_only=True)["model"]
+        base_prior, bits = train_base_prior(model, pictures, minutes, device, seed, start=start)
         torch.save({"model": base_prior.state_dict(), "bits": bits}, path)
     else:
         saved = torch.load(path, map_location="cpu", weights_only=True)

@@ -284,13 +284,21 @@ class BasePrior(nn.Module):
         self.blocks = Blocks([Block(n), Block(n)])
         self.out = nn.Conv2d(n, c.codebook_size, 1)
 
-    def forward(self, code: Tensor, number: int) -> Tensor:
-        """code [B, D, h, w] with zeros where unknown; number: the pass, 0 to 3 -> logits [B, K, h, w] (base 2)."""
+    def forward(self, code: Tensor, number: int, where: Tensor) -> Tensor:
+        """Log2 probabilities, up to a constant, of the indices of one pass.
+
+        Args:
+            code: [B, D, h, w] codewords, zeros where unknown.
+            number: the pass, 0 to 3.
+            where: [h, w] bool, the n positions to predict.
+
+        Returns:
+            logits [B, n, K].
+        """
         h = self.enter(code) + self.passes[number][None, :, None, None]
         h = self.spread(F.leaky_relu(h, SLOPE))
-        h = self.blocks(h)
-        logits: Tensor = self.out(h)
-        return logits
+        h = self.blocks(h)[:, :, where].transpose(1, 2)
+        return F.linear(h, self.out.weight[:, :, 0, 0], self.out.bias)
 
 
 def quarter(height: int, width: int, number: int, device: torch.device) -> Tensor:
