@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """`python -m vqcodec`: the command line."""
 
+import sys
+
 from vqcodec.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -260,7 +260,8 @@ def _in_order(work: Callable[[Tile], Any], tiles: Any, threads: int) -> Iterator
     if count <= 1:
         yield from map(work, tiles)
         return
-    with ThreadPoolExecutor(count) as pool:
+    pool = ThreadPoolExecutor(count)
+    try:
         pending = [pool.submit(work, tile) for tile in tiles[: 2 * count]]
         for following in range(2 * count, len(tiles) + 2 * count):
             result = pending.pop(0).result()
@@ -269,6 +270,8 @@ def _in_order(work: Callable[[Tile], Any], tiles: Any, threads: int) -> Iterator
             yield result
             if not pending:
                 return
+    finally:
+        pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C the tiles not begun are not worth waiting for
 
 
 def encode(

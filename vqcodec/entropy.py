@@ -4,7 +4,8 @@
 A payload is the output of one range coder (constriction's `queue`, 32-bit words, 24-bit precision). Symbols are coded
 grouped by table, because that is ten times faster than one by one. The frequencies of an alphabet of n symbols sum to
 2**24 - n: constriction, called with float64 and `perfect=False`, then scales them by exactly 1.0 and gives every symbol
-its frequency plus one, so that no rounding of its own takes part.
+its frequency plus one, so that no rounding of its own takes part. It is imported when a payload is opened: training
+counts tables on machines that do not have it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import constriction
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,8 +22,6 @@ from vqcodec.codebook import MAX_INDEX, Ints
 from vqcodec.errors import DamagedError, ModelError
 from vqcodec.prior import TOTAL
 
-_model = constriction.stream.model
-_queue = constriction.stream.queue
 _LENGTH = 32  # alphabet of the bit length of an escaped value
 
 
@@ -97,13 +95,16 @@ class Encoder:
     """Writes one payload."""
 
     def __init__(self) -> None:
-        self._coder: Any = _queue.RangeEncoder()
+        from constriction import stream
+
+        self._model: Any = stream.model
+        self._coder: Any = stream.queue.RangeEncoder()
 
     def put_base(self, indices: Ints, frequencies: Ints) -> None:
         """Code base indices [n] with the frequencies [n, K] of each."""
         if len(indices):
             self._coder.encode(
-                indices.astype(np.int32), _model.Categorical(perfect=False), frequencies.astype(np.float64)
+                indices.astype(np.int32), self._model.Categorical(perfect=False), frequencies.astype(np.float64)
             )
 
     def put_refinement(self, indices: Ints, classes: Ints, tables: ClassTables) -> None:
@@ -113,7 +114,7 @@ class Encoder:
             values, limit = flat[where], int(tables.limits[number])
             inside = np.abs(values) <= limit
             symbols = np.where(inside, values + limit, 2 * limit + 1).astype(np.int32)
-            self._coder.encode(symbols, _model.Categorical(tables.frequencies[number], perfect=False))
+            self._coder.encode(symbols, self._model.Categorical(tables.frequencies[number], perfect=False))
             if not inside.all():
                 self._put_escapes(values[~inside], limit)
 
@@ -129,7 +130,7 @@ class Encoder:
                 self._put_uniform(excess - (1 << (length - 1)), 1 << (length - 1))
 
     def _put_uniform(self, symbol: int, size: int) -> None:
-        self._coder.encode(np.array([symbol], np.int32), _model.Uniform(size))
+        self._coder.encode(np.array([symbol], np.int32), self._model.Uniform(size))
 
     def finish(self) -> bytes:
         """The payload: little-endian 32-bit words."""
@@ -141,7 +142,10 @@ class Decoder:
     """Reads one payload. The caller knows that it is intact (lengths and CRC are the container's duty)."""
 
     def __init__(self, payload: bytes) -> None:
-        self._coder: Any = _queue.RangeDecoder(np.frombuffer(payload, "<u4").astype(np.uint32))
+        from constriction import stream
+
+        self._model: Any = stream.model
+        self._coder: Any = stream.queue.RangeDecoder(np.frombuffer(payload, "<u4").astype(np.uint32))
         self._escapes = 8 + 8 * len(payload) // 6  # each costs 6 bits or more: a bound on hostile work
 
     def _decode(self, *arguments: Any) -> Ints:
@@ -154,14 +158,15 @@ class Decoder:
         """Base indices [n] by their frequencies [n, K]."""
         if not len(frequencies):
             return np.zeros(0, np.int64)
-        return self._decode(_model.Categorical(perfect=False), frequencies.astype(np.float64))
+        return self._decode(self._model.Categorical(perfect=False), frequencies.astype(np.float64))
 
     def get_refinement(self, classes: Ints, tables: ClassTables) -> Ints:
         """Indices of one step by their scale classes: [n, C] -> [n, C] int64."""
         flat = np.zeros(classes.size, np.int64)
         for number, where in _groups(classes, tables.limits):
             limit = int(tables.limits[number])
-            values = self._decode(_model.Categorical(tables.frequencies[number], perfect=False), len(where)) - limit
+            table = self._model.Categorical(tables.frequencies[number], perfect=False)
+            values = self._decode(table, len(where)) - limit
             escaped = np.flatnonzero(values > limit)
             for place in escaped.tolist():
                 values[place] = self._get_escape(limit)
@@ -182,7 +187,7 @@ class Decoder:
         return -(limit + excess) if negative else limit + excess
 
     def _get_uniform(self, size: int) -> int:
-        return int(self._decode(_model.Uniform(size), 1)[0])
+        return int(self._decode(self._model.Uniform(size), 1)[0])
 
     def exhausted(self) -> bool:
         """False when data is certainly left over: the payload was not what the prior expected."""

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from vqcodec.errors import ModelError
 
 
 def _session(path: Path, threads: int) -> Any:
+    import onnxruntime  # here, because it takes a quarter of a second, and `vqcodec info` can do without
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -2,6 +2,7 @@
 """`vqcodec train`: data in, a model folder out. The phases, one after the other, each resumable.
 
     joint      analysis, synthesis, codebook and refinement prior together        -> OUT/last.pt
+    decoder    synthesis and refinement prior, encoder frozen, true quantisation  -> OUT/last.pt
     analysis   the analysis alone, decoder frozen (optional)                      -> OUT/last.pt
     synthesis  the synthesis alone, on truly quantised values (optional)          -> OUT/last.pt
     finish     base layer's prior on frozen indices, integer tables, export       -> OUT/model/
@@ -27,7 +28,7 @@ from vqcodec.train.finish import analysed, count_tables, train_base_prior
 from vqcodec.train.loop import Trainer, load_checkpoint, new_model
 from vqcodec.train.networks import BasePrior, Codec
 
-PHASES = ("joint", "analysis", "synthesis", "finish")
+PHASES = ("joint", "decoder", "analysis", "synthesis", "finish")
 
 
 def _pairs(values: tuple[str, ...]) -> dict[str, Any]:
@@ -72,12 +73,15 @@ def finish(
     """Base prior, integer tables, model folder `out`/model; the base prior is kept in `out`/base_prior.pt.
 
     Args:
-        minutes: training time of the base prior; 0 takes the one in `base_prior.pt`.
+        minutes: training time of the base prior, from the one in `base_prior.pt` if it is there; 0 takes that one.
         samples: crops on which the frequency tables are counted.
     """
     path = out / "base_prior.pt"
     if minutes > 0:
-        base_prior, bits = train_base_prior(model, pictures, minutes, device, seed)
+        start = None
+        if path.exists():  # go on from an earlier try
+            start = torch.load(path, map_location="cpu", weights_only=True)["model"]
+        base_prior, bits = train_base_prior(model, pictures, minutes, device, seed, start=start)
         torch.save({"model": base_prior.state_dict(), "bits": bits}, path)
     else:
         saved = torch.load(path, map_location="cpu", weights_only=True)

@@ -51,7 +51,7 @@ class ModelConfig:
 class TrainConfig:
     """One phase of training. `steps` or `minutes` ends it, whichever comes first (0 = not limited by it)."""
 
-    phase: str = "joint"  # "joint", "synthesis", "analysis": which parts learn, and on which quantisation
+    phase: str = "joint"  # "joint", "decoder", "synthesis", "analysis": which parts learn, on which quantisation
     steps: int = 0
     minutes: float = 0.0
     batch: int = 8
@@ -64,6 +64,7 @@ class TrainConfig:
     weight_balance: float = 0.45  # each sample's loss is divided by lambda ** this, so that all rates count alike
     base_only_weight: float = 1.0
     commitment: float = 0.05
+    deadzone: float = 0.1  # of the rounding while the decoder is tuned: how the encoder's own choices look to it
     seed: int = 1
     log_seconds: float = 20.0
     save_minutes: float = 5.0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ def analysed(
     out = []
     for number in range(count):
         quality = 2 + number % 99
-        x = pictures.crops(rng, 1, size)
+        x = pictures.crops(rng, 1, pictures.crop_size(size))
         y, z = model.analysis(x, model.hat(torch.tensor([quality_level(quality)], device=device)))
         _, index = model.quantiser(z)
         out.append((quality, y[0].permute(1, 2, 0).double().cpu().numpy(), index[0].cpu().numpy()))
@@ -45,9 +46,20 @@ def analysed(
 
 
 def train_base_prior(
-    model: Codec, pictures: Pictures, minutes: float, device: torch.device, seed: int = 1, crops: int = 1500
+    model: Codec,
+    pictures: Pictures,
+    minutes: float,
+    device: torch.device,
+    seed: int = 1,
+    crops: int = 1500,
+    start: dict[str, Tensor] | None = None,
 ) -> tuple[BasePrior, float]:
     """Train the base layer's prior on the indices of the frozen codebook.
+
+    Args:
+        minutes: time for the training itself; finding the indices of the crops comes before.
+        crops: how many crops of up to 448 x 448 to find the indices of.
+        start: weights to go on from.
 
     Returns:
         the prior and its cost on held-out crops, bits per index.
@@ -58,7 +70,7 @@ def train_base_prior(
     rng = np.random.default_rng(seed)
     with torch.no_grad():
         for _ in range(math.ceil(crops / 8)):
-            x = pictures.crops(rng, 8, 448)
+            x = pictures.crops(rng, 8, pictures.crop_size(448))
             level = torch.from_numpy(rng.random(len(x), np.float32)).to(device)
             with torch.autocast(device.type, torch.bfloat16):
                 _, z = model.analysis(x, model.hat(level))
@@ -71,6 +83,8 @@ def train_base_prior(
     with torch.no_grad():
         prior.out.bias.copy_(torch.log2(order0 / order0.sum()))
         prior.out.weight.mul_(0.1)
+    if start is not None:
+        prior.load_state_dict(start)
     optimiser = torch.optim.AdamW(prior.parameters(), lr=2e-3, weight_decay=1e-3)
     begin = time.perf_counter()
     best, state = math.inf, prior.state_dict()
@@ -79,16 +93,19 @@ def train_base_prior(
         for group in optimiser.param_groups:
             decay = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1, done)))
             group["lr"] = 2e-3 * min(1.0, (step + 1) / 100) * decay
-        batch = indices[torch.randint(len(indices), (16,))]
+        batch = indices[torch.randint(len(indices), (12,))]
         batch = torch.rot90(batch, int(rng.integers(4)), (1, 2))
         batch = batch.flip(2) if rng.integers(2) else batch
-        loss = _base_bits(model, prior, batch[:, : int(rng.integers(8, 29)), : int(rng.integers(8, 29))])
+        batch = batch[:, : int(rng.integers(8, 29)), : int(rng.integers(8, 29))]
+        # The first pass knows nothing and learns little more than the codebook's histogram: now and then is enough.
+        with torch.autocast(device.type, torch.bfloat16):
+            loss = _base_bits(model, prior, batch, range(0 if step % 8 == 0 else 1, 4))
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(prior.parameters(), 1.0)
         optimiser.step()
         step += 1
-        if step % 200 == 0 or done > 0.98:
+        if step % 200 == 0 or step == 2 or done > 0.98:
             with torch.no_grad():
                 bits = float(_base_bits(model, prior, held_out))
             if bits < best:
@@ -98,18 +115,19 @@ def train_base_prior(
     return prior, best
 
 
-def _base_bits(model: Codec, prior: BasePrior, indices: Tensor) -> Tensor:
-    """Mean bits per index [B, h, w] over the four passes."""
+def _base_bits(model: Codec, prior: BasePrior, indices: Tensor, passes: Iterable[int] = range(4)) -> Tensor:
+    """Mean bits per index of [B, h, w], over the positions of the passes named."""
     code = model.quantiser.codebook[indices].permute(0, 3, 1, 2)
     h, w = indices.shape[1:]
-    known = torch.zeros(h, w, dtype=torch.bool, device=indices.device)
-    total = code.new_zeros(())
-    for number in range(4):
-        where = quarter(h, w, number, indices.device)
-        logits = prior(code * known, number)[:, :, where]
-        total = total + F.cross_entropy(logits * math.log(2), indices[:, where], reduction="sum")
-        known = known | where
-    return total / math.log(2) / indices.numel()
+    quarters = [quarter(h, w, number, indices.device) for number in range(4)]
+    total, count = code.new_zeros(()), 0
+    for number in passes:
+        known = torch.stack([torch.zeros_like(quarters[0]), *quarters[:number]]).any(0)
+        where = quarters[number]
+        logits = prior(code * known, number, where).float().flatten(0, 1) * math.log(2)
+        total = total + F.cross_entropy(logits, indices[:, where].flatten(), reduction="sum")
+        count += len(logits)
+    return total / math.log(2) / count
 
 
 def class_scale(number: int) -> float:

@@ -27,6 +27,7 @@ from vqcodec.train.networks import Codec, start_linear
 
 LEARNS = {
     "joint": ("analysis", "synthesis", "prior", "log_step"),
+    "decoder": ("synthesis", "prior"),
     "synthesis": ("synthesis",),
     "analysis": ("analysis",),
 }
@@ -41,7 +42,7 @@ def new_model(config: ModelConfig, pictures: Pictures, seed: int) -> Codec:
     basis, sigma, mean = linear_basis(config.frontend, config.latents, *block_statistics(pictures, rng))
     start_linear(model, basis, sigma, mean)
     with torch.no_grad():
-        crops = pictures.crops(rng, 96, 192).cpu()
+        crops = pictures.crops(rng, 96, pictures.crop_size(192)).cpu()
         _, z = model.analysis(crops, model.hat(torch.rand(len(crops))))
         model.quantiser.start(z.permute(0, 2, 3, 1).reshape(-1, config.codebook_dim))
     return model
@@ -83,7 +84,8 @@ def sample_loss(
 ) -> tuple[Tensor, dict[str, float]]:
     """Rate-distortion loss of a batch, every rate weighted alike, and the figures for the log."""
     alone = max(1, len(x) // 4) if t.phase != "analysis" else 0
-    out = model(x, level, alone)
+    tuning = t.phase in ("decoder", "synthesis")  # the encoder is frozen: everything as in a real file
+    out = model(x, level, alone, not tuning, t.deadzone if tuning else 0.0)
     pixels = x.shape[2] * x.shape[3]
     bpp = out.bits / pixels + math.log2(codec.config.codebook_size) / 256
     mse = mse_per_sample(out.restored, x)
@@ -115,7 +117,7 @@ def evaluate(model: Codec, pictures: Pictures, count: int, device: torch.device)
             p = pictures.picture(int(number))
             p = p[: p.shape[0] // 16 * 16, : p.shape[1] // 16 * 16]
             x = p.permute(2, 0, 1)[None].to(device).float() / 255
-            out = model(x, torch.tensor([level], device=device), 1)
+            out = model(x, torch.tensor([level], device=device), 1, False)
             bpps.append(float(out.bits) / x.shape[2] / x.shape[3] + math.log2(model.config.codebook_size) / 256)
             dbs.append(psnr(float(mse_per_sample(out.restored.clamp(0, 1), x))))
             assert out.base_restored is not None

@@ -225,12 +225,20 @@ class RefinementPrior(nn.Module):
         return f, self.sigma[:, None, None] * full_precision(self.base_mean, f)
 
     def forward(
-        self, y: Tensor, features: Tensor, base_mean: Tensor, step_size: Tensor, hat: Tensor
+        self,
+        y: Tensor,
+        features: Tensor,
+        base_mean: Tensor,
+        step_size: Tensor,
+        hat: Tensor,
+        noise: bool = True,
+        deadzone: float = 0.0,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Quantise `y` step by step as the codec does, each step seeing what the ones before left.
 
         Args:
             y, base_mean: [B, M, h, w]; features: [B, N, h, w]; step_size: [B, M, 1, 1]; hat: [B, A].
+            noise, deadzone: as in `scalar_quantise`.
 
         Returns:
             quantised latents, noisy indices relative to the mean, log2 (scale / step), all [B, M, h, w].
@@ -246,11 +254,11 @@ class RefinementPrior(nn.Module):
             y_k, base_k, sigma_k = y[:, here], base_mean[:, here], sigma[here]
             mean, scale = self.steps[2 * k](known, features, hat)
             mean = base_k + sigma_k * mean
-            quantised, noisy, _ = scalar_quantise(y_k, mean, step_size[:, here], self.training)
+            quantised, noisy, _ = scalar_quantise(y_k, mean, step_size[:, here], noise, deadzone)
             seen = torch.where(first, (quantised - base_k) / sigma_k, torch.zeros_like(base_k))
             mean2, scale2 = self.steps[2 * k + 1](torch.cat([known, seen], 1), features, hat)
             mean2 = base_k + sigma_k * mean2
-            quantised2, noisy2, _ = scalar_quantise(y_k, mean2, step_size[:, here], self.training)
+            quantised2, noisy2, _ = scalar_quantise(y_k, mean2, step_size[:, here], noise, deadzone)
             quantised = torch.where(first, quantised, quantised2)
             noisy = torch.where(first, noisy, noisy2)
             scale = torch.where(first, scale, scale2) + log2_sigma[here] - log2_step[:, here]
@@ -276,13 +284,21 @@ class BasePrior(nn.Module):
         self.blocks = Blocks([Block(n), Block(n)])
         self.out = nn.Conv2d(n, c.codebook_size, 1)
 
-    def forward(self, code: Tensor, number: int) -> Tensor:
-        """code [B, D, h, w] with zeros where unknown; number: the pass, 0 to 3 -> logits [B, K, h, w] (base 2)."""
+    def forward(self, code: Tensor, number: int, where: Tensor) -> Tensor:
+        """Log2 probabilities, up to a constant, of the indices of one pass.
+
+        Args:
+            code: [B, D, h, w] codewords, zeros where unknown.
+            number: the pass, 0 to 3.
+            where: [h, w] bool, the n positions to predict.
+
+        Returns:
+            logits [B, n, K].
+        """
         h = self.enter(code) + self.passes[number][None, :, None, None]
         h = self.spread(F.leaky_relu(h, SLOPE))
-        h = self.blocks(h)
-        logits: Tensor = self.out(h)
-        return logits
+        h = self.blocks(h)[:, :, where].transpose(1, 2)
+        return F.linear(h, self.out.weight[:, :, 0, 0], self.out.bias)
 
 
 def quarter(height: int, width: int, number: int, device: torch.device) -> Tensor:
@@ -334,13 +350,16 @@ class Codec(nn.Module):
         with torch.autocast(hat.device.type, enabled=False):
             return torch.exp(hat @ self.log_step)[:, :, None, None]
 
-    def forward(self, x: Tensor, level: Tensor, base_only: int = 0) -> Output:
+    def forward(
+        self, x: Tensor, level: Tensor, base_only: int = 0, noise: bool = True, deadzone: float = 0.0
+    ) -> Output:
         """Code and restore a batch.
 
         Args:
             x: [B, 3, H, W] float32 in [0, 1].
             level: [B] float32 in [0, 1], the place on the quality scale of each sample.
             base_only: restore the first so many samples from the base layer alone as well.
+            noise, deadzone: as in `scalar_quantise`.
         """
         hat = self.hat(level)
         y, z = self.analysis(x, hat)
@@ -348,7 +367,9 @@ class Codec(nn.Module):
             code, indices = self.quantiser(z)
         commitment = (z - code.detach()).square().sum(1).mean()
         features, base_mean = self.prior.base(code)
-        quantised, noisy, scale = self.prior(y, features, base_mean, self.step_size(hat), hat)
+        quantised, noisy, scale = self.prior(
+            y, features, base_mean, self.step_size(hat), hat, noise, deadzone
+        )
         bits = gaussian_bits(noisy, scale).sum((1, 2, 3))
         restored = self.synthesis(quantised, F.pad(hat, (0, 1)))
         base_restored = None

@@ -99,7 +99,9 @@ class VectorQuantiser(nn.Module):
         self.codebook.copy_(self.sums / self.counts[:, None])
 
 
-def scalar_quantise(y: Tensor, mean: Tensor, step: Tensor, noise: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+def scalar_quantise(
+    y: Tensor, mean: Tensor, step: Tensor, noise: bool = True, deadzone: float = 0.0
+) -> tuple[Tensor, Tensor, Tensor]:
     """Finite scalar quantisation around a predicted mean: index = round((y - mean) / step).
 
     The value that goes on is truly rounded, with the straight-through gradient (and the rounding error as the step's
@@ -109,13 +111,15 @@ def scalar_quantise(y: Tensor, mean: Tensor, step: Tensor, noise: bool = True) -
     Args:
         y: [B, C, H, W] float32 latents.
         mean, step: the same shape or broadcastable to it; step > 0.
-        noise: False gives the true index for the rate, too (evaluation).
+        noise: False gives the true index for the rate, too (evaluation, tuning of the decoder).
+        deadzone: how far beyond one half the value must lie to be rounded away from the mean; stands for the encoder's
+            rate-distortion choice, which takes the cheaper neighbour in close cases.
 
     Returns:
         the quantised latents, the noisy index for the rate, and the true index, each shaped as `y`.
     """
     t = (y - mean) / step
-    index = t.round()
+    index = t.round() if deadzone == 0 else t.sign() * (t.abs() + (0.5 - deadzone)).floor()
     quantised = mean + step * (t + (index - t).detach())
     noisy = t + torch.rand_like(t) - 0.5 if noise else index
     return quantised, noisy, index

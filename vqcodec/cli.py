@@ -1,0 +1,363 @@
+# SPDX-License-Identifier: MIT
+"""The command line: compress, decompress, info, demo, train. Options, file names, messages and exit codes.
+
+What a command does lives elsewhere (codec.py, image.py, demo.py), and is imported when it is needed: `--help` and a
+mistyped option must not wait for NumPy, and `--threads` must be set before NumPy is loaded. Whatever goes wrong ends
+as one line on stderr and an exit code (errors.py).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vqcodec import __version__, jobs, streams
+from vqcodec.errors import DamagedError, LimitError, ModelError, UsageError, VqcError
+from vqcodec.streams import DASH, shown
+
+if TYPE_CHECKING:
+    from vqcodec.image import Picture
+
+SUFFIX = ".vqc"
+PROGRESS_TILES = 4  # no progress bar for pictures with as many tiles or fewer
+BYTES_PER_PIXEL = 16  # no picture or .vqc file that anybody writes takes more, but for metadata:
+METADATA_BYTES = 64 << 20
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 130, 143
+
+
+# ---- from the first argument to the exit code ------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        arguments: without the program's name; None for those of the process.
+
+    Returns:
+        the exit code. (`vqcodec train` may also raise SystemExit.)
+    """
+    streams.fill_closed_descriptors()
+    if arguments is None:
+        arguments = sys.argv[1:]
+        signal.signal(signal.SIGTERM, _terminate)
+    try:
+        with commands.make_context("vqcodec", list(arguments) or ["--help"]) as context:
+            commands.invoke(context)
+        code = 0
+    except click.exceptions.Exit as request:
+        code = request.exit_code
+    except SystemExit:
+        raise
+    except BaseException as error:
+        if os.environ.get("VQCODEC_TRACEBACK"):
+            raise
+        code, message = _exit(error)
+        streams.complain(message)
+    return code if arguments else UsageError.exit_code
+
+
+def _terminate(_signal: int, _frame: Any) -> None:
+    raise SystemExit(EXIT_TERMINATED)  # so that temporary files are removed on the way out
+
+
+def _exit(error: BaseException) -> tuple[int, str]:
+    """The exit code and the line on stderr that an exception stands for."""
+    match error:
+        case click.Abort() | KeyboardInterrupt():
+            return EXIT_INTERRUPTED, "interrupted"
+        case click.ClickException():
+            context = getattr(error, "ctx", None)
+            command = context.command_path if context else "vqcodec"
+            return UsageError.exit_code, f"{error.format_message().rstrip('.')} (see {command} --help)"
+        case VqcError() | OSError() | MemoryError():
+            return jobs.failure(error)
+        case _:
+            text = f"{type(error).__name__}: {error}"
+            return EXIT_INTERNAL, f"internal error, please report it ({text}); VQCODEC_TRACEBACK=1 shows where"
+
+
+# ---- messages while at work ------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _about(name: str) -> Iterator[None]:
+    """Puts the file's name in front of errors that do not know it."""
+    try:
+        yield
+    except (DamagedError, LimitError, ModelError) as error:
+        raise type(error)(f"{shown(name)}: {error}") from error
+
+
+def _notes(name: str, notes: Sequence[str]) -> None:
+    for note in notes:
+        streams.complain(f"note: {name}: {note}")
+
+
+def _summary(source: str, target: str, what: str, started: float) -> None:
+    """One line for the person at the terminal; nothing for scripts."""
+    if streams.on_terminal(sys.stderr):
+        seconds = time.perf_counter() - started
+        line = f"{shown(source)} -> {shown(target, 'stdout')}: {what}, {seconds:.2f} s"
+        with suppress(OSError):
+            sys.stderr.write(line + "\n")
+
+
+class _Progress:
+    """A progress bar on a terminal's stderr, for pictures of many tiles; called after each tile."""
+
+    def __init__(self, name: str) -> None:
+        self._label = shown(name)
+        self._bar: Any = None
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __call__(self, done: int, tiles: int) -> None:
+        if tiles <= PROGRESS_TILES or not streams.on_terminal(sys.stderr):
+            return
+        if self._bar is None:
+            self._bar = click.progressbar(length=tiles, label=self._label, file=sys.stderr)
+            self._bar.__enter__()
+        self._bar.update(done - self._bar.pos)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(kind, error, trace)
+
+
+# ---- the commands ----------------------------------------------------------------------------------------------------
+
+
+def _limit_threads(_context: click.Context, _option: click.Parameter, threads: int) -> int:
+    """Tells NumPy's libraries, which read it when they are loaded."""
+    if threads:
+        os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
+    return threads
+
+
+_output_folder = click.option(
+    "-o", "--output-dir", "folder", metavar="DIR", help="Write every input into this folder, under its own name."
+)
+_force = click.option("-f", "--force", is_flag=True, help="Overwrite an existing output.")
+_threads = click.option(
+    "--threads", type=click.IntRange(0, 1024), default=0, callback=_limit_threads, metavar="N",
+    help="Processor threads; 0, the default, for all.",
+)  # fmt: skip
+_max_pixels = click.option(
+    "--max-pixels", type=click.IntRange(1), metavar="N", help="Refuse larger pictures (default 268,435,456)."
+)
+_paths = click.argument("paths", nargs=-1, required=True, metavar="IN OUT | IN... -o DIR")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def commands() -> None:
+    """A learned image codec: photographs to small .vqc files, and back.
+
+    \b
+    vqcodec compress photo.png photo.vqc
+    vqcodec decompress photo.vqc back.png
+    vqcodec info photo.vqc
+    vqcodec demo
+
+    Exit codes: 0 ok, 2 usage, 3 unreadable input or unwritable output, 4 damaged .vqc, 5 model not found, 6 output
+    exists, 7 limit exceeded.
+    """
+
+
+@commands.command()
+@_paths
+@click.option(
+    "-q", "--quality", type=click.IntRange(1, 100), metavar="N", help="More is better and larger; default 75."
+)
+@click.option("-e", "--effort", type=click.IntRange(1, 9), metavar="N", help="More is smaller and slower; default 5.")
+@_output_folder
+@_force
+@_threads
+@click.option("--model", metavar="ID|PATH", help="A shipped model's id, or the folder of a model of your own.")
+@click.option("--strip", is_flag=True, help="Leave out ICC profile and EXIF.")
+@_max_pixels
+def compress(paths: tuple[str, ...], folder: str | None, **options: Any) -> None:
+    """Compress a picture to a .vqc file; "-" is stdin or stdout.
+
+    \b
+    vqcodec compress photo.png photo.vqc
+    vqcodec compress -q 50 photo.jpg small.vqc
+    vqcodec compress holiday/ -o archive/
+    curl -s URL | vqcodec compress - - > photo.vqc
+    """
+
+    def one(source: str, target: str) -> None:
+        _compress(source, target, **options)
+
+    jobs.run(jobs.pairs(paths, folder, SUFFIX, jobs.PICTURE_SUFFIXES), one)
+
+
+def _compress(
+    source: str,
+    target: str,
+    *,
+    quality: int | None,
+    effort: int | None,
+    force: bool,
+    threads: int,
+    model: str | None,
+    strip: bool,
+    max_pixels: int | None,
+) -> None:
+    started = time.perf_counter()
+    if Path(target).suffix.lower() in jobs.PICTURE_SUFFIXES:
+        raise UsageError(f"{shown(target)} is the name of a picture: give the output a name that ends in {SUFFIX}")
+    jobs.check_target(source, target, force)
+    from vqcodec import codec, image
+
+    limit = max_pixels or image.DEFAULT_MAX_PIXELS
+    picture = image.load(streams.read_stdin(_limit_bytes(limit)) if source == DASH else source, max_pixels=limit)
+    _notes(shown(source), picture.notes)
+    with _Progress(source) as progress:
+        data = codec.encode_picture(
+            picture,
+            codec.DEFAULT_QUALITY if quality is None else quality,
+            effort=codec.DEFAULT_EFFORT if effort is None else effort,
+            threads=threads,
+            model=model,
+            strip=strip,
+            progress=progress,
+        )
+    streams.write(target, data, force=force)
+    height, width = picture.rgb.shape[:2]
+    rate_bpp = 8 * len(data) / (width * height)
+    _summary(source, target, f"{width} x {height}, {len(data):,} bytes, {rate_bpp:.3f} bpp", started)
+
+
+@commands.command()
+@_paths
+@_output_folder
+@_force
+@_threads
+@click.option("--model", metavar="PATH", help="The folder of the model, if the file was written with one of your own.")
+@click.option("--format", "form", metavar="SUFFIX", help="png, jpg, webp...; default: OUT's suffix, png for - and -o.")
+@_max_pixels
+def decompress(paths: tuple[str, ...], folder: str | None, form: str | None, **options: Any) -> None:
+    """Restore the picture of a .vqc file; "-" is stdin or stdout.
+
+    \b
+    vqcodec decompress photo.vqc photo.png
+    vqcodec decompress archive/ -o pictures/ --format webp
+    vqcodec decompress - - < photo.vqc | display
+    """
+    suffix = None if form is None else "." + form.lower().removeprefix(".")
+
+    def one(source: str, target: str) -> None:
+        _decompress(source, target, suffix, **options)
+
+    jobs.run(jobs.pairs(paths, folder, suffix or ".png", frozenset({SUFFIX})), one)
+
+
+def _decompress(
+    source: str,
+    target: str,
+    suffix: str | None,
+    *,
+    force: bool,
+    threads: int,
+    model: str | None,
+    max_pixels: int | None,
+) -> None:
+    started = time.perf_counter()
+    suffix = suffix or (".png" if target == DASH else Path(target).suffix)
+    if not suffix:
+        raise UsageError(f"{shown(target)} has no suffix to say its format: add .png or the like, or give --format png")
+    jobs.check_target(source, target, force)
+    from vqcodec import codec, container, image
+
+    _check_format(suffix)
+    limit = max_pixels or image.DEFAULT_MAX_PIXELS
+    data = streams.read_marked(source, container.MAGIC, _limit_bytes(limit))
+    with _about(source), _Progress(source) as progress:
+        picture = codec.decode_picture(data, threads=threads, model=model, max_pixels=limit, progress=progress)
+    encoded, notes = image.encode_picture(picture, suffix)
+    _notes(shown(target, "stdout"), notes)
+    streams.write(target, encoded, force=force)
+    height, width = picture.rgb.shape[:2]
+    _summary(source, target, f"{width} x {height}, {len(encoded):,} bytes", started)
+
+
+def _limit_bytes(max_pixels: int) -> int:
+    return BYTES_PER_PIXEL * max_pixels + METADATA_BYTES
+
+
+def _check_format(suffix: str) -> None:
+    """Writes a tiny picture, to find out before the work whether this Pillow can write the format at all."""
+    import numpy as np
+
+    from vqcodec import image
+
+    picture: Picture = image.Picture(np.zeros((16, 16, 3), np.uint8))
+    image.encode_picture(picture, suffix)
+
+
+@commands.command()
+@click.argument("file")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, for scripts.")
+def info(file: str, as_json: bool) -> None:
+    """Say what is in a .vqc FILE ("-" for stdin), and whether it is whole.
+
+    \b
+    vqcodec info photo.vqc
+    vqcodec info photo.vqc --json | jq .bpp
+    """
+    from vqcodec import container, describe, image
+
+    data = streams.read_marked(file, container.MAGIC, _limit_bytes(image.DEFAULT_MAX_PIXELS))
+    with _about(file):
+        facts = describe.read(data)
+    streams.write_text(describe.as_json(facts) if as_json else describe.as_text(facts, shown(file)))
+    if facts["damage"]:
+        raise DamagedError(f"{shown(file)}: {facts['damage'][0]}")
+
+
+@commands.command()
+@click.option(
+    "-o", "--output-dir", "folder", default=".", metavar="DIR", help="Where to write the comparison (default: here)."
+)
+@_force
+@_threads
+def demo(folder: str, force: bool, threads: int) -> None:
+    """Compress the bundled photograph at three qualities, restore it, and compare it with JPEG.
+
+    Prints a table and writes vqcodec-demo.png, the pictures side by side.
+    """
+    from vqcodec import demo as module
+
+    jobs.make_folder(folder)
+    module.run(folder, force=force, threads=threads)
+
+
+@commands.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def train(context: click.Context, arguments: tuple[str, ...]) -> None:
+    """Train a model on your own pictures (needs torch: pip install 'vqcodec[train]')."""
+    try:
+        from vqcodec.train.cli import train as command
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").split(".")[0]
+        if missing in ("", "vqcodec"):
+            raise
+        raise UsageError(f"training needs {missing}: pip install 'vqcodec[train]'") from None
+    with command.make_context("train", list(arguments), parent=context.parent) as inner:
+        command.invoke(inner)

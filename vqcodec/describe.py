@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: MIT
+"""What `vqcodec info` says about a file: the header's fields, where its bytes go, and whether it is whole.
+
+Only the container is read: no model is loaded and no picture decoded.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from vqcodec import codec, container
+
+Facts = dict[str, Any]
+PARTS = {
+    "header_bytes": "header",
+    "icc_bytes": "ICC profile",
+    "exif_bytes": "EXIF data",
+    "base_bytes": "base layer",
+    "refinement_bytes": "refinement layer",
+    "alpha_bytes": "alpha channel",
+    "checksum_bytes": "checksums",
+}
+
+
+def read(data: bytes) -> Facts:
+    """`codec.info` and, as `damage`, a sentence for every part that is missing or not as it was written.
+
+    Raises:
+        DamagedError: not a .vqc file, or its header is damaged.
+    """
+    facts = codec.info(data)
+    facts["damage"] = list(container.unpack_partial(data, max_pixels=container.MAX_SIDE**2).damage)
+    return facts
+
+
+def as_json(facts: Facts) -> str:
+    """One object, indented, in ASCII."""
+    return json.dumps(facts, indent=2) + "\n"
+
+
+def as_text(facts: Facts, name: str) -> str:
+    """A few aligned lines for people."""
+    width, height, size_bytes = facts["width"], facts["height"], facts["file_bytes"]
+    samples = ("gray" if facts["gray"] else "RGB") + (" and alpha" if facts["alpha_bytes"] is not None else "")
+    raw_bytes = width * height * (1 if facts["gray"] else 3)
+    tiles, side = facts["tiles"], facts["tile_side"]
+    lines = [
+        ("picture", f"{width} x {height}, {samples}"),
+        ("size", f"{size_bytes:,} bytes, {facts['bpp']:.3f} bits per pixel, 1/{raw_bytes / size_bytes:.0f} of the raw"),
+        ("quality", f"{facts['quality']} of 100" + (", base layer alone" if facts["refinement_bytes"] is None else "")),
+        ("model", f"{facts['model_id'] or 'not installed'} ({facts['model']})"),
+        ("tiles", f"{tiles:,} of up to {side} x {side}" if tiles > 1 else "1"),
+        ("format", f"version {facts['format_version']}"),
+        *(("damage", sentence) for sentence in facts["damage"] or ["none, every checksum matches"]),
+    ]
+    text = [name, *(f"  {label:<18}{value}" for label, value in lines), ""]
+    for key, label in PARTS.items():
+        if facts[key] is not None:
+            text.append(f"  {label:<18}{facts[key]:>12,} bytes {100 * facts[key] / size_bytes:>6.1f} %")
+    return "\n".join(text) + "\n"
