@@ -38,21 +38,13 @@ def _table(table: Table | None, signed: bool = False) -> str:
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
 
 
-def _figure(store: Store, name: str, alt: str) -> str:
-    figure = plots.all_figures(store).get(name)
-    if figure is None:
-        return ""
-    data = base64.b64encode(plots.svg(figure, report.digest(store)).encode()).decode()
-    return f'<img class="figure" id="{name}" alt="{html.escape(alt)}" src="data:image/svg+xml;base64,{data}">'
-
-
-def _figures(store: Store) -> str:
-    parts = [
-        _figure(store, f"rd-{name}{suffix}", f"{metric.label} over bits per pixel")
-        for name, metric in METRICS.items()
-        for suffix in ("", "-log")
-    ]
-    return "\n".join(filter(None, parts))
+def _figures(store: Store) -> dict[str, str]:
+    """Name -> an img element with the figure in it."""
+    found = {}
+    for name, figure in plots.all_figures(store).items():
+        data = base64.b64encode(plots.svg(figure, report.digest(store)).encode()).decode()
+        found[name] = f'<img class="figure" id="{name}" alt="{name}" src="data:image/svg+xml;base64,{data}">'
+    return found
 
 
 def _list(lines: Sequence[str]) -> str:
@@ -64,6 +56,8 @@ def write(store: Store, slides: Sequence[dict[str, Any]], anchor: str = report.A
     summaries = report.summarise(store, anchor)
     table = report.picture_table(store)
     measured = [name for name in METRICS if report.curves(store, METRICS[name])]
+    figures = _figures(store)
+    scaling_figure = figures.pop("scaling", "")
     options = "".join(f'<option value="{name}">{html.escape(METRICS[name].label)}</option>' for name in measured)
     template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     content = _Page(template).substitute(
@@ -76,9 +70,9 @@ def write(store: Store, slides: Sequence[dict[str, Any]], anchor: str = report.A
         losses=_list(report.losses(table)),
         notices=_list(report.notices(store)),
         metrics=options,
-        figures=_figures(store),
+        figures="\n".join(figures.values()),
         scaling=_table(report.scaling_table(store)) if report.scaling_table(store) else "",
-        scaling_figure=_figure(store, "scaling", "seconds and peak memory over megapixels"),
+        scaling_figure=scaling_figure,
         slides=json.dumps(slides).replace("</", "<\\/"),
     )
     path = store.folder / PAGE

@@ -216,7 +216,7 @@ PEERS: dict[str, Peer] = {
                    options={"quality_mode": "dB", "irreversible": True, "mct": 1}),
         PluginPeer("jxl", "JPEG XL", (5, 15, 30, 45, 60, 70, 80, 88, 94), "effort 7, 4:4:4", "JXL", "pillow-jxl-plugin",
                    options={"effort": 7}, module="pillow_jxl"),
-        PluginPeer("heic", "HEIC", (5, 15, 25, 35, 45, 55, 65, 75, 88), "x265, 4:2:0", "HEIF", "pillow-heif",
+        PluginPeer("heic", "HEIC", (5, 12, 20, 28, 36, 44, 52, 60, 68), "x265, 4:2:0", "HEIF", "pillow-heif",
                    module="pillow_heif", register="register_heif_opener"),
         VqcodecPeer("vqcodec", "vqcodec", _VQC, "effort 5"),
         VqcodecPeer("vqcodec-e1", "vqcodec effort 1", _VQC, "effort 1", effort=1),
@@ -239,5 +239,5 @@ def choose(names: str) -> list[Peer]:
         wanted += [one for one in more if one not in wanted]
     unknown = [name for name in wanted if name not in PEERS]
     if unknown or not wanted:
-        raise BenchError(f"unknown codec {', '.join(unknown) or names!r}; known are {', '.join(PEERS)}, all, default")
+        raise BenchError(f"unknown codec {', '.join(unknown) or '(none)'}; known are {', '.join(PEERS)}, all, default")
     return [PEERS[name] for name in wanted]

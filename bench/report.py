@@ -199,6 +199,14 @@ def _span(bd: BdRate | None) -> str:
     return NOTHING if bd is None else f"{bd.low:.1f}–{bd.high:.1f}"
 
 
+def _windowed(bd: BdRate | None) -> str:
+    """A BD-rate within the window, with its range where the curves do not cover all of the window."""
+    if bd is None:
+        return NOTHING
+    whole = bd.low < WINDOW_DB[0] + 0.05 and bd.high > WINDOW_DB[1] - 0.05
+    return percent(bd) if whole else f"{percent(bd)} ({_span(bd)})"
+
+
 def _speed(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
@@ -213,12 +221,12 @@ def _process(summary: Summary, direction: str) -> tuple[str, str]:
 
 def rate_table(summaries: Sequence[Summary], anchor_label: str) -> Table:
     """BD-rates against the anchor."""
-    head = ("codec", f"BD-rate, PSNR, against {anchor_label}", "shared dB", "28–36 dB", "MS-SSIM", "SSIMULACRA2")
-    keys = ("window", "ms_ssim", "ssimulacra2")
-    rows = [
-        (s.label, percent(s.bd.get("psnr")), _span(s.bd.get("psnr")), *(percent(s.bd.get(key)) for key in keys))
-        for s in summaries
-    ]
+    head = ("codec", f"BD-rate, PSNR, against {anchor_label}", "shared dB", "within 28–36 dB", "MS-SSIM", "SSIMULACRA2")
+    rows = []
+    for s in summaries:
+        perceptual = (percent(s.bd.get(key)) for key in ("ms_ssim", "ssimulacra2"))
+        over_all = s.bd.get("psnr")
+        rows.append((s.label, percent(over_all), _span(over_all), _windowed(s.bd.get("window")), *perceptual))
     return Table(head, rows)
 
 
@@ -282,7 +290,7 @@ def scaling_table(store: Store) -> Table | None:
             if mine:
                 title = f"{label(store, name)} {direction}"
                 lines.append((title, *(_scaled(mine.get(size)) for size in sizes)))
-    return Table(("s / peak MB", *(f"{size / 1e6:.3g} MP" for size in sizes)), lines)
+    return Table(("s / peak MB", *(f"{round(size / 1e6, 1):g} MP" for size in sizes)), lines)
 
 
 def _scaled(row: ProcessRow | None) -> str:
@@ -302,7 +310,8 @@ def provenance(store: Store) -> str:
     return (
         f"{len(run['pictures'])} pictures ({run['set']}), measured {run['date']} on {run['processor']} "
         f"({run['threads']} of {run['processors']} processors used, {run['system']}, Python {run['python']}) "
-        f"by `{run['command']}`. Codecs: {versions}." + (f" Metrics: {metrics}." if metrics else "")
+        f"by {' and '.join(f'`{command}`' for command in run['commands'])}. Codecs: {versions}."
+        + (f" Metrics: {metrics}." if metrics else "")
     )
 
 
@@ -311,6 +320,12 @@ METHOD = (
     "of the decibels over all RGB samples). BD-rate: `bjontegaard`, piecewise cubic (pchip), over the quality range "
     "that both curves share; negative means fewer bits. Megapixels per second: one warm process, median over pictures "
     "and settings; process seconds and peak memory: whole processes, file to file, one picture at the middle setting."
+)
+ELSEWHERE = (
+    "On other pictures: `pip install '.[bench]' && python -m bench` takes photographs that come with scikit-image, "
+    "`--images DIR` any folder. Well-known sets: [Kodak](https://r0k.us/graphics/kodak/), "
+    "[CLIC](https://www.compression.cc/), [Tecnick](https://testimages.org/). More in "
+    "[docs/benchmark.md](docs/benchmark.md)."
 )
 
 
@@ -354,7 +369,7 @@ def section(store: Store, folder: str, anchor: str = ANCHOR) -> str:
     scaling = scaling_table(store)
     if scaling:
         parts += ["Whole processes, seconds / peak MB, over the size of the picture:", scaling.markdown()]
-    parts += [*(f"- {line}" for line in losses(picture_table(store))), provenance(store), METHOD, END]
+    parts += [*(f"- {line}" for line in losses(picture_table(store))), provenance(store), METHOD, ELSEWHERE, END]
     return "\n\n".join(parts)
 
 

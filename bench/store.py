@@ -57,7 +57,7 @@ class Run(TypedDict):
 
     format: int
     set: str
-    command: str
+    commands: list[str]
     date: str
     processor: str
     processors: int
@@ -89,7 +89,7 @@ def described(command: list[str], **more: Any) -> Run:
         Run,
         {
             "format": FORMAT,
-            "command": " ".join(["python -m bench", *shown]),
+            "commands": [" ".join(["python -m bench", *shown])],
             "date": datetime.now(UTC).strftime("%Y-%m-%d"),
             "processor": processor(),
             "processors": os.cpu_count() or 1,
@@ -182,6 +182,10 @@ class Store:
             if old.run["pictures"] != run["pictures"]:
                 raise BenchError(f"{folder} holds results of other pictures; give another --out, or start with --fresh")
             changed = store._adopt(old)
+            if old.run["processor"] != run["processor"]:
+                notes.append(
+                    f"these results were begun on another processor ({old.run['processor']}): speeds are mixed"
+                )
             notes = [
                 f"{name} has changed since ({what}); its rows are measured again" for name, what in changed.items()
             ]
@@ -198,6 +202,7 @@ class Store:
         self.rows = {k: row for k, row in old.rows.items() if row["peer"] not in changed and "error" not in row}
         kept = {k: row for k, row in old.processes.items() if row["peer"] not in changed and "error" not in row}
         self.processes = kept
+        self.run["commands"] = list(dict.fromkeys([*old.run["commands"], *self.run["commands"]]))
         self.run["peers"] = {**old.run["peers"], **self.run["peers"]}
         self.run["metrics"] = {**old.run["metrics"], **self.run["metrics"]}
         self.run["missing"] = {
