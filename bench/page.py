@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from string import Template
@@ -47,6 +48,11 @@ def _figures(store: Store) -> dict[str, str]:
     return found
 
 
+def _prose(text: str) -> str:
+    """Text as HTML, with `code` marked."""
+    return re.sub("`([^`]*)`", r"<code>\1</code>", html.escape(text))
+
+
 def _list(lines: Sequence[str]) -> str:
     return "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in lines) + "</ul>" if lines else ""
 
@@ -62,8 +68,8 @@ def write(store: Store, slides: Sequence[dict[str, Any]], anchor: str = report.A
     template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     content = _Page(template).substitute(
         title=html.escape(f"Rate and distortion on {store.run['set']}"),
-        provenance=html.escape(report.provenance(store)),
-        method=html.escape(report.METHOD),
+        provenance=_prose(report.provenance(store)),
+        method=_prose(report.METHOD),
         rates=_table(report.rate_table(summaries, report.label(store, anchor))),
         costs=_table(report.cost_table(summaries)),
         pictures=_table(table, signed=True),

@@ -182,13 +182,13 @@ class Store:
             if old.run["pictures"] != run["pictures"]:
                 raise BenchError(f"{folder} holds results of other pictures; give another --out, or start with --fresh")
             changed = store._adopt(old)
+            notes = [
+                f"{name} has changed since ({what}); its rows are measured again" for name, what in changed.items()
+            ]
             if old.run["processor"] != run["processor"]:
                 notes.append(
                     f"these results were begun on another processor ({old.run['processor']}): speeds are mixed"
                 )
-            notes = [
-                f"{name} has changed since ({what}); its rows are measured again" for name, what in changed.items()
-            ]
         store._write()
         return store, notes
 
