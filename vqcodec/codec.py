@@ -228,6 +228,7 @@ def encode_picture(
     _check_options(quality, effort)
     files = zoo.find(model)
     loaded = zoo.load(files, threads)
+    _ = loaded.analysis  # loaded here, before several threads ask for it
     height, width = picture.rgb.shape[:2]
     grid = Grid(width, height, 1 << tile_log2)
 
@@ -330,6 +331,7 @@ def decode_picture(
     """Decode to a `Picture`; see `decode`. `progress(done, tiles)` is called after each tile."""
     contents, loaded, grid = _opened(data, max_pixels, model, threads)
     header = contents.header
+    _ = loaded.synthesis  # loaded here, before several threads ask for it
     base_only = contents.refinement is None
     hat = loaded.synthesis_hat(header.quality, base_only)
 

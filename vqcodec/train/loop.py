@@ -81,8 +81,8 @@ def load_checkpoint(path: Path, use_ema: bool = True) -> tuple[Codec, dict[str, 
 
 def sample_loss(
     model: nn.Module, codec: Codec, x: Tensor, level: Tensor, t: TrainConfig
-) -> tuple[Tensor, dict[str, float]]:
-    """Rate-distortion loss of a batch, every rate weighted alike, and the figures for the log."""
+) -> tuple[Tensor, Tensor]:
+    """Rate-distortion loss of a batch, every rate weighted alike, and (loss, bpp, PSNR) for the log, [3]."""
     alone = max(1, len(x) // 4) if t.phase != "analysis" else 0
     tuning = t.phase in ("decoder", "synthesis")  # the encoder is frozen: everything as in a real file
     out = model(x, level, alone, not tuning, t.deadzone if tuning else 0.0)
@@ -97,12 +97,8 @@ def sample_loss(
         low = codec.config.lambda_min
         weight = t.base_only_weight * low * (low / 436.0) ** -t.weight_balance * alone / len(x)
         loss = loss + weight * mse_per_sample(out.base_restored, x[:alone]).mean()
-    figures = {
-        "loss": float(loss.detach()),
-        "bpp": float(bpp.detach().mean()),
-        "psnr": float((-10 * torch.log10(mse.detach().clamp(min=1e-9))).mean()),
-    }
-    return loss, figures
+    decibels = -10 * torch.log10(mse.detach().clamp(min=1e-9))
+    return loss, torch.stack([loss.detach(), bpp.detach().mean(), decibels.mean()])
 
 
 @torch.no_grad()
@@ -173,8 +169,7 @@ class Trainer:
         if self.world > 1:
             forward = nn.parallel.DistributedDataParallel(forward, broadcast_buffers=False)
         self.model = forward
-        if config.phase != "joint":
-            self.codec.quantiser.started.fill_(False)  # the codebook stays as it is
+        self.codec.quantiser.learns = config.phase == "joint"
 
     def _groups(self) -> list[dict[str, Any]]:
         decay, plain, fast = [], [], []
@@ -205,7 +200,8 @@ class Trainer:
             done = float(shared)
         return min(1.0, done)
 
-    def _one_step(self, rng: np.random.Generator, done: float) -> dict[str, float]:
+    def _one_step(self, rng: np.random.Generator, done: float) -> Tensor:
+        """One update; (loss, bpp, PSNR, gradient norm) on the device, [4]: nothing here waits for a GPU."""
         t = self.t
         rate = t.learning_rate * min(1.0, (self.step + 1) / t.warmup)
         rate *= t.final_rate + (1 - t.final_rate) * 0.5 * (1 + math.cos(math.pi * done))
@@ -219,18 +215,24 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_([p for p in self.codec.parameters() if p.requires_grad], t.clip)
-        if bool(torch.isfinite(norm)):
-            self.optimiser.step()
-        with torch.no_grad():
-            keep = min(t.ema, (self.step + 1) / (self.step + 10))
-            for name, value in self.codec.state_dict().items():
-                if value.is_floating_point():
-                    self.ema[name].lerp_(value, 1 - keep)
-                else:
-                    self.ema[name].copy_(value)
-            self.ema["quantiser.codebook"].copy_(self.codec.quantiser.codebook)
+        for p in self.codec.parameters():  # a step that is not finite becomes a step of nothing
+            if p.grad is not None:
+                torch.nan_to_num_(p.grad, nan=0.0, posinf=0.0, neginf=0.0)
+        self.optimiser.step()
+        self._average()
         self.step += 1
-        return {**figures, "norm": float(norm), "lr": rate}
+        return torch.cat([figures, norm.detach().reshape(1)])
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Move the exponential moving average of the weights; the codebook and other buffers are taken as they are."""
+        keep = min(self.t.ema, (self.step + 1) / (self.step + 10))
+        learning = {name for name, _ in self.codec.named_parameters()}
+        now = self.codec.state_dict()
+        averaged = [name for name in now if name in learning]
+        torch._foreach_lerp_([self.ema[n] for n in averaged], [now[n] for n in averaged], 1 - keep)
+        rest = [name for name in now if name not in learning]
+        torch._foreach_copy_([self.ema[n] for n in rest], [now[n] for n in rest])
 
     def run(self) -> None:
         """Train to the end of the phase; the log says a line per interval, `last.pt` holds the newest state."""
@@ -239,19 +241,19 @@ class Trainer:
         torch.manual_seed(t.seed * 1000 + self.rank + self.step)
         begin, marks = time.perf_counter() - self.elapsed, {"log": 0.0, "save": 0.0, "eval": 0.0}
         marks = dict.fromkeys(marks, self.elapsed)
-        window: list[dict[str, float]] = []
+        window: list[Tensor] = []
         while (done := self._progress()) < 1.0:
             window.append(self._one_step(rng, done))
             self.elapsed = time.perf_counter() - begin
             if self.rank:
                 continue
             if self.elapsed - marks["log"] > t.log_seconds:
-                mean = {k: float(np.mean([w[k] for w in window])) for k in window[0]}
+                loss, bpp, decibels, norm = torch.stack(window).mean(0).tolist()
                 speed = len(window) * t.batch * self.world / (self.elapsed - marks["log"])
                 self._say(
-                    f"{t.phase} step {self.step} {self.elapsed / 60:.1f} min loss {mean['loss']:.4f} "
-                    f"bpp {mean['bpp']:.3f} "
-                    f"psnr {mean['psnr']:.2f} norm {mean['norm']:.2f} lr {mean['lr']:.1e} crops/s {speed:.1f}"
+                    f"{t.phase} step {self.step} {self.elapsed / 60:.1f} min loss {loss:.4f} bpp {bpp:.3f} "
+                    f"psnr {decibels:.2f} norm {norm:.2f} lr {self.optimiser.param_groups[0]['lr']:.1e} "
+                    f"crops/s {speed:.1f}"
                 )
                 window, marks["log"] = [], self.elapsed
             if self.elapsed - marks["save"] > 60 * t.save_minutes:

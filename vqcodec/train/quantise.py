@@ -43,6 +43,7 @@ class VectorQuantiser(nn.Module):
     def __init__(self, size: int, dim: int, decay: float = 0.99) -> None:
         super().__init__()
         self.decay = decay
+        self.learns = True  # False: the codebook stays as it is
         self.register_buffer("codebook", torch.randn(size, dim) * 0.1)
         self.register_buffer("counts", torch.ones(size))
         self.register_buffer("sums", torch.zeros(size, dim))
@@ -76,7 +77,7 @@ class VectorQuantiser(nn.Module):
         """
         flat = z.detach().permute(0, 2, 3, 1).reshape(-1, z.shape[1]).float()
         index = nearest(flat, self.codebook)
-        if self.training and bool(self.started):
+        if self.training and self.learns:
             self._update(flat, index)
         code = self.codebook[index].view(z.shape[0], z.shape[2], z.shape[3], -1).permute(0, 3, 1, 2)
         return z + (code - z).detach(), index.view(z.shape[0], z.shape[2], z.shape[3])
@@ -90,12 +91,13 @@ class VectorQuantiser(nn.Module):
         scale = size / counts.sum()
         self.counts.lerp_(counts * scale, 1 - self.decay)
         self.sums.lerp_(sums * scale, 1 - self.decay)
+        # Dead codewords restart on data. Written without a branch, so that a GPU need not be waited for.
         dead = self.counts < 0.02
-        if bool(dead.any()):
-            fresh = flat[torch.randint(len(flat), (size,), device=flat.device)]
-            if dist.is_initialized():
-                dist.broadcast(fresh, 0)
-            self.sums[dead], self.counts[dead] = fresh[dead], 1.0
+        fresh = flat[torch.randint(len(flat), (size,), device=flat.device)]
+        if dist.is_initialized():
+            dist.broadcast(fresh, 0)
+        self.sums.copy_(torch.where(dead[:, None], fresh, self.sums))
+        self.counts.masked_fill_(dead, 1.0)
         self.codebook.copy_(self.sums / self.counts[:, None])
 
 
