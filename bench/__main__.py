@@ -100,6 +100,7 @@ def _run(options: dict[str, object]) -> None:
     names = str(options["peers"])
     wanted = choose(run.SCALING_PEERS if scaling and names == "default" else names)
     peers, versions, missing = run.available(wanted)
+    settings = _settings(options["settings"])  # type: ignore[arg-type]
     metrics, missing_metrics = _metrics(str(options["metrics"]))
     missing.update(missing_metrics)
     for name, why in missing.items():
@@ -117,7 +118,7 @@ def _run(options: dict[str, object]) -> None:
     store, notes = Store.start(out, about, bool(options["fresh"]))
     for note in notes:
         click.echo(note, err=True)
-    plan = run.Plan(images, tuple(peers), tuple(metrics), _settings(options["settings"]), threads, repeats)  # type: ignore[arg-type]
+    plan = run.Plan(images, tuple(peers), tuple(metrics), settings, threads, repeats)
     try:
         _measure(plan, store, scaling, float(str(options["max_megapixels"])))
     except KeyboardInterrupt:

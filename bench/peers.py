@@ -194,7 +194,7 @@ class VqcodecPeer(Peer):
         return [sys.executable, "-m", "vqcodec", "decompress", *more, *files]
 
 
-# The settings of JPEG, WebP, AVIF and vqcodec are those of the project's outside yardstick, so that both agree.
+# Points of each curve, from its lowest rate to about its highest useful one
 _JPEG = (3, 5, 8, 12, 18, 25, 35, 50, 65, 80, 90, 95)
 _AVIF = (8, 18, 28, 38, 48, 58, 68, 78, 88)
 _VQC = (5, 15, 30, 45, 60, 75, 90)

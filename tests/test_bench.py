@@ -320,14 +320,14 @@ def test_progress_estimates_each_codec_at_its_own_pace() -> None:
 
 def test_the_report_makes_readmes_section(measured: Path, tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
-    readme.write_text(f"# Title\n\n{report.BEGIN}\nold\n{report.END}\n\nThe end.\n", encoding="utf-8")
+    readme.write_text(f"# Title\n\n{report.BEGIN}\nwhat stood here\n{report.END}\n\nThe end.\n", encoding="utf-8")
     shutil.copytree(measured, tmp_path / "results")
     done = bench("report", tmp_path / "results", "--readme", readme)
     assert done.exit_code == 0, done.output
     text = readme.read_text(encoding="utf-8")
     assert text.startswith(f"# Title\n\n{report.BEGIN}\n")
     assert text.endswith(f"{report.END}\n\nThe end.\n")
-    assert "old" not in text
+    assert "what stood here" not in text
     assert "](results/rd-psnr.svg)" in text
     assert "| JPEG " in text
     assert "| vqcodec " in text

@@ -47,9 +47,7 @@ def in_a_process(threads: int, **environment: str) -> tuple[str, dict[str, list[
     files = [str(FOLDER / f"{name}.vqc") for name in EXPECTED]
     env = {**os.environ, "OPENBLAS_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads), **environment}
     env["PYTHONPATH"] = os.pathsep.join([str(FOLDER.parent.parent), env.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, "-c", CHILD, str(threads), *files], capture_output=True, text=True, env=env
-    )
+    done = subprocess.run([sys.executable, "-c", CHILD, str(threads), *files], capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
     kernel, found = json.loads(done.stdout)
     return kernel, found

@@ -101,9 +101,7 @@ class Depthwise:
         """From `name.weight` [C, 3, 3] int16, `name.bias` [C] int64, `name.shift` [] int."""
         weight, bias = _integers(arrays, f"{name}.weight", 3), _integers(arrays, f"{name}.bias", 1)
         _check_bound(name, np.abs(weight).sum((1, 2)), bias)
-        return cls(
-            np.ascontiguousarray(weight.transpose(1, 2, 0)), bias, float(_integers(arrays, f"{name}.shift", 0))
-        )
+        return cls(np.ascontiguousarray(weight.transpose(1, 2, 0)), bias, float(_integers(arrays, f"{name}.shift", 0)))
 
     def __call__(self, x: Floats) -> Floats:
         """[h, w, C] -> [h, w, C]."""

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 """`vqcodec train`: data in, a model folder out. The phases, one after the other, each resumable.
 
-    joint      analysis, synthesis, codebook and refinement prior together        -> OUT/last.pt
-    decoder    synthesis and refinement prior, encoder frozen, true quantisation  -> OUT/last.pt
-    analysis   the analysis alone, decoder frozen (optional)                      -> OUT/last.pt
-    synthesis  the synthesis alone, on truly quantised values (optional)          -> OUT/last.pt
-    finish     base layer's prior on frozen indices, integer tables, export       -> OUT/model/
+joint      analysis, synthesis, codebook and refinement prior together        -> OUT/last.pt
+decoder    synthesis and refinement prior, encoder frozen, true quantisation  -> OUT/last.pt
+analysis   the analysis alone, decoder frozen (optional)                      -> OUT/last.pt
+synthesis  the synthesis alone, on truly quantised values (optional)          -> OUT/last.pt
+finish     base layer's prior on frozen indices, integer tables, export       -> OUT/model/
 """
 
 from __future__ import annotations

@@ -79,9 +79,7 @@ def load_checkpoint(path: Path, use_ema: bool = True) -> tuple[Codec, dict[str, 
     return model, content
 
 
-def sample_loss(
-    model: nn.Module, codec: Codec, x: Tensor, level: Tensor, t: TrainConfig
-) -> tuple[Tensor, Tensor]:
+def sample_loss(model: nn.Module, codec: Codec, x: Tensor, level: Tensor, t: TrainConfig) -> tuple[Tensor, Tensor]:
     """Rate-distortion loss of a batch, every rate weighted alike, and (loss, bpp, PSNR) for the log, [3]."""
     alone = max(1, len(x) // 4) if t.phase != "analysis" else 0
     tuning = t.phase in ("decoder", "synthesis")  # the encoder is frozen: everything as in a real file

@@ -367,9 +367,7 @@ class Codec(nn.Module):
             code, indices = self.quantiser(z)
         commitment = (z - code.detach()).square().sum(1).mean()
         features, base_mean = self.prior.base(code)
-        quantised, noisy, scale = self.prior(
-            y, features, base_mean, self.step_size(hat), hat, noise, deadzone
-        )
+        quantised, noisy, scale = self.prior(y, features, base_mean, self.step_size(hat), hat, noise, deadzone)
         bits = gaussian_bits(noisy, scale).sum((1, 2, 3))
         restored = self.synthesis(quantised, F.pad(hat, (0, 1)))
         base_restored = None
