@@ -21,14 +21,18 @@ WHOLE = "whole process"
 PLACES: dict[str, tuple[tuple[str, str], ...]] = {
     "picture file": (("vqcodec.image", "load"), ("vqcodec.image", "encode_picture")),
     "model's tables": (("vqcodec.zoo", "find"), ("vqcodec.zoo", "by_checksum"), ("vqcodec.zoo", "load")),
-    "networks loaded": (("vqcodec.transform", "_session"),),
+    "networks loaded": (("vqcodec.transform", "session"),),
     "transform": (("vqcodec.transform", "Analysis.__call__"), ("vqcodec.transform", "Synthesis.__call__")),
     "prior": (
         ("vqcodec.prior", "BasePrior.frequencies"),
         ("vqcodec.prior", "RefinementPrior.base"),
         ("vqcodec.prior", "RefinementPrior.predict"),
     ),
-    "choice of indices": (("vqcodec.codec", "quantise"), ("vqcodec.codec", "cheapen")),
+    "choice of indices": (
+        ("vqcodec.codec", "quantise"),
+        ("vqcodec.codec", "cheapen"),
+        ("vqcodec.codec", "refine"),
+    ),
     "coder": (
         ("vqcodec.entropy", "Encoder.put_base"),
         ("vqcodec.entropy", "Encoder.put_refinement"),
