@@ -16,7 +16,8 @@ ORDER = [
     "zoo", "codec", "rate", "describe", "demo", "jobs", "pillow_plugin", "cli", "__main__",
 ]  # fmt: skip
 TRAIN = [
-    "config", "quantise", "losses", "data", "networks", "loop", "graph", "refinement", "export", "finish", "cli",
+    "config", "quantise", "losses", "data", "networks", "budget", "loop", "graph", "refinement", "export", "finish",
+    "cli", "__main__",
 ]  # fmt: skip
 
 
