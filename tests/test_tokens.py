@@ -183,6 +183,28 @@ def test_the_base_layer_alone(here: Path) -> None:
     assert Image.open("a.png").size == (50, 40)
 
 
+def test_what_is_dropped_is_said(here: Path, capsys: pytest.CaptureFixture[str], photo: U8) -> None:
+    rgba = np.dstack([photo[:20, :20], np.full((20, 20), 99, np.uint8)])
+    Image.fromarray(rgba).save("clear.png")
+    (here / "clear.vqc").write_bytes(vqcodec.encode(rgba, 30))
+    for name in ("clear.png", "clear.vqc"):
+        assert cli.main(["tokens", name, "-f", "-o", "t.npz"]) == 0
+        assert capsys.readouterr().err == f"vqcodec: note: {name}: transparency is no part of the tokens: dropped\n"
+    assert cli.main(["tokens", "in/a.png", "-f", "-o", "t.npz"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_through_pipes(here: Path, capsysbinary: Any, monkeypatch: pytest.MonkeyPatch, tiled: bytes) -> None:
+    import sys
+
+    for data, name in ((tiled, "tiled"), ((here / "in/a.png").read_bytes(), "a")):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+        assert cli.main(["tokens", "-", "-q", "1", "-o", "-"]) == 0
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(capsysbinary.readouterr().out)))
+        assert cli.main(["tokens", "--back", "-", "-o", name]) == 0
+        assert [path.name for path in (here / name).iterdir()] == ["stdin.png"]
+
+
 def test_the_same_input_gives_the_same_bytes(here: Path) -> None:
     for name in ("first.npz", "second.npz"):
         assert cli.main(["tokens", "in/a.png", "-o", name]) == 0

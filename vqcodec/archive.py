@@ -200,20 +200,24 @@ def write(
     out = Writer(zoo.load(zoo.find(model), threads))
 
     def one(source: str, _: str) -> None:
+        notes: tuple[str, ...]
         data = streams.NamedBytes(streams.read(source, MAX_FILE_BYTES))
         data.name = shown(source)
         if data.getvalue().startswith(container.MAGIC):
             with _about(data.name):
-                if container.read_header(data.getvalue()).header.model != out.model.files.checksum:
+                layout = container.read_header(data.getvalue())
+                if layout.header.model != out.model.files.checksum:
                     raise InputError("it was written with another model than the token file: give it with --model")
                 found = tokens.of_file(data.getvalue(), threads=threads, model=model, max_pixels=limit)
+                notes, alpha = (), layout.lengths.alpha is not None
         else:
             picture = image.load(data, max_pixels=limit)
-            for note in picture.notes:
-                streams.complain(f"note: {data.name}: {note}")
+            notes, alpha = picture.notes, picture.alpha is not None
             wanted = codec.DEFAULT_QUALITY if quality is None else quality
             strength = codec.DEFAULT_EFFORT if effort is None else effort
             found = tokens.of_picture(picture, wanted, effort=strength, threads=threads, model=model)
+        for note in (*notes, "transparency is no part of the tokens: dropped")[: None if alpha else -1]:
+            streams.complain(f"note: {data.name}: {note}")
         out.add("stdin" if source == DASH else Path(source).stem, found)
 
     try:

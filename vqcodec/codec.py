@@ -285,7 +285,7 @@ def encode_layers(
         return encode_tile(model, latents, vectors, quality, effort, lambda_scale)[:2]
 
     payloads = []
-    for number, result in enumerate(_in_order(work, grid.tiles, threads)):
+    for number, result in enumerate(in_order(work, grid.tiles, threads)):
         payloads.append(result)
         if progress:
             progress(number + 1, grid.tile_count)
@@ -293,7 +293,7 @@ def encode_layers(
     return tuple(b for b, _ in payloads), refinement
 
 
-def _in_order(work: Callable[[Tile], Any], tiles: Any, threads: int) -> Iterator[Any]:
+def in_order(work: Callable[[Tile], Any], tiles: Any, threads: int) -> Iterator[Any]:
     """Map over tiles, a few at a time in threads when there are several, results in order."""
     tiles = list(tiles)
     count = min(threads or os.cpu_count() or 1, len(tiles))
@@ -430,7 +430,7 @@ def restore(
     for row in range(pieces.rows):
         todo = [pieces.tile(row * pieces.columns + column) for column in range(pieces.columns)]
         rows.need(window_of(todo[0].pixels)[0])
-        for _ in _in_order(one, todo, threads):
+        for _ in in_order(one, todo, threads):
             done += 1
             if progress:
                 progress(done, pieces.tile_count)
@@ -459,7 +459,7 @@ class _TileRows:
         for number in wanted:
             if number not in self.rows:
                 tiles = [self.grid.tile(number * self.grid.columns + column) for column in self.columns]
-                parts = list(_in_order(self.latents_of, tiles, self.threads))
+                parts = list(in_order(self.latents_of, tiles, self.threads))
                 self.rows[number] = np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
 
     def window(self, window: Rect) -> NDArray[np.float32]:
@@ -508,7 +508,7 @@ def indices(
         )
         return tile, found[1], found[2]
 
-    for tile, coarse, fine in _in_order(work, grid.tiles, threads):
+    for tile, coarse, fine in in_order(work, grid.tiles, threads):
         r = tile.latents
         base[r.y0 : r.y1, r.x0 : r.x1] = coarse
         if refinement is not None and fine is not None:

@@ -192,29 +192,31 @@ def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
 
 
 def _sample(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Pieces of SAMPLE_SIDE, in the order in which they lie; the picture itself if it is not larger than they are."""
+    """Pieces from all over a large picture, in the order in which they lie; the picture itself if it is not larger."""
     height, width = rgb.shape[:2]
-    side = SAMPLE_SIDE * SAMPLE_GRID
-    if height <= side or width <= side:
-        step = max(1, -(-height * width // side**2))
-        if step == 1:
-            return rgb
-        # Long and narrow: pieces along it
-        long, short = (0, 1) if height > width else (1, 0)
-        length = max(16, SAMPLE_SIDE * SAMPLE_SIDE // max(16, rgb.shape[short]) // 16 * 16)
-        starts = np.linspace(0, rgb.shape[long] - length, SAMPLE_GRID**2).astype(int) // 16 * 16
-        return np.concatenate([rgb.take(range(s, s + length), long) for s in starts], long)
-    tops, lefts = (np.linspace(0, size - SAMPLE_SIDE, SAMPLE_GRID).astype(int) // 16 * 16 for size in (height, width))
-    return np.concatenate(
-        [np.concatenate([rgb[y : y + SAMPLE_SIDE, x : x + SAMPLE_SIDE] for x in lefts], 1) for y in tops], 0
-    )
+    if height * width <= (SAMPLE_SIDE * SAMPLE_GRID) ** 2:
+        return rgb
+    if min(height, width) >= SAMPLE_SIDE * SAMPLE_GRID:
+        tops, lefts = _starts(height, SAMPLE_SIDE, SAMPLE_GRID), _starts(width, SAMPLE_SIDE, SAMPLE_GRID)
+        rows = [[rgb[y : y + SAMPLE_SIDE, x : x + SAMPLE_SIDE] for x in lefts] for y in tops]
+        return np.concatenate([np.concatenate(row, axis=1) for row in rows], axis=0)
+    long = 0 if height > width else 1
+    length = max(16, SAMPLE_SIDE**2 // max(16, min(height, width)) // 16 * 16)
+    starts = _starts(rgb.shape[long], length, SAMPLE_GRID**2)
+    return np.concatenate([rgb.take(range(start, start + length), long) for start in starts], axis=long)
+
+
+def _starts(size: int, length: int, count: int) -> list[int]:
+    """Where pieces of a length begin that are spread over a side, at whole latents."""
+    return [(size - length) * number // (count - 1) // 16 * 16 for number in range(count)]
 
 
 class _Estimator:
     """Sizes of the payloads, estimated: [bytes] of the whole picture by quality and lambda scale."""
 
     def __init__(self, encoder: _Encoder) -> None:
-        self.model, self.effort = encoder.model, encoder.effort
+        self.model, self.effort, self.threads = encoder.model, encoder.effort, encoder.threads
+        _ = self.model.analysis  # loaded here, before several threads ask for it
         self.rgb = encoder.sample().rgb
         self.ratio: float = encoder.pixels / (self.rgb.shape[0] * self.rgb.shape[1])
         self.grid = Grid(self.rgb.shape[1], self.rgb.shape[0], 1 << TILE_LOG2)
@@ -224,18 +226,21 @@ class _Estimator:
 
     def _size(self, quality: int, lambda_scale: float) -> float:
         if abs(quality - self.analysed_at) > ANALYSIS_REACH:
-            self.analysed_at, self.tiles = quality, [self._analyse(tile, quality) for tile in self.grid.tiles]
-        total = 0
-        for latents, base_bytes, base in self.tiles:
-            total += base_bytes
-            if quality != BASE_ONLY_QUALITY:
+            self.analysed_at = quality
+            self.tiles = list(codec.in_order(self._analyse, self.grid.tiles, self.threads))
+        total = sum(base_bytes for _, base_bytes, _ in self.tiles)
+        if quality != BASE_ONLY_QUALITY:
+
+            def refine(tile: Tile) -> int:
+                latents, _, base = self.tiles[tile.index]
                 wide = latents.astype(np.float32)
-                payload, _ = codec.encode_refinement(self.model, wide, base, quality, self.effort, lambda_scale)
-                total += len(payload)
+                return len(codec.encode_refinement(self.model, wide, base, quality, self.effort, lambda_scale)[0])
+
+            total += sum(codec.in_order(refine, self.grid.tiles, self.threads))
         return self.ratio * total
 
-    def _analyse(self, tile: Tile, quality: int) -> tuple[NDArray[np.float16], int, Ints]:
-        latents, vectors = codec.analyse(self.model, self.rgb, self.grid, tile, quality)
+    def _analyse(self, tile: Tile) -> tuple[NDArray[np.float16], int, Ints]:
+        latents, vectors = codec.analyse(self.model, self.rgb, self.grid, tile, self.analysed_at)
         payload, base = codec.encode_base(self.model, vectors)
         return latents.astype(np.float16), len(payload), base
 
