@@ -260,7 +260,7 @@ def token_file(**changes: Any) -> bytes:
         ({"base_0": None}, "no array 'base_0'"),
         ({"base_0": np.zeros((2, 2))}, "'base_0' is float64"),
         ({"base_0": np.zeros((2, 3), np.int32)}, r"shape \[2, 3\]"),
-        ({"base_0": np.zeros((999, 999), np.int32)}, "'base_0'"),
+        ({"base_0": np.zeros((999, 999), np.int32)}, "'base_0' cannot be read .it is larger than it can be"),
         ({"base_0": np.full((2, 2), 77_777, np.int32)}, "base indices"),
         ({"base_0": np.array([[{}, 1], [1, 1]], object)}, "'base_0'"),
         ({"qualities": np.array([50], np.int32)}, "no array 'refinement_0'"),
