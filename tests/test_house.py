@@ -13,7 +13,7 @@ import vqcodec
 ROOT = Path(vqcodec.__file__).parent
 ORDER = [
     "errors", "output", "streams", "image", "tiles", "container", "codebook", "prior", "entropy", "transform", "zoo",
-    "codec", "tokens", "rate", "api", "describe", "demo", "jobs", "archive", "pillow_plugin", "cli", "__main__",
+    "codec", "tokens", "rate", "api", "describe", "demo", "jobs", "token_files", "pillow_plugin", "cli", "__main__",
 ]  # fmt: skip
 TRAIN = ["config", "quantise", "losses", "data", "networks", "loop", "export", "finish", "cli"]
 

@@ -62,6 +62,11 @@ def test_beyond_the_scale_its_end_is_given(crop: U8) -> None:
     assert vqcodec.info(vqcodec.encode(crop, bpp=20))["quality"] == 100
 
 
+@pytest.mark.parametrize("options", [{"bpp": 1e300}, {"bpp": 1e-300}, {"max_bytes": 10**400}, {"psnr": 1e-300}])
+def test_enormous_targets(photo: U8, options: dict[str, Any]) -> None:
+    assert vqcodec.encode(photo[:20, :20], **options)
+
+
 def test_everything_in_the_file_counts(crop: U8) -> None:
     """ICC profile, EXIF and alpha are a good part of this one."""
     alpha = np.random.default_rng(1).integers(0, 3, crop.shape[:2], np.uint8) * 100

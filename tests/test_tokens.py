@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import vqcodec
-from vqcodec import archive, cli, codec, image, tokens, zoo
+from vqcodec import cli, codec, image, token_files, tokens, zoo
 
 U8 = NDArray[np.uint8]
 
@@ -244,7 +244,7 @@ def test_one_that_fails_does_not_stop_the_rest(here: Path, capsys: pytest.Captur
 
 def token_file(**changes: Any) -> bytes:
     """A token file of one picture, 20 x 20, with arrays replaced; None removes one."""
-    writer = archive.Writer(zoo.load(zoo.find()))
+    writer = token_files.Writer(zoo.load(zoo.find()))
     writer.add("a", tokens.Tokens(np.zeros((2, 2), np.int32), None, 20, 20, 1))
     with np.load(io.BytesIO(writer.finish())) as found:
         arrays = {name: array for name, array in (dict(found) | changes).items() if array is not None}

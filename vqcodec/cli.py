@@ -397,15 +397,15 @@ def tokens(paths: tuple[str, ...], back: bool, form: str, **options: Any) -> Non
     vqcodec tokens photo.vqc -o tokens.npz
     vqcodec tokens --back tokens.npz -o pictures/    # or --format vqc
     """
-    from vqcodec import archive
+    from vqcodec import token_files
 
     if not back:
-        archive.write(paths, **options)
+        token_files.write(paths, **options)
         return
     quality, effort = options.pop("quality"), options.pop("effort")
     if quality is not None or effort is not None:
         raise UsageError("--quality and --effort are of no use with --back: the token file says what its indices are")
-    archive.back(paths, form=form, **options)
+    token_files.back(paths, form=form, **options)
 
 
 @commands.command()

@@ -248,7 +248,7 @@ class _Estimator:
 def _reach_size(encoder: _Encoder, wanted_bytes: float, *, limit: bool) -> Reached:
     """The file whose size is nearest to the one wanted; with `limit`, the largest that is not above it."""
     estimator, fixed_bytes = _Estimator(encoder), encoder.fixed_bytes()
-    aim = math.log(wanted_bytes * (LIMIT_AIM if limit else 1.0))
+    aim = math.log(wanted_bytes) + (math.log(LIMIT_AIM) if limit else 0.0)
     correction = 1.0  # payload as it is over payload as estimated
     tried: dict[tuple[int, float], Reached] = {}
 
@@ -270,10 +270,10 @@ def _reach_size(encoder: _Encoder, wanted_bytes: float, *, limit: bool) -> Reach
         )
     if not limit:
         return min(tried.values(), key=lambda found: abs(math.log(len(found.data) / wanted_bytes)))
-    return _below(encoder, int(wanted_bytes), list(tried.values()))
+    return _below(encoder, wanted_bytes, list(tried.values()))
 
 
-def _below(encoder: _Encoder, max_bytes: int, tried: list[Reached]) -> Reached:
+def _below(encoder: _Encoder, max_bytes: float, tried: list[Reached]) -> Reached:
     """The largest file tried that fits; else the first that does, going down the qualities."""
     fitting = [found for found in tried if len(found.data) <= max_bytes]
     if fitting:
@@ -324,7 +324,7 @@ def _lambda_scale(log_size: Callable[[int, float], float], aim: float, quality: 
         if best[0] < CLOSE / 4:
             break
         place = before + (aim - size_before) / slope
-        scale = round(min(max(math.exp(place), LAMBDA_SCALES[0]), LAMBDA_SCALES[1]), 4)
+        scale = round(math.exp(min(max(place, math.log(LAMBDA_SCALES[0])), math.log(LAMBDA_SCALES[1]))), 4)
         place, size = math.log(scale), log_size(quality, scale)
         best = min(best, (abs(size - aim), scale))
         if place == before:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Codebook indices as tokens for other people's models: pictures to index arrays, and index arrays to pictures.
 
-The arrays are those of `codec.indices`; how they stand in a file is the affair of archive.py. What is no part of the
+The arrays are those of `codec.indices`; how they stand in a file is said in token_files.py. What is no part of the
 indices (alpha, ICC profile, EXIF) is not here.
 """
 
