@@ -12,10 +12,13 @@ import vqcodec
 
 ROOT = Path(vqcodec.__file__).parent
 ORDER = [
-    "errors", "output", "streams", "image", "tiles", "container", "codebook", "prior", "entropy", "transform", "zoo",
-    "codec", "tokens", "rate", "api", "describe", "demo", "jobs", "token_files", "pillow_plugin", "cli", "__main__",
+    "errors", "output", "streams", "image", "tiles", "container", "codebook", "prior", "entropy", "transform", "refine",
+    "zoo", "codec", "tokens", "rate", "api", "describe", "demo", "jobs", "token_files", "pillow_plugin", "cli",
+    "__main__",
 ]  # fmt: skip
-TRAIN = ["config", "quantise", "losses", "data", "networks", "loop", "export", "finish", "cli"]
+TRAIN = [
+    "config", "quantise", "losses", "data", "networks", "loop", "graph", "refinement", "export", "finish", "cli",
+]  # fmt: skip
 
 
 def imported(path: Path) -> set[str]:

@@ -35,6 +35,7 @@ from vqcodec.entropy import ClassTables, Decoder, Encoder
 from vqcodec.errors import DamagedError, UsageError
 from vqcodec.image import DEFAULT_MAX_PIXELS, Picture
 from vqcodec.prior import Step, checkerboard, quarter
+from vqcodec.refine import PLANS, refine
 from vqcodec.tiles import LATENT_STRIDE, Grid, Rect, Tile
 from vqcodec.zoo import Model
 
@@ -165,16 +166,22 @@ def encode_refinement(
 
 def encode_tile(
     model: Model,
+    rgb: NDArray[np.uint8],
     latents: NDArray[np.float32],
     vectors: NDArray[np.float32],
     quality: int,
     effort: int,
     lambda_scale: float = 1.0,
 ) -> tuple[bytes, bytes | None, Ints, Ints | None]:
-    """One tile: latents [h, w, M] and base vectors [h, w, D] -> base payload, refinement payload, their indices."""
+    """One tile: pixels [16 h, 16 w, 3], latents [h, w, M] and base vectors [h, w, D] -> payloads and indices."""
     payload, base = encode_base(model, vectors)
     if quality == BASE_ONLY_QUALITY:
         return payload, None, base, None
+    if effort in PLANS and model.gradient is not None:
+        features, base_mean = model.prior.base(model.codebook.values(base))
+        hat, size = model.analysis_hat(quality), model.prior.step_size[quality - 1]
+        lagrangian = lambda_scale * model.lagrangian(quality)
+        latents = refine(model.gradient, PLANS[effort], latents, rgb, features, base_mean, hat, size, lagrangian)
     fine, indices = encode_refinement(model, latents, base, quality, effort, lambda_scale)
     return payload, fine, base, indices
 
@@ -204,7 +211,7 @@ def _decode_tile(
     return latents.astype(np.float32) * scale, indices, levels
 
 
-def _padded(rgb: NDArray[np.uint8], window: Rect) -> NDArray[np.uint8]:
+def padded(rgb: NDArray[np.uint8], window: Rect) -> NDArray[np.uint8]:
     """The pixels of a window given in latents; beyond the right and lower edge the last pixel is repeated."""
     s = LATENT_STRIDE
     part = rgb[window.y0 * s : window.y1 * s, window.x0 * s : window.x1 * s]
@@ -233,7 +240,7 @@ def analyse(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """A tile of a picture [H, W, 3] -> its latents [h, w, M] and base vectors [h, w, D], seen with a halo."""
     window = grid.with_halo(tile.latents, model.analysis_halo)
-    y, z = model.analysis(_padded(rgb, window), model.analysis_hat(quality))
+    y, z = model.analysis(padded(rgb, window), model.analysis_hat(quality))
     rows, columns = _inside(window, tile.latents)
     return y[rows, columns], z[rows, columns]
 
@@ -277,12 +284,13 @@ def encode_layers(
     `lambda_scale` weighs the distortion in the choice of indices (effort 2 and more): above 1 for more bits, below for
     fewer, by some percent.
     """
-    _ = model.analysis  # loaded here, before several threads ask for it
+    _ = model.analysis, effort in PLANS and model.gradient  # loaded here, before several threads ask for them
     grid = Grid(rgb.shape[1], rgb.shape[0], 1 << tile_log2)
 
     def work(tile: Tile) -> tuple[bytes, bytes | None]:
         latents, vectors = analyse(model, rgb, grid, tile, quality)
-        return encode_tile(model, latents, vectors, quality, effort, lambda_scale)[:2]
+        pixels = padded(rgb, tile.latents)
+        return encode_tile(model, pixels, latents, vectors, quality, effort, lambda_scale)[:2]
 
     payloads = []
     for number, result in enumerate(in_order(work, grid.tiles, threads)):

@@ -23,6 +23,7 @@ from vqcodec.codebook import BASE_ONLY_QUALITY, MAX_QUALITY, Ints
 from vqcodec.codec import DEFAULT_EFFORT, DEFAULT_QUALITY, TILE_LOG2
 from vqcodec.errors import LimitError, UsageError
 from vqcodec.image import Picture
+from vqcodec.refine import PLANS
 from vqcodec.tiles import Grid, Tile
 
 TOLERANCE = 0.02  # a size is promised within this share of the target, where the qualities reach so far,
@@ -215,7 +216,8 @@ class _Estimator:
     """Sizes of the payloads, estimated: [bytes] of the whole picture by quality and lambda scale."""
 
     def __init__(self, encoder: _Encoder) -> None:
-        self.model, self.effort, self.threads = encoder.model, encoder.effort, encoder.threads
+        self.model, self.threads = encoder.model, encoder.threads
+        self.effort = min(encoder.effort, min(PLANS) - 1)  # the gradient's share is left to the correction
         _ = self.model.analysis  # loaded here, before several threads ask for it
         self.rgb = encoder.sample().rgb
         self.ratio: float = encoder.pixels / (self.rgb.shape[0] * self.rgb.shape[1])

@@ -87,7 +87,8 @@ def of_picture(
         refinement = np.empty((*base.shape, loaded.prior.latents), np.int32)
     for tile in grid.tiles:
         latents, vectors = codec.analyse(loaded, picture.rgb, grid, tile, quality)
-        _, _, coarse, fine = codec.encode_tile(loaded, latents, vectors, quality, effort)
+        pixels = codec.padded(picture.rgb, tile.latents)
+        _, _, coarse, fine = codec.encode_tile(loaded, pixels, latents, vectors, quality, effort)
         base[tile.latents.slices] = coarse
         if refinement is not None and fine is not None:
             refinement[tile.latents.slices] = fine
