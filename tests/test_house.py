@@ -17,7 +17,8 @@ ORDER = [
     "__main__",
 ]  # fmt: skip
 TRAIN = [
-    "config", "quantise", "losses", "data", "networks", "loop", "graph", "refinement", "export", "finish", "cli",
+    "config", "quantise", "losses", "data", "networks", "budget", "loop", "graph", "refinement", "export", "finish",
+    "cli", "__main__",
 ]  # fmt: skip
 
 
