@@ -164,9 +164,9 @@ class VqcodecPeer(Peer):
 
     def version(self) -> str:
         import vqcodec
-        from vqcodec import VqcError, codec, zoo
+        from vqcodec import VqcError, zoo
 
-        if self.decoder != "faithful" and "decoder" not in inspect.signature(codec.decode).parameters:
+        if self.decoder != "faithful" and "decoder" not in inspect.signature(vqcodec.decode).parameters:
             raise MissingError(f"this vqcodec has no {self.decoder} decoder")
         try:
             card = zoo.find().card

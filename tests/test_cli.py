@@ -159,6 +159,42 @@ def test_options_mean_what_they_mean_in_python(run: Run, here: Path, small: NDAr
     assert (here / "named.vqc").read_bytes() == vqcodec.encode(small, 1)
 
 
+def test_targets_say_what_was_reached(run: Run, here: Path, small: NDArray[np.uint8]) -> None:
+    done = run("compress", "photo.png", "a.vqc", "--bpp", "0.8")
+    data = (here / "a.vqc").read_bytes()
+    assert data == vqcodec.encode(small, bpp=0.8)
+    facts = json.loads(run("info", "a.vqc", "--json").out)
+    words = f"note: photo.png: quality {facts['quality']}, {len(data):,} bytes, {facts['bpp']:.4g} bpp"
+    assert done == Done(0, b"", f"vqcodec: {words}\n")
+    assert "nearest to the 30 bpp" in run("compress", "-f", "photo.png", "a.vqc", "--bpp", "30").err
+    done = run("compress", "-f", "photo.png", "a.vqc", "--psnr", "26.5")
+    assert done.err.endswith(" dB\n")
+    assert psnr(np.asarray(vqcodec.decode((here / "a.vqc").read_bytes())), small) >= 26.5
+    assert run("compress", "-f", "photo.png", "a.vqc", "--max-bytes", str(len(data))).code == 0
+    assert (here / "a.vqc").stat().st_size <= len(data)
+    assert run("compress", "photo.png", "-", "--max-bytes", str(len(data))).out == (here / "a.vqc").read_bytes()
+
+
+def test_a_target_out_of_reach_writes_nothing(run: Run, here: Path) -> None:
+    before = contents(here)
+    assert_fails(run("compress", "photo.png", "a.vqc", "--max-bytes", "40"), 7, "photo.png", "40 allowed")
+    assert_fails(run("compress", "photo.png", "a.vqc", "--psnr", "70"), 7, "photo.png", "70 asked for")
+    assert contents(here) == before
+
+
+def test_regions_and_sizes(run: Run, here: Path, coded: bytes) -> None:
+    full = vqcodec.decode(coded)
+    for options, expected in (
+        (("--region", "5,7,60,40"), vqcodec.decode(coded, region=(5, 7, 60, 40))),
+        (("--scale", "4"), vqcodec.decode(coded, scale=4)),
+        (("--region", "5, 7, 60, 40", "--scale", "8"), vqcodec.decode(coded, region=(5, 7, 60, 40), scale=8)),
+        (("--scale", "1"), full),
+    ):
+        assert run("decompress", "-f", "photo.vqc", "a.png", *options) == Done(0, b"", "")
+        with Image.open(here / "a.png") as found:
+            assert np.array_equal(np.asarray(found), np.asarray(expected))
+
+
 def test_strip_leaves_metadata_out(run: Run, here: Path, small: NDArray[np.uint8]) -> None:
     exif = Image.Exif()
     exif[315] = "somebody"
@@ -310,6 +346,16 @@ def test_version(run: Run) -> None:
         ("compress -q 101 photo.png a.vqc", 2, ["quality"]),
         ("compress -q high photo.png a.vqc", 2, ["quality"]),
         ("compress -e 10 photo.png a.vqc", 2, ["effort"]),
+        ("compress --bpp 0 photo.png a.vqc", 2, ["bpp"]),
+        ("compress --bpp nan photo.png a.vqc", 2, ["bpp"]),
+        ("compress --psnr high photo.png a.vqc", 2, ["psnr"]),
+        ("compress --max-bytes 1.5 photo.png a.vqc", 2, ["max-bytes"]),
+        ("compress -q 50 --bpp 1 photo.png a.vqc", 2, ["--quality and --bpp"]),
+        ("compress --psnr 30 --max-bytes 900 photo.png a.vqc", 2, ["--psnr and --max-bytes"]),
+        ("decompress --region 1,2,3 photo.vqc a.png", 2, ["X,Y,W,H"]),
+        ("decompress --region 1,2,3,-4 photo.vqc a.png", 2, ["X,Y,W,H"]),
+        ("decompress --region 80,0,4,4 photo.vqc a.png", 2, ["83 x 61"]),
+        ("decompress --scale 3 photo.vqc a.png", 2, ["scale"]),
         ("compress --threads -1 photo.png a.vqc", 2, ["threads"]),
         ("compress --max-pixels 0 photo.png a.vqc", 2, ["max-pixels"]),
         ("compress photo.png other.png", 2, ["other.png", ".vqc"]),

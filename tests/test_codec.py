@@ -79,7 +79,7 @@ def test_tiles_leave_no_seam(photo: U8) -> None:
     rows = []
     for row in range(grid.rows):
         parts = []
-        for tile in codec._row_tiles(grid, row):
+        for tile in (grid.tile(row * grid.columns + column) for column in range(grid.columns)):
             shape = (tile.latents.height, tile.latents.width)
             assert contents.refinement is not None
             payloads = contents.base[tile.index], contents.refinement[tile.index]
@@ -93,14 +93,14 @@ def test_tiles_leave_no_seam(photo: U8) -> None:
 
 def test_indices_are_those_that_the_encoder_chose(photo: U8, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
-    original = codec._encode_tile
+    original = codec.encode_tile
 
     def spy(*arguments: Any) -> Any:
         result = original(*arguments)
         seen.append(result)
         return result
 
-    monkeypatch.setattr(codec, "_encode_tile", spy)
+    monkeypatch.setattr(codec, "encode_tile", spy)
     found = vqcodec.indices(vqcodec.encode(photo[:150, :170], 70))
     ((_, _, base, refinement),) = seen
     np.testing.assert_array_equal(found.base, base)

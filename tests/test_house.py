@@ -13,7 +13,8 @@ import vqcodec
 ROOT = Path(vqcodec.__file__).parent
 ORDER = [
     "errors", "output", "streams", "image", "tiles", "container", "codebook", "prior", "entropy", "transform", "refine",
-    "zoo", "codec", "rate", "describe", "demo", "jobs", "pillow_plugin", "cli", "__main__",
+    "zoo", "codec", "tokens", "rate", "api", "describe", "demo", "jobs", "token_files", "pillow_plugin", "cli",
+    "__main__",
 ]  # fmt: skip
 TRAIN = [
     "config", "quantise", "losses", "data", "networks", "budget", "loop", "graph", "refinement", "export", "finish",

@@ -5,7 +5,7 @@
     data = vqcodec.encode("photo.png", quality=75)
     picture = vqcodec.decode(data)
 
-`encode`, `decode`, `info` and `indices` are loaded when first used, so that the command line can start fast and set the
+These functions are loaded when first used, so that the command line can start fast and set the
 number of threads before NumPy is imported.
 """
 
@@ -24,7 +24,7 @@ from vqcodec.errors import (
 )
 
 if TYPE_CHECKING:
-    from vqcodec.codec import Indices, decode, encode, indices, info
+    from vqcodec.api import Indices, decode, decode_indices, encode, from_indices, indices, info
 
 __version__ = "0.1.0"
 __all__ = [
@@ -37,18 +37,20 @@ __all__ = [
     "UsageError",
     "VqcError",
     "decode",
+    "decode_indices",
     "encode",
+    "from_indices",
     "indices",
     "info",
 ]
-_LAZY = ("Indices", "decode", "encode", "indices", "info")
+_LAZY = ("Indices", "decode", "decode_indices", "encode", "from_indices", "indices", "info")
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        from vqcodec import codec
+        from vqcodec import api
 
-        return getattr(codec, name)
+        return getattr(api, name)
     raise AttributeError(f"module 'vqcodec' has no attribute {name!r}")
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The command line: compress, decompress, info, demo, train. Options, file names, messages and exit codes.
+"""The command line: compress, decompress, info, tokens, demo, train. Options, file names, messages and exit codes.
 
 What a command does lives elsewhere (codec.py, image.py, demo.py), and is imported when it is needed: `--help` and a
 mistyped option must not wait for NumPy, and `--threads` must be set before NumPy is loaded. Whatever goes wrong ends
@@ -148,6 +148,16 @@ def _limit_threads(_context: click.Context, _option: click.Parameter, threads: i
     return threads
 
 
+def _region(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[int, ...] | None:
+    """Four whole numbers between commas."""
+    if text is None:
+        return None
+    parts = text.split(",")
+    if len(parts) != 4 or not all(part.strip().isascii() and part.strip().isdigit() for part in parts):
+        raise click.BadParameter(f"{text!r} is not X,Y,W,H: four whole numbers, such as 0,0,640,480")
+    return tuple(int(part) for part in parts)
+
+
 _output_folder = click.option(
     "-o", "--output-dir", "folder", metavar="DIR", help="Write every input into this folder, under its own name."
 )
@@ -156,6 +166,13 @@ _threads = click.option(
     "--threads", type=click.IntRange(0, 1024), default=0, callback=_limit_threads, metavar="N",
     help="Processor threads; 0, the default, for all.",
 )  # fmt: skip
+_quality = click.option(
+    "-q", "--quality", type=click.IntRange(1, 100), metavar="N", help="More is better and larger; default 75."
+)
+_effort = click.option(
+    "-e", "--effort", type=click.IntRange(1, 9), metavar="N", help="More is smaller and slower; default 5."
+)
+_model = click.option("--model", metavar="ID|PATH", help="A shipped model's id, or the folder of a model of your own.")
 _max_pixels = click.option(
     "--max-pixels", type=click.IntRange(1), metavar="N", help="Refuse larger pictures (default 268,435,456)."
 )
@@ -180,14 +197,22 @@ def commands() -> None:
 
 @commands.command()
 @_paths
+@_quality
 @click.option(
-    "-q", "--quality", type=click.IntRange(1, 100), metavar="N", help="More is better and larger; default 75."
+    "--bpp",
+    type=click.FloatRange(0, min_open=True),
+    metavar="F",
+    help="Instead of -q: bits per pixel of the whole file.",
 )
-@click.option("-e", "--effort", type=click.IntRange(1, 9), metavar="N", help="More is smaller and slower; default 5.")
+@click.option(
+    "--psnr", type=click.FloatRange(0, min_open=True), metavar="F", help="Instead of -q: the least PSNR, in dB."
+)
+@click.option("--max-bytes", type=click.IntRange(1), metavar="N", help="Instead of -q: the largest size of a file.")
+@_effort
 @_output_folder
 @_force
 @_threads
-@click.option("--model", metavar="ID|PATH", help="A shipped model's id, or the folder of a model of your own.")
+@_model
 @click.option("--strip", is_flag=True, help="Leave out ICC profile and EXIF.")
 @_max_pixels
 def compress(paths: tuple[str, ...], folder: str | None, **options: Any) -> None:
@@ -196,12 +221,17 @@ def compress(paths: tuple[str, ...], folder: str | None, **options: Any) -> None
     \b
     vqcodec compress photo.png photo.vqc
     vqcodec compress -q 50 photo.jpg small.vqc
+    vqcodec compress --max-bytes 50000 photo.jpg small.vqc
     vqcodec compress holiday/ -o archive/
     curl -s URL | vqcodec compress - - > photo.vqc
     """
+    targets = {name: options.pop(name) for name in ("quality", "bpp", "psnr", "max_bytes")}
+    given = ["--" + name.replace("_", "-") for name, value in targets.items() if value is not None]
+    if len(given) > 1:
+        raise UsageError(f"{given[0]} and {given[1]} cannot both be met: give one of them")
 
     def one(source: str, target: str) -> None:
-        _compress(source, target, **options)
+        _compress(source, target, targets, **options)
 
     jobs.run(jobs.pairs(paths, folder, SUFFIX, jobs.PICTURE_SUFFIXES), one)
 
@@ -209,8 +239,8 @@ def compress(paths: tuple[str, ...], folder: str | None, **options: Any) -> None
 def _compress(
     source: str,
     target: str,
+    targets: dict[str, Any],
     *,
-    quality: int | None,
     effort: int | None,
     force: bool,
     threads: int,
@@ -222,25 +252,29 @@ def _compress(
     if Path(target).suffix.lower() in jobs.PICTURE_SUFFIXES:
         raise UsageError(f"{shown(target)} is the name of a picture: give the output a name that ends in {SUFFIX}")
     jobs.check_target(source, target, force)
-    from vqcodec import codec, image
+    from vqcodec import codec, image, rate
 
+    wanted = rate.Target(**targets)
     limit = max_pixels or image.DEFAULT_MAX_PIXELS
     picture = image.load(streams.read_stdin(_limit_bytes(limit)) if source == DASH else source, max_pixels=limit)
     _notes(shown(source), picture.notes)
-    with _Progress(source) as progress:
-        data = codec.encode_picture(
+    with _about(source), _Progress(source) as progress:
+        reached = rate.encode_picture(
             picture,
-            codec.DEFAULT_QUALITY if quality is None else quality,
+            wanted,
             effort=codec.DEFAULT_EFFORT if effort is None else effort,
             threads=threads,
             model=model,
             strip=strip,
             progress=progress,
         )
-    streams.write(target, data, force=force)
+    streams.write(target, reached.data, force=force)
+    if wanted.aim is not None:
+        far = wanted.bpp is not None and abs(reached.bpp / wanted.bpp - 1) > rate.TOLERANCE
+        nearest = f": the nearest to the {wanted.bpp:g} bpp asked for" if far else ""
+        _notes(shown(source), [reached.sentence + nearest])
     height, width = picture.rgb.shape[:2]
-    rate_bpp = 8 * len(data) / (width * height)
-    _summary(source, target, f"{width} x {height}, {len(data):,} bytes, {rate_bpp:.3f} bpp", started)
+    _summary(source, target, f"{width} x {height}, {len(reached.data):,} bytes, {reached.bpp:.3f} bpp", started)
 
 
 @commands.command()
@@ -250,12 +284,16 @@ def _compress(
 @_threads
 @click.option("--model", metavar="PATH", help="The folder of the model, if the file was written with one of your own.")
 @click.option("--format", "form", metavar="SUFFIX", help="png, jpg, webp...; default: OUT's suffix, png for - and -o.")
+@click.option("--region", callback=_region, metavar="X,Y,W,H", help="Only these pixels of the picture.")
+@click.option("--scale", type=click.Choice(["1", "2", "4", "8"]), default="1", help="Divide width and height by this.")
 @_max_pixels
 def decompress(paths: tuple[str, ...], folder: str | None, form: str | None, **options: Any) -> None:
     """Restore the picture of a .vqc file; "-" is stdin or stdout.
 
     \b
     vqcodec decompress photo.vqc photo.png
+    vqcodec decompress --region 1000,500,640,480 photo.vqc piece.png
+    vqcodec decompress --scale 8 photo.vqc thumbnail.png
     vqcodec decompress archive/ -o pictures/ --format webp
     vqcodec decompress - - < photo.vqc | display
     """
@@ -275,6 +313,8 @@ def _decompress(
     force: bool,
     threads: int,
     model: str | None,
+    region: tuple[int, int, int, int] | None,
+    scale: str,
     max_pixels: int | None,
 ) -> None:
     started = time.perf_counter()
@@ -288,7 +328,15 @@ def _decompress(
     limit = max_pixels or image.DEFAULT_MAX_PIXELS
     data = streams.read_marked(source, container.MAGIC, _limit_bytes(limit))
     with _about(source), _Progress(source) as progress:
-        picture = codec.decode_picture(data, threads=threads, model=model, max_pixels=limit, progress=progress)
+        picture = codec.decode_picture(
+            data,
+            region=region,
+            scale=int(scale),
+            threads=threads,
+            model=model,
+            max_pixels=limit,
+            progress=progress,
+        )
     encoded, notes = image.encode_picture(picture, suffix)
     _notes(shown(target, "stdout"), notes)
     streams.write(target, encoded, force=force)
@@ -328,6 +376,36 @@ def info(file: str, as_json: bool) -> None:
     streams.write_text(describe.as_json(facts) if as_json else describe.as_text(facts, shown(file)))
     if facts["damage"]:
         raise DamagedError(f"{shown(file)}: {facts['damage'][0]}")
+
+
+@commands.command()
+@click.argument("paths", nargs=-1, required=True, metavar="IN... -o TOKENS.npz")
+@click.option("-o", "--output", "target", required=True, metavar="NPZ|DIR", help="Token file; with --back, a folder.")
+@_quality
+@_effort
+@click.option("--back", is_flag=True, help="From token files to pictures.")
+@click.option("--format", "form", default="png", metavar="SUFFIX", help="With --back: vqc, png (default), jpg...")
+@_force
+@_threads
+@_model
+@_max_pixels
+def tokens(paths: tuple[str, ...], back: bool, form: str, **options: Any) -> None:
+    """Write the codebook indices of pictures or .vqc files as NumPy arrays, for models of your own.
+
+    \b
+    vqcodec tokens photos/ -q 1 -o tokens.npz        # -q 1: the base layer alone
+    vqcodec tokens photo.vqc -o tokens.npz
+    vqcodec tokens --back tokens.npz -o pictures/    # or --format vqc
+    """
+    from vqcodec import token_files
+
+    if not back:
+        token_files.write(paths, **options)
+        return
+    quality, effort = options.pop("quality"), options.pop("effort")
+    if quality is not None or effort is not None:
+        raise UsageError("--quality and --effort are of no use with --back: the token file says what its indices are")
+    token_files.back(paths, form=form, **options)
 
 
 @commands.command()

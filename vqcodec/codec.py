@@ -4,7 +4,7 @@
     picture -> tiles -> analysis -> base indices + refinement indices -> priors -> range coder -> container
     container -> range coder + priors -> indices -> latents -> synthesis (with halos) -> picture
 
-Both directions walk the priors with the same code (`_walk_base`, `_walk_refinement`); what differs is whether the
+Both directions walk the priors with the same code (`walk_base`, `walk_refinement`); what differs is whether the
 indices of a step are chosen and written, or read. Files, options and people are the command line's affair (cli.py).
 """
 
@@ -32,7 +32,7 @@ from vqcodec.codebook import (
     quantise,
 )
 from vqcodec.entropy import ClassTables, Decoder, Encoder
-from vqcodec.errors import DamagedError, ModelError, UsageError
+from vqcodec.errors import DamagedError, UsageError
 from vqcodec.image import DEFAULT_MAX_PIXELS, Picture
 from vqcodec.prior import Step, checkerboard, quarter
 from vqcodec.refine import PLANS, refine
@@ -42,9 +42,11 @@ from vqcodec.zoo import Model
 DEFAULT_QUALITY = 75
 DEFAULT_EFFORT = 5
 TILE_LOG2 = 10
+SCALES = (1, 2, 4, 8)
 
 # Chooses or reads the indices of one step: (step, positions, means, classes) -> indices
 Chooser = Callable[[Step, NDArray[np.bool_], Floats, Ints], Ints]
+Region = tuple[int, int, int, int]  # x, y, width, height in pixels
 ImageLike = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[Any]
 
 
@@ -55,7 +57,7 @@ class Indices(NamedTuple):
     refinement: NDArray[np.int32] | None  # [ceil(H/16), ceil(W/16), latent channels]; None in a base-only file
 
 
-def _walk_base(model: Model, shape: tuple[int, int], visit: Callable[[NDArray[np.bool_], Ints], Ints]) -> Ints:
+def walk_base(model: Model, shape: tuple[int, int], visit: Callable[[NDArray[np.bool_], Ints], Ints]) -> Ints:
     """Go through the base layer's four passes; `visit(positions, frequencies)` gives the indices of each: [h, w]."""
     indices, known = np.zeros(shape, np.int64), np.zeros(shape, bool)
     for number in range(4):
@@ -66,7 +68,7 @@ def _walk_base(model: Model, shape: tuple[int, int], visit: Callable[[NDArray[np
     return indices
 
 
-def _walk_refinement(model: Model, base: Ints, quality: int, choose: Chooser) -> tuple[Floats, Ints]:
+def walk_refinement(model: Model, base: Ints, quality: int, choose: Chooser) -> tuple[Floats, Ints]:
     """Go through the refinement's steps.
 
     Returns:
@@ -126,27 +128,22 @@ class _Chooser:
     quality: int
     effort: int
     coder: Encoder
+    lambda_scale: float  # what a unit of distortion weighs, relative to the model's own Lagrangian
 
     def __call__(self, step: Step, where: NDArray[np.bool_], mean: Floats, classes: Ints) -> Ints:
         size = self.model.prior.step_size[self.quality - 1, step.channels]
         indices, t = quantise(self.latents[:, :, step.channels][where], mean, size)
         indices[self.model.tables.limits[classes] == 0] = 0
         if self.effort >= 2:
-            cheapen(indices, t, classes, size, self.model.tables, self.model.lagrangian(self.quality))
+            lagrangian = self.lambda_scale * self.model.lagrangian(self.quality)
+            cheapen(indices, t, classes, size, self.model.tables, lagrangian)
         self.coder.put_refinement(indices, classes, self.model.tables)
         return indices
 
 
-def _encode_tile(
-    model: Model,
-    rgb: NDArray[np.uint8],
-    latents: NDArray[np.float32],
-    vectors: NDArray[np.float32],
-    quality: int,
-    effort: int,
-) -> tuple[bytes, bytes | None, Ints, Ints | None]:
-    """One tile: pixels [16 h, 16 w, 3], latents [h, w, M] and base vectors [h, w, D] -> payloads and indices."""
-    h, w = latents.shape[:2]
+def encode_base(model: Model, vectors: NDArray[np.float32]) -> tuple[bytes, Ints]:
+    """One tile's base layer: vectors [h, w, D] -> payload, indices [h, w] int64."""
+    h, w = vectors.shape[:2]
     wanted = model.codebook.nearest(vectors.reshape(h * w, -1)).reshape(h, w)
     coder = Encoder()
 
@@ -154,19 +151,39 @@ def _encode_tile(
         coder.put_base(wanted[where], frequencies)
         return wanted[where]
 
-    base = _walk_base(model, (h, w), put)
-    payload = coder.finish()
+    base = walk_base(model, (h, w), put)
+    return coder.finish(), base
+
+
+def encode_refinement(
+    model: Model, latents: NDArray[np.float32], base: Ints, quality: int, effort: int, lambda_scale: float = 1.0
+) -> tuple[bytes, Ints]:
+    """One tile's refinement layer: latents [h, w, M], base indices [h, w] -> payload, indices [h, w, M] int64."""
+    chooser = _Chooser(model, latents.astype(np.float64), quality, effort, Encoder(), lambda_scale)
+    _, indices = walk_refinement(model, base, quality, chooser)
+    return chooser.coder.finish(), indices
+
+
+def encode_tile(
+    model: Model,
+    rgb: NDArray[np.uint8],
+    latents: NDArray[np.float32],
+    vectors: NDArray[np.float32],
+    quality: int,
+    effort: int,
+    lambda_scale: float = 1.0,
+) -> tuple[bytes, bytes | None, Ints, Ints | None]:
+    """One tile: pixels [16 h, 16 w, 3], latents [h, w, M] and base vectors [h, w, D] -> payloads and indices."""
+    payload, base = encode_base(model, vectors)
     if quality == BASE_ONLY_QUALITY:
         return payload, None, base, None
     if effort in PLANS and model.gradient is not None:
         features, base_mean = model.prior.base(model.codebook.values(base))
         hat, size = model.analysis_hat(quality), model.prior.step_size[quality - 1]
-        latents = refine(
-            model.gradient, PLANS[effort], latents, rgb, features, base_mean, hat, size, model.lagrangian(quality)
-        )
-    chooser = _Chooser(model, latents.astype(np.float64), quality, effort, Encoder())
-    _, indices = _walk_refinement(model, base, quality, chooser)
-    return payload, chooser.coder.finish(), base, indices
+        lagrangian = lambda_scale * model.lagrangian(quality)
+        latents = refine(model.gradient, PLANS[effort], latents, rgb, features, base_mean, hat, size, lagrangian)
+    fine, indices = encode_refinement(model, latents, base, quality, effort, lambda_scale)
+    return payload, fine, base, indices
 
 
 def _decode_tile(
@@ -178,7 +195,7 @@ def _decode_tile(
         DamagedError: the payloads do not decode under this model.
     """
     coder = Decoder(base)
-    indices = _walk_base(model, shape, lambda _, frequencies: coder.get_base(frequencies))
+    indices = walk_base(model, shape, lambda _, frequencies: coder.get_base(frequencies))
     if not coder.exhausted():
         raise DamagedError("data is left over behind the base layer")
     scale = np.float32(2.0**-LATENT_BITS)
@@ -186,7 +203,7 @@ def _decode_tile(
         _, mean = model.prior.base(model.codebook.values(indices))
         return mean.astype(np.float32) * scale, indices, None
     reader = Decoder(refinement)
-    latents, levels = _walk_refinement(
+    latents, levels = walk_refinement(
         model, indices, quality, lambda _s, _w, _m, classes: reader.get_refinement(classes, model.tables)
     )
     if not reader.exhausted():
@@ -194,7 +211,7 @@ def _decode_tile(
     return latents.astype(np.float32) * scale, indices, levels
 
 
-def _padded(rgb: NDArray[np.uint8], window: Rect) -> NDArray[np.uint8]:
+def padded(rgb: NDArray[np.uint8], window: Rect) -> NDArray[np.uint8]:
     """The pixels of a window given in latents; beyond the right and lower edge the last pixel is repeated."""
     s = LATENT_STRIDE
     part = rgb[window.y0 * s : window.y1 * s, window.x0 * s : window.x1 * s]
@@ -211,16 +228,19 @@ def _inside(window: Rect, tile: Rect) -> tuple[slice, slice]:
     )
 
 
-def _check_options(quality: int, effort: int) -> None:
+def check_options(quality: int, effort: int) -> None:
     if not (isinstance(quality, int) and BASE_ONLY_QUALITY <= quality <= MAX_QUALITY):
         raise UsageError(f"quality must be a whole number from 1 to 100, not {quality!r}")
     if not (isinstance(effort, int) and 1 <= effort <= 9):
         raise UsageError(f"effort must be a whole number from 1 to 9, not {effort!r}")
 
 
-def _analyse(model: Model, rgb: NDArray[np.uint8], grid: Grid, tile: Tile, quality: int) -> Any:
+def analyse(
+    model: Model, rgb: NDArray[np.uint8], grid: Grid, tile: Tile, quality: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """A tile of a picture [H, W, 3] -> its latents [h, w, M] and base vectors [h, w, D], seen with a halo."""
     window = grid.with_halo(tile.latents, model.analysis_halo)
-    y, z = model.analysis(_padded(rgb, window), model.analysis_hat(quality))
+    y, z = model.analysis(padded(rgb, window), model.analysis_hat(quality))
     rows, columns = _inside(window, tile.latents)
     return y[rows, columns], z[rows, columns]
 
@@ -236,37 +256,52 @@ def encode_picture(
     tile_log2: int = TILE_LOG2,
     progress: Callable[[int, int], None] | None = None,
 ) -> bytes:
-    """Encode a loaded picture; see `encode`. `progress(done, tiles)` is called after each tile."""
-    _check_options(quality, effort)
+    """Encode a loaded picture; see `api.encode`. `progress(done, tiles)` is called after each tile."""
+    check_options(quality, effort)
     files = zoo.find(model)
     loaded = zoo.load(files, threads)
-    _ = loaded.analysis, effort in PLANS and loaded.gradient  # loaded here, before several threads ask for them
+    base, refinement = encode_layers(loaded, picture.rgb, quality, effort, threads, tile_log2, progress=progress)
     height, width = picture.rgb.shape[:2]
-    grid = Grid(width, height, 1 << tile_log2)
+    header = container.Header(width, height, quality, files.checksum, picture.gray, tile_log2)
+    alpha = None if picture.alpha is None else image.encode_alpha(picture.alpha)
+    metadata = (None, None) if strip else (picture.icc, picture.exif)
+    return container.pack(container.Contents(header, base, refinement, alpha, *metadata))
+
+
+def encode_layers(
+    model: Model,
+    rgb: NDArray[np.uint8],
+    quality: int,
+    effort: int,
+    threads: int = 0,
+    tile_log2: int = TILE_LOG2,
+    *,
+    lambda_scale: float = 1.0,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[tuple[bytes, ...], tuple[bytes, ...] | None]:
+    """Both layers' payloads of all tiles of a picture [H, W, 3]; None for a refinement layer that is not there.
+
+    `lambda_scale` weighs the distortion in the choice of indices (effort 2 and more): above 1 for more bits, below for
+    fewer, by some percent.
+    """
+    _ = model.analysis, effort in PLANS and model.gradient  # loaded here, before several threads ask for them
+    grid = Grid(rgb.shape[1], rgb.shape[0], 1 << tile_log2)
 
     def work(tile: Tile) -> tuple[bytes, bytes | None]:
-        latents, vectors = _analyse(loaded, picture.rgb, grid, tile, quality)
-        return _encode_tile(loaded, _padded(picture.rgb, tile.latents), latents, vectors, quality, effort)[:2]
+        latents, vectors = analyse(model, rgb, grid, tile, quality)
+        pixels = padded(rgb, tile.latents)
+        return encode_tile(model, pixels, latents, vectors, quality, effort, lambda_scale)[:2]
 
     payloads = []
-    for number, result in enumerate(_in_order(work, grid.tiles, threads)):
+    for number, result in enumerate(in_order(work, grid.tiles, threads)):
         payloads.append(result)
         if progress:
             progress(number + 1, grid.tile_count)
     refinement = None if quality == BASE_ONLY_QUALITY else tuple(r for _, r in payloads if r is not None)
-    return container.pack(
-        container.Contents(
-            header=container.Header(width, height, quality, files.checksum, picture.gray, tile_log2),
-            base=tuple(b for b, _ in payloads),
-            refinement=refinement,
-            alpha=None if picture.alpha is None else image.encode_alpha(picture.alpha),
-            icc=None if strip else picture.icc,
-            exif=None if strip else picture.exif,
-        )
-    )
+    return tuple(b for b, _ in payloads), refinement
 
 
-def _in_order(work: Callable[[Tile], Any], tiles: Any, threads: int) -> Iterator[Any]:
+def in_order(work: Callable[[Tile], Any], tiles: Any, threads: int) -> Iterator[Any]:
     """Map over tiles, a few at a time in threads when there are several, results in order."""
     tiles = list(tiles)
     count = min(threads or os.cpu_count() or 1, len(tiles))
@@ -287,37 +322,6 @@ def _in_order(work: Callable[[Tile], Any], tiles: Any, threads: int) -> Iterator
         pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C the tiles not begun are not worth waiting for
 
 
-def encode(
-    image_like: ImageLike,
-    quality: int = DEFAULT_QUALITY,
-    *,
-    effort: int = DEFAULT_EFFORT,
-    threads: int = 0,
-    model: str | os.PathLike[str] | None = None,
-    strip: bool = False,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
-) -> bytes:
-    """Compress a picture to the bytes of a .vqc file.
-
-    Args:
-        image_like: a path, the bytes of a picture file, a PIL image, or a [H, W], [H, W, 3] or [H, W, 4] uint8 array.
-        quality: 1 to 100; more is better and larger. 1 keeps the base layer alone.
-        effort: 1 to 9; more is smaller and slower. Never changes what a decoder must do.
-        threads: 0 for all processors.
-        model: id or folder of a model; None for the default.
-        strip: leave out ICC profile and EXIF.
-        max_pixels: refuse larger pictures.
-
-    Returns:
-        the file's bytes; the same input and options give the same bytes.
-
-    Raises:
-        InputError, LimitError, ModelError, UsageError
-    """
-    picture = image.load(image_like, max_pixels=max_pixels)
-    return encode_picture(picture, quality, effort=effort, threads=threads, model=model, strip=strip)
-
-
 def _opened(data: bytes, max_pixels: int, model: str | os.PathLike[str] | None, threads: int) -> Any:
     contents = container.unpack(data, max_pixels=max_pixels)
     loaded = zoo.load(zoo.by_checksum(contents.header.model, model), threads)
@@ -332,20 +336,40 @@ def _named(tile: Tile, work: Callable[[], Any]) -> Any:
         raise DamagedError(f"tile {tile.index} (x {tile.pixels.x0}, y {tile.pixels.y0}): {error}") from None
 
 
+def area_of(header: container.Header, region: Region | None) -> Rect:
+    """The pixels that a region asks for; all for None.
+
+    Raises:
+        UsageError: it is empty, or does not lie inside the picture.
+    """
+    if region is None:
+        return Rect(0, 0, header.width, header.height)
+    x, y, width, height = region
+    if min(x, y) < 0 or min(width, height) < 1 or x + width > header.width or y + height > header.height:
+        raise UsageError(
+            f"the region {x},{y},{width},{height} does not lie inside the picture, which is "
+            f"{header.width} x {header.height} pixels (a region is x, y, width, height)"
+        )
+    return Rect(x, y, x + width, y + height)
+
+
 def decode_picture(
     data: bytes,
     *,
+    region: Region | None = None,
+    scale: int = 1,
     threads: int = 0,
     model: str | os.PathLike[str] | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     progress: Callable[[int, int], None] | None = None,
 ) -> Picture:
-    """Decode to a `Picture`; see `decode`. `progress(done, tiles)` is called after each tile."""
+    """Decode to a `Picture`; see `decode`. `progress(done, pieces)` is called after each tile's worth of pixels."""
+    if scale not in SCALES:
+        raise UsageError(f"scale must be 1, 2, 4 or 8, not {scale!r}")
     contents, loaded, grid = _opened(data, max_pixels, model, threads)
     header = contents.header
-    _ = loaded.synthesis  # loaded here, before several threads ask for it
+    area = area_of(header, region)
     base_only = contents.refinement is None
-    hat = loaded.synthesis_hat(header.quality, base_only)
 
     def latents_of(tile: Tile) -> NDArray[np.float32]:
         shape = (tile.latents.y1 - tile.latents.y0, tile.latents.x1 - tile.latents.x0)
@@ -354,86 +378,109 @@ def decode_picture(
         result = _named(tile, lambda: _decode_tile(loaded, shape, header.quality, base, refinement))
         return np.asarray(result[0])
 
-    rgb = np.empty((header.height, header.width, 3), np.uint8)
-    rows = _TileRows(grid, latents_of, threads)
-
-    def restore(tile: Tile) -> None:
-        window = grid.with_halo(tile.latents, loaded.synthesis_halo)
-        pixels = loaded.synthesis(rows.window(window), hat)
-        top = (tile.latents.y0 - window.y0) * LATENT_STRIDE
-        left = (tile.latents.x0 - window.x0) * LATENT_STRIDE
-        p = tile.pixels
-        rgb[p.y0 : p.y1, p.x0 : p.x1] = pixels[top : top + p.y1 - p.y0, left : left + p.x1 - p.x0]
-
-    done = 0
-    for row in range(grid.rows):
-        rows.need(row)
-        for _ in _in_order(restore, _row_tiles(grid, row), threads):
-            done += 1
-            if progress:
-                progress(done, grid.tile_count)
-    if header.gray:
-        rgb[:] = np.rint(rgb.mean(2, keepdims=True)).astype(np.uint8)
     alpha = None
     if contents.alpha is not None:
-        alpha = image.decode_alpha(contents.alpha, header.width, header.height)
+        alpha = image.decode_alpha(contents.alpha, header.width, header.height)[area.slices]
+    hat = loaded.synthesis_hat(header.quality, base_only)
+    rgb = restore(loaded, grid, latents_of, hat, area, scale, alpha, header.gray, threads, progress)
+    if alpha is not None:
+        alpha = image.box_reduced(alpha, scale)
     return Picture(rgb, alpha, header.gray, contents.icc, contents.exif)
 
 
-def _row_tiles(grid: Grid, row: int) -> list[Tile]:
-    return [grid.tile(row * grid.columns + column) for column in range(grid.columns)]
+def restore(
+    model: Model,
+    grid: Grid,
+    latents_of: Callable[[Tile], NDArray[np.float32]],
+    hat: NDArray[np.float64],
+    area: Rect,
+    scale: int = 1,
+    alpha: NDArray[np.uint8] | None = None,
+    gray: bool = False,
+    threads: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> NDArray[np.uint8]:
+    """Latents of tiles -> pixels of an area, in pieces of a tile's size with halos.
+
+    Args:
+        latents_of: gives a tile's latents [h, w, M] float32; asked only for tiles that the area or its halo meets.
+        hat: from `Model.synthesis_hat`.
+        area: pixels, inside the picture.
+        scale: each scale x scale pixels, counted from the area's corner, become their mean.
+        alpha: [area.height, area.width], what the pixels weigh in that mean; None for alike.
+        gray: three equal planes.
+
+    Returns:
+        [ceil(area.height / scale), ceil(area.width / scale), 3] uint8.
+    """
+    _ = model.synthesis  # loaded here, before several threads ask for it
+    rgb = np.empty((-(-area.height // scale), -(-area.width // scale), 3), np.uint8)
+    pieces = Grid(area.width, area.height, grid.tile_side)
+    rows = _TileRows(grid, latents_of, grid.with_halo(grid.latents_of(area), model.synthesis_halo), threads)
+
+    def window_of(piece: Rect) -> tuple[Rect, Rect]:
+        pixels = Rect(piece.x0 + area.x0, piece.y0 + area.y0, piece.x1 + area.x0, piece.y1 + area.y0)
+        window = grid.with_halo(grid.latents_of(pixels), model.synthesis_halo)
+        return window, pixels.relative_to(window.scaled(LATENT_STRIDE))
+
+    def one(piece: Tile) -> None:
+        window, inside = window_of(piece.pixels)
+        pixels = model.synthesis(rows.window(window), hat)[inside.slices]
+        if gray:
+            pixels = np.repeat(np.rint(pixels.mean(2, keepdims=True)).astype(np.uint8), 3, axis=2)
+        p = piece.pixels
+        if scale > 1:
+            pixels = image.box_reduced(pixels, scale, None if alpha is None else alpha[p.slices])
+        y, x = p.y0 // scale, p.x0 // scale
+        rgb[y : y + pixels.shape[0], x : x + pixels.shape[1]] = pixels
+
+    done = 0
+    for row in range(pieces.rows):
+        todo = [pieces.tile(row * pieces.columns + column) for column in range(pieces.columns)]
+        rows.need(window_of(todo[0].pixels)[0])
+        for _ in in_order(one, todo, threads):
+            done += 1
+            if progress:
+                progress(done, pieces.tile_count)
+    return rgb
 
 
 class _TileRows:
-    """Decoded latents of three rows of tiles at a time: what the synthesis of the middle one needs with its halo."""
+    """Decoded latents of those rows of tiles that the pieces at work need with their halos; the others are dropped.
 
-    def __init__(self, grid: Grid, latents_of: Callable[[Tile], NDArray[np.float32]], threads: int) -> None:
+    Args:
+        field: the latents that will be asked for; tiles outside are not decoded.
+    """
+
+    def __init__(
+        self, grid: Grid, latents_of: Callable[[Tile], NDArray[np.float32]], field: Rect, threads: int
+    ) -> None:
         self.grid, self.latents_of, self.threads = grid, latents_of, threads
+        self.side = grid.tile_side // LATENT_STRIDE
+        self.columns = range(field.x0 // self.side, -(-field.x1 // self.side))
         self.rows: dict[int, NDArray[np.float32]] = {}
 
-    def need(self, row: int) -> None:
-        """Have rows row - 1 .. row + 1 ready, and forget the others."""
-        self.rows = {number: latents for number, latents in self.rows.items() if number >= row - 1}
-        for number in range(max(0, row - 1), min(self.grid.rows, row + 2)):
+    def need(self, window: Rect) -> None:
+        """Have the rows ready that a window (in latents) meets, and forget the others."""
+        wanted = range(window.y0 // self.side, -(-window.y1 // self.side))
+        self.rows = {number: latents for number, latents in self.rows.items() if number in wanted}
+        for number in wanted:
             if number not in self.rows:
-                tiles = _row_tiles(self.grid, number)
-                parts = list(_in_order(self.latents_of, tiles, self.threads))
+                tiles = [self.grid.tile(number * self.grid.columns + column) for column in self.columns]
+                parts = list(in_order(self.latents_of, tiles, self.threads))
                 self.rows[number] = np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
 
     def window(self, window: Rect) -> NDArray[np.float32]:
         """Latents of a rectangle (in latents) that lies within the rows at hand."""
-        side = self.grid.tile_side // LATENT_STRIDE
+        left = self.columns.start * self.side
         parts = []
         for number in sorted(self.rows):
-            top = number * side
-            part = self.rows[number][max(0, window.y0 - top) : max(0, window.y1 - top), window.x0 : window.x1]
+            top = number * self.side
+            rows = slice(max(0, window.y0 - top), max(0, window.y1 - top))
+            part = self.rows[number][rows, window.x0 - left : window.x1 - left]
             if part.shape[0]:
                 parts.append(part)
         return np.concatenate(parts, axis=0) if len(parts) > 1 else parts[0]
-
-
-def decode(
-    data: bytes,
-    *,
-    threads: int = 0,
-    model: str | os.PathLike[str] | None = None,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
-) -> Image.Image:
-    """Restore the picture of a .vqc file.
-
-    Args:
-        data: the bytes of the file.
-        threads: 0 for all processors; the indices are the same with any number.
-        model: folder of a model that is not shipped, if the file was written with one.
-        max_pixels: refuse larger pictures, before anything is allocated.
-
-    Returns:
-        a PIL image of mode L, LA, RGB or RGBA with its ICC profile and EXIF in `info`.
-
-    Raises:
-        DamagedError, LimitError, ModelError
-    """
-    return image.to_pil(decode_picture(data, threads=threads, model=model, max_pixels=max_pixels))
 
 
 def indices(
@@ -469,24 +516,10 @@ def indices(
         )
         return tile, found[1], found[2]
 
-    for tile, coarse, fine in _in_order(work, grid.tiles, threads):
+    for tile, coarse, fine in in_order(work, grid.tiles, threads):
         r = tile.latents
         base[r.y0 : r.y1, r.x0 : r.x1] = coarse
         if refinement is not None and fine is not None:
             assert np.abs(fine).max(initial=0) <= 2 * MAX_INDEX
             refinement[r.y0 : r.y1, r.x0 : r.x1] = fine
     return Indices(base, refinement)
-
-
-def info(data: bytes) -> dict[str, Any]:
-    """What the header of a .vqc file says (sizes in bytes, rates in bits per pixel), as a plain dict.
-
-    Raises:
-        DamagedError: not a .vqc file, or its header is damaged.
-    """
-    found = container.describe(container.read_header(data))
-    try:
-        found["model_id"] = zoo.by_checksum(bytes.fromhex(str(found["model"]))).id
-    except ModelError:
-        found["model_id"] = None
-    return found

@@ -262,7 +262,7 @@ def unpack_partial(data: bytes, *, max_pixels: int) -> PartialContents:
             cut_off.append(section)
         else:
             try:
-                body = _read_section(data, layout, section)
+                body = read_section(data, layout, section)
             except DamagedError as error:
                 damage.append(str(error))
         found[section.kind].append(body)
@@ -457,8 +457,14 @@ def _section_crc(header_crc: int, number: int, body: bytes) -> int:
     return zlib.crc32(body, zlib.crc32(_CRC_SEED.pack(header_crc, number)))
 
 
-def _read_section(data: bytes, layout: Layout, section: Section) -> bytes:
-    """Returns the bytes of a section that lies wholly inside `data`, verified, ICC and EXIF uncompressed."""
+def read_section(data: bytes, layout: Layout, section: Section) -> bytes:
+    """Returns the bytes of a section that lies wholly inside `data`, verified, ICC and EXIF uncompressed.
+
+    Raises:
+        DamagedError: cut off, a checksum that does not match, or a damaged zlib stream.
+    """
+    if section.offset + section.size_bytes + CRC_BYTES > len(data):
+        raise DamagedError(f"{_place(layout.header, section)} is cut off.")
     end = section.offset + section.size_bytes
     body = data[section.offset : end]
     if _CRC.unpack_from(data, end)[0] != _section_crc(layout.header_crc, section.number, body):

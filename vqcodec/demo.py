@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from vqcodec import codec, image, output, streams
 from vqcodec.image import Picture
+from vqcodec.rate import psnr
 
 PHOTOGRAPH = Path(__file__).with_name("photographs") / "coffee.png"
 QUALITIES = (50, 75, 90)
@@ -78,12 +79,6 @@ def _is_ours(path: str) -> bool:
             return bool(found.info.get(key) == value)
     except (OSError, ValueError, SyntaxError):
         return False
-
-
-def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
-    """Peak signal-to-noise ratio over all samples, in dB."""
-    error = float(np.mean((a.astype(np.float64) - b) ** 2))
-    return 10.0 * math.log10(255.0**2 / error) if error else math.inf
 
 
 def _vqcodec(picture: Picture, quality: int, threads: int) -> Coded:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from vqcodec import codec, container
+from vqcodec import api, container
 
 Facts = dict[str, Any]
 PARTS = {
@@ -24,12 +24,12 @@ PARTS = {
 
 
 def read(data: bytes) -> Facts:
-    """`codec.info` and, as `damage`, a sentence for every part that is missing or not as it was written.
+    """`api.info` and, as `damage`, a sentence for every part that is missing or not as it was written.
 
     Raises:
         DamagedError: not a .vqc file, or its header is damaged.
     """
-    facts = codec.info(data)
+    facts = api.info(data)
     facts["damage"] = list(container.unpack_partial(data, max_pixels=container.MAX_SIDE**2).damage)
     return facts
 

@@ -541,6 +541,25 @@ def to_pil(picture: Picture) -> Image.Image:
     return image
 
 
+def box_reduced(samples: NDArray[np.uint8], factor: int, alpha: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+    """The means of boxes of factor x factor samples; those at the right and lower edge may be smaller.
+
+    Args:
+        samples: [H, W] or [H, W, 3].
+        factor: 1 or more.
+        alpha: [H, W], what the samples [H, W, 3] weigh in their mean; None for alike.
+
+    Returns:
+        [ceil(H / factor), ceil(W / factor), ...] uint8.
+    """
+    if factor == 1:
+        return samples
+    if alpha is not None:
+        samples = np.dstack([samples, alpha])
+    reduced = np.asarray(Image.fromarray(np.ascontiguousarray(samples)).reduce(factor))
+    return reduced if alpha is None else np.ascontiguousarray(reduced[..., :3])
+
+
 def encode_picture(picture: Picture, suffix: str) -> tuple[bytes, tuple[str, ...]]:
     """Writes the picture in the format that a file name's suffix stands for.
 

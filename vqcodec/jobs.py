@@ -80,11 +80,17 @@ def pairs(paths: tuple[str, ...], folder: str | None, suffix: str, wanted: froze
         return [(paths[0], paths[1])]
     if DASH in paths:
         raise UsageError("stdin has no name to keep: with -o DIR give files or folders")
+    sources = expanded(paths, wanted)
+    make_folder(folder)
+    return [(source, os.path.join(folder, Path(source).stem + suffix)) for source in sources]
+
+
+def expanded(paths: tuple[str, ...], wanted: frozenset[str]) -> list[str]:
+    """The inputs, with those that are folders replaced by the files in them whose suffix is wanted."""
     sources: list[str] = []
     for path in paths:
         sources += _files(path, wanted) if os.path.isdir(path) else [path]
-    make_folder(folder)
-    return [(source, os.path.join(folder, Path(source).stem + suffix)) for source in sources]
+    return sources
 
 
 def make_folder(folder: str) -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import io
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from vqcodec import output
@@ -90,11 +91,29 @@ def read_marked(name: str, magic: bytes, limit_bytes: int) -> bytes:
         data = read_stdin(limit_bytes).getvalue()
         _check_marked(data, magic, "stdin")
         return data
+    with _one_sentence(name), open(name, "rb") as stream:
+        start = stream.read(len(magic))
+        _check_marked(start, magic, shown(name))
+        return start + _read_up_to(stream, limit_bytes, shown(name))
+
+
+def read(name: str, limit_bytes: int) -> bytes:
+    """A file (or stdin) of any kind.
+
+    Raises:
+        InputError, LimitError, UsageError: as `read_stdin`.
+    """
+    if name == DASH:
+        return read_stdin(limit_bytes).getvalue()
+    with _one_sentence(name), open(name, "rb") as stream:
+        return _read_up_to(stream, limit_bytes, shown(name))
+
+
+@contextmanager
+def _one_sentence(name: str) -> Iterator[None]:
+    """Turns what the system raises on reading into an error that says what it is."""
     try:
-        with open(name, "rb") as stream:
-            start = stream.read(len(magic))
-            _check_marked(start, magic, shown(name))
-            return start + _read_up_to(stream, limit_bytes, shown(name))
+        yield
     except FileNotFoundError:
         raise InputError(f"cannot read {shown(name)}: there is no such file") from None
     except IsADirectoryError:

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: MIT
+"""The Python interface: what `import vqcodec` offers. Any picture in, bytes out, and back; no file is written."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from numpy.typing import NDArray
+from PIL import Image
+
+from vqcodec import codec, container, image, rate, tokens, zoo
+from vqcodec.codec import DEFAULT_EFFORT, Indices, Region, indices
+from vqcodec.errors import ModelError
+from vqcodec.image import DEFAULT_MAX_PIXELS
+
+__all__ = ["Indices", "decode", "decode_indices", "encode", "from_indices", "indices", "info"]
+
+
+def encode(
+    image_like: image.Source,
+    quality: int | None = None,
+    *,
+    bpp: float | None = None,
+    psnr: float | None = None,
+    max_bytes: int | None = None,
+    effort: int = DEFAULT_EFFORT,
+    threads: int = 0,
+    model: str | os.PathLike[str] | None = None,
+    strip: bool = False,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+) -> bytes:
+    """Compress a picture to the bytes of a .vqc file.
+
+    Args:
+        image_like: a path, the bytes of a picture file, a PIL image, or a [H, W], [H, W, 3] or [H, W, 4] uint8 array.
+        quality: 1 to 100; more is better and larger. 1 keeps the base layer alone. Default 75.
+        bpp: instead of a quality: bits per pixel of the whole file, met within 2 % where the scale of qualities allows.
+        psnr: instead of a quality: the lowest quality that restores the picture with this RGB PSNR in dB.
+        max_bytes: instead of a quality: the best file that is not larger.
+        effort: 1 to 9; more is smaller and slower. Never changes what a decoder must do.
+        threads: 0 for all processors.
+        model: id or folder of a model; None for the default.
+        strip: leave out ICC profile and EXIF.
+        max_pixels: refuse larger pictures.
+
+    Returns:
+        the file's bytes; the same input and options give the same bytes.
+
+    Raises:
+        InputError, ModelError
+        LimitError: too many pixels; or no quality reaches `psnr`, or is as small as `max_bytes`.
+        UsageError: an option out of range, or more than one of quality, bpp, psnr and max_bytes.
+    """
+    target = rate.Target(bpp, psnr, max_bytes, quality)
+    picture = image.load(image_like, max_pixels=max_pixels)
+    return rate.encode_picture(picture, target, effort=effort, threads=threads, model=model, strip=strip).data
+
+
+def decode(
+    data: bytes,
+    *,
+    region: Region | None = None,
+    scale: int = 1,
+    threads: int = 0,
+    model: str | os.PathLike[str] | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+) -> Image.Image:
+    """Restore the picture of a .vqc file.
+
+    Args:
+        data: the bytes of the file.
+        region: (x, y, width, height) in pixels of the whole picture: decode only what it needs. Its pixels are those of
+            the whole picture within one level.
+        scale: 2, 4 or 8 for a picture of half, a quarter or an eighth of the width and height (rounded up): the mean
+            of each scale x scale pixels, counted from the region's corner.
+        threads: 0 for all processors; the indices are the same with any number.
+        model: folder of a model that is not shipped, if the file was written with one.
+        max_pixels: refuse larger pictures, before anything is allocated; it counts the whole picture's pixels.
+
+    Returns:
+        a PIL image of mode L, LA, RGB or RGBA with its ICC profile and EXIF in `info`.
+
+    Raises:
+        DamagedError, LimitError, ModelError
+        UsageError: a region outside the picture, or another scale.
+    """
+    return image.to_pil(
+        codec.decode_picture(data, region=region, scale=scale, threads=threads, model=model, max_pixels=max_pixels)
+    )
+
+
+def info(data: bytes) -> dict[str, Any]:
+    """What the header of a .vqc file says (sizes in bytes, rates in bits per pixel), as a plain dict.
+
+    Raises:
+        DamagedError: not a .vqc file, or its header is damaged.
+    """
+    found = container.describe(container.read_header(data))
+    try:
+        found["model_id"] = zoo.by_checksum(bytes.fromhex(str(found["model"]))).id
+    except ModelError:
+        found["model_id"] = None
+    return found
+
+
+def from_indices(
+    base: NDArray[Any],
+    refinement: NDArray[Any] | None = None,
+    *,
+    width: int | None = None,
+    height: int | None = None,
+    quality: int | None = None,
+    gray: bool = False,
+    tile_side: int = 1 << codec.TILE_LOG2,
+    model: str | os.PathLike[str] | None = None,
+) -> bytes:
+    """Write a .vqc file that holds these codebook indices; `indices` of it gives them back.
+
+    Args:
+        base: [h, w] integers in [0, codebook size).
+        refinement: [h, w, M] integers, as `indices` gives them; None for the base layer alone.
+        width, height: of the picture in pixels; default 16 w and 16 h, at most 15 less.
+        quality: 2 to 100, the one that the refinement was made with; none for the base layer alone.
+        gray: the picture is gray.
+        tile_side: 256, 512, 1024, 2048 or 4096, the one that the refinement was made with (`info` says it).
+        model: id or folder of the model whose indices these are; None for the default.
+
+    Returns:
+        the file's bytes.
+
+    Raises:
+        InputError: arrays that are no indices of this model; or an index for which its prior has no code (no `encode`
+            makes one, your own model may; `decode_indices` takes those, too).
+        ModelError, UsageError
+    """
+    given = tokens.of_arrays(base, refinement, width, height, quality, gray, tile_side)
+    return tokens.to_file(given, model=model)
+
+
+def decode_indices(
+    base: NDArray[Any],
+    refinement: NDArray[Any] | None = None,
+    *,
+    width: int | None = None,
+    height: int | None = None,
+    quality: int | None = None,
+    gray: bool = False,
+    tile_side: int = 1 << codec.TILE_LOG2,
+    threads: int = 0,
+    model: str | os.PathLike[str] | None = None,
+) -> Image.Image:
+    """Restore the picture that these codebook indices stand for, without a file in between.
+
+    Args: as for `from_indices`, and `threads` as for `decode`.
+
+    Returns:
+        a PIL image of mode L or RGB.
+
+    Raises:
+        InputError, ModelError, UsageError
+    """
+    given = tokens.of_arrays(base, refinement, width, height, quality, gray, tile_side)
+    return image.to_pil(tokens.to_picture(given, threads=threads, model=model))

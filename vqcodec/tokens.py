@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: MIT
+"""Codebook indices as tokens for other people's models: pictures to index arrays, and index arrays to pictures.
+
+The arrays are those of `codec.indices`; how they stand in a file is said in token_files.py. What is no part of the
+indices (alpha, ICC profile, EXIF) is not here.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vqcodec import codec, container, zoo
+from vqcodec.codebook import BASE_ONLY_QUALITY, LATENT_BITS, MAX_INDEX, MAX_QUALITY, Ints
+from vqcodec.codec import DEFAULT_EFFORT, DEFAULT_QUALITY, TILE_LOG2
+from vqcodec.entropy import Encoder
+from vqcodec.errors import InputError, UsageError
+from vqcodec.image import DEFAULT_MAX_PIXELS, Picture
+from vqcodec.prior import Step
+from vqcodec.tiles import LATENT_STRIDE, Grid, Tile
+from vqcodec.zoo import Model
+
+Name = str | os.PathLike[str]
+TILE_SIDES = tuple(1 << log2 for log2 in range(container.MIN_TILE_LOG2, container.MAX_TILE_LOG2 + 1))
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The indices of one picture and what a decoder must know besides.
+
+    Attributes:
+        base: [ceil(height / 16), ceil(width / 16)] int32 in [0, codebook size).
+        refinement: [ceil(height / 16), ceil(width / 16), M] int32; None for the base layer alone.
+        quality: 2 to 100, of which the steps of the refinement depend; 1 for the base layer alone.
+        gray: the picture goes back as gray.
+        tile_side: in pixels; the refinement is predicted within tiles, so the same indices in other tiles are another
+            picture.
+    """
+
+    base: NDArray[np.int32]
+    refinement: NDArray[np.int32] | None
+    width: int
+    height: int
+    quality: int
+    gray: bool = False
+    tile_side: int = 1 << TILE_LOG2
+
+
+def of_file(
+    data: bytes, *, threads: int = 0, model: Name | None = None, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> Tokens:
+    """The tokens of a .vqc file.
+
+    Raises:
+        DamagedError, LimitError, ModelError
+    """
+    header = container.read_header(data).header
+    found = codec.indices(data, threads=threads, model=model, max_pixels=max_pixels)
+    quality = BASE_ONLY_QUALITY if found.refinement is None else header.quality
+    return Tokens(*found, header.width, header.height, quality, header.gray, header.tile_side)
+
+
+def of_picture(
+    picture: Picture,
+    quality: int = DEFAULT_QUALITY,
+    *,
+    effort: int = DEFAULT_EFFORT,
+    threads: int = 0,
+    model: Name | None = None,
+) -> Tokens:
+    """The tokens that `codec.encode_picture` would write for a picture.
+
+    Raises:
+        ModelError, UsageError
+    """
+    codec.check_options(quality, effort)
+    loaded = zoo.load(zoo.find(model), threads)
+    height, width = picture.rgb.shape[:2]
+    grid = Grid(width, height, 1 << TILE_LOG2)
+    base = np.empty((grid.latent_height, grid.latent_width), np.int32)
+    refinement = None
+    if quality != BASE_ONLY_QUALITY:
+        refinement = np.empty((*base.shape, loaded.prior.latents), np.int32)
+    for tile in grid.tiles:
+        latents, vectors = codec.analyse(loaded, picture.rgb, grid, tile, quality)
+        pixels = codec.padded(picture.rgb, tile.latents)
+        _, _, coarse, fine = codec.encode_tile(loaded, pixels, latents, vectors, quality, effort)
+        base[tile.latents.slices] = coarse
+        if refinement is not None and fine is not None:
+            refinement[tile.latents.slices] = fine
+    return Tokens(base, refinement, width, height, quality, picture.gray)
+
+
+# ---- and back --------------------------------------------------------------------------------------------------------
+
+
+def to_file(tokens: Tokens, *, model: Name | None = None) -> bytes:
+    """Write a .vqc file that holds these tokens.
+
+    Raises:
+        InputError: they are no indices of this model, or hold an index for which its prior has no code.
+        ModelError, UsageError
+    """
+    loaded = zoo.load(zoo.find(model))
+    tokens, grid = _checked(loaded, tokens)
+    coarse, fine = zip(*(_coded(loaded, tokens, tile) for tile in grid.tiles), strict=True)
+    tile_log2 = tokens.tile_side.bit_length() - 1
+    checksum = loaded.files.checksum
+    header = container.Header(tokens.width, tokens.height, tokens.quality, checksum, tokens.gray, tile_log2)
+    return container.pack(container.Contents(header, coarse, None if tokens.refinement is None else fine))
+
+
+def to_picture(tokens: Tokens, *, threads: int = 0, model: Name | None = None) -> Picture:
+    """Restore the picture that these tokens stand for.
+
+    Raises:
+        InputError: they are no indices of this model.
+        ModelError, UsageError
+    """
+    loaded = zoo.load(zoo.find(model), threads)
+    tokens, grid = _checked(loaded, tokens)
+
+    def latents_of(tile: Tile) -> NDArray[np.float32]:
+        base = tokens.base[tile.latents.slices].astype(np.int64)
+        if tokens.refinement is None:
+            latents = loaded.prior.base(loaded.codebook.values(base))[1]
+        else:
+            given = _Given(loaded, tokens.refinement[tile.latents.slices].astype(np.int64))
+            latents = codec.walk_refinement(loaded, base, tokens.quality, given)[0]
+        return latents.astype(np.float32) * np.float32(2.0**-LATENT_BITS)
+
+    hat = loaded.synthesis_hat(tokens.quality, tokens.refinement is None)
+    rgb = codec.restore(loaded, grid, latents_of, hat, grid.pixels, gray=tokens.gray, threads=threads)
+    return Picture(rgb, gray=tokens.gray)
+
+
+@dataclass(frozen=True)
+class _Given:
+    """Gives the refinement's indices [h, w, M] int64 of a tile as they are, and writes them if there is a coder."""
+
+    model: Model
+    indices: Ints
+    coder: Encoder | None = None
+    place: tuple[int, int] = (0, 0)  # row and column of the tile's first latent, for messages
+
+    def __call__(self, step: Step, where: NDArray[np.bool_], mean: NDArray[np.float64], classes: Ints) -> Ints:
+        chosen: Ints = self.indices[:, :, step.channels][where]
+        if self.coder is not None:
+            without = (chosen != 0) & (self.model.tables.limits[classes] == 0)
+            if without.any():
+                number, channel = np.argwhere(without)[0]
+                row, column = np.argwhere(where)[number] + self.place
+                raise InputError(
+                    f"the refinement index {chosen[number, channel]} at row {row}, column {column}, channel "
+                    f"{step.channels.start + channel} has no code under this model: it must be 0 in a file; "
+                    "vqcodec.decode_indices restores the picture all the same"
+                )
+            self.coder.put_refinement(chosen, classes, self.model.tables)
+        return chosen
+
+
+def _coded(model: Model, tokens: Tokens, tile: Tile) -> tuple[bytes, bytes]:
+    """The payloads of one tile; the refinement's is empty where there is none."""
+    base = tokens.base[tile.latents.slices].astype(np.int64)
+    coarse, fine = Encoder(), Encoder()
+
+    def put(where: NDArray[np.bool_], frequencies: Ints) -> Ints:
+        coarse.put_base(base[where], frequencies)
+        return base[where]
+
+    codec.walk_base(model, (tile.latents.height, tile.latents.width), put)
+    if tokens.refinement is None:
+        return coarse.finish(), b""
+    given = tokens.refinement[tile.latents.slices].astype(np.int64)
+    chooser = _Given(model, given, fine, (tile.latents.y0, tile.latents.x0))
+    codec.walk_refinement(model, base, tokens.quality, chooser)
+    return coarse.finish(), fine.finish()
+
+
+def of_arrays(
+    base: NDArray[Any],
+    refinement: NDArray[Any] | None,
+    width: int | None,
+    height: int | None,
+    quality: int | None,
+    gray: bool,
+    tile_side: int,
+) -> Tokens:
+    """Tokens of what a user of the Python interface gave; see `api.from_indices`.
+
+    Raises:
+        InputError, UsageError
+    """
+    base = _integers("base", base, 2)
+    if refinement is not None:
+        refinement = _integers("refinement", refinement, 3)
+    if (quality is None) != (refinement is None) and quality != BASE_ONLY_QUALITY:
+        raise UsageError("give the quality that the refinement was made with, and none for the base layer alone")
+    width = base.shape[1] * LATENT_STRIDE if width is None else width
+    height = base.shape[0] * LATENT_STRIDE if height is None else height
+    return Tokens(base, refinement, width, height, quality or BASE_ONLY_QUALITY, gray, tile_side)
+
+
+def _checked(model: Model, tokens: Tokens) -> tuple[Tokens, Grid]:
+    """The tokens, if they are indices of this model and fit together."""
+    base, refinement, quality = tokens.base, tokens.refinement, tokens.quality
+    if tokens.tile_side not in TILE_SIDES:
+        raise UsageError(f"the side of a tile must be one of {TILE_SIDES}, not {tokens.tile_side!r}")
+    width, height = max(1, tokens.width), max(1, tokens.height)
+    grid = Grid(width, height, tokens.tile_side)
+    if (tokens.width, tokens.height) != (width, height) or (grid.latent_height, grid.latent_width) != base.shape:
+        raise InputError(
+            f"base indices of {base.shape[0]} rows and {base.shape[1]} columns do not fit a picture of "
+            f"{tokens.width} x {tokens.height} pixels"
+        )
+    _check_range("base", base, 0, model.codebook.size - 1)
+    if refinement is None:
+        if quality != BASE_ONLY_QUALITY:
+            raise UsageError("the base layer alone has no quality: leave it out, or give the refinement")
+        return tokens, grid
+    if not isinstance(quality, int) or not BASE_ONLY_QUALITY < quality <= MAX_QUALITY:
+        raise UsageError(f"a refinement needs the quality, 2 to 100, that it was made with, not {quality!r}")
+    if refinement.shape != (*base.shape, model.prior.latents):
+        raise InputError(
+            f"the refinement has the shape {list(refinement.shape)}, not {[*base.shape, model.prior.latents]}: "
+            "rows and columns of the base, and the model's latent channels"
+        )
+    _check_range("refinement", refinement, -MAX_INDEX, MAX_INDEX)
+    return tokens, grid
+
+
+def _integers(name: str, array: NDArray[Any], ndim: int) -> NDArray[np.int32]:
+    array = np.asarray(array)
+    if array.ndim != ndim or array.dtype.kind not in "iu":
+        raise InputError(f"{name} indices must be integers in {ndim} dimensions, not {array.dtype} in {array.ndim}")
+    _check_range(name, array, -(2**31), 2**31 - 1)
+    return array.astype(np.int32)
+
+
+def _check_range(name: str, array: NDArray[Any], low: int, high: int) -> None:
+    if array.size and (array.min() < low or array.max() > high):
+        raise InputError(f"{name} indices of this model lie in {low} to {high}, not {array.min()} to {array.max()}")
