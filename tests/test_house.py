@@ -12,8 +12,9 @@ import vqcodec
 
 ROOT = Path(vqcodec.__file__).parent
 ORDER = [
-    "errors", "output", "streams", "image", "tiles", "container", "codebook", "prior", "entropy", "transform", "zoo",
-    "codec", "rate", "describe", "demo", "jobs", "pillow_plugin", "cli", "__main__",
+    "errors", "threads", "output", "streams", "picture", "png", "formats", "image", "tiles", "container", "codebook",
+    "prior", "entropy", "transform", "zoo", "restore", "codec", "rate", "describe", "demo", "jobs", "pillow_plugin",
+    "cli", "__main__",
 ]  # fmt: skip
 TRAIN = ["config", "quantise", "losses", "data", "networks", "loop", "export", "finish", "cli"]
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -33,14 +33,17 @@ from vqcodec.codebook import (
 )
 from vqcodec.entropy import ClassTables, Decoder, Encoder
 from vqcodec.errors import DamagedError, ModelError, UsageError
-from vqcodec.image import DEFAULT_MAX_PIXELS, Picture
+from vqcodec.image import DEFAULT_MAX_PIXELS, Picture, Strips
 from vqcodec.prior import Step, checkerboard, quarter
+from vqcodec.restore import restore
+from vqcodec.threads import in_order, share, single_blas
 from vqcodec.tiles import LATENT_STRIDE, Grid, Rect, Tile
 from vqcodec.zoo import Model
 
 DEFAULT_QUALITY = 75
 DEFAULT_EFFORT = 5
 TILE_LOG2 = 10
+MAX_PLACES = 12  # of damaged tiles that are listed
 
 # Chooses or reads the indices of one step: (step, positions, means, classes) -> indices
 Chooser = Callable[[Step, NDArray[np.bool_], Floats, Ints], Ints]
@@ -227,20 +230,22 @@ def encode_picture(
     """Encode a loaded picture; see `encode`. `progress(done, tiles)` is called after each tile."""
     _check_options(quality, effort)
     files = zoo.find(model)
-    loaded = zoo.load(files, threads)
-    _ = loaded.analysis  # loaded here, before several threads ask for it
     height, width = picture.rgb.shape[:2]
     grid = Grid(width, height, 1 << tile_log2)
+    at_once, each = share(threads, grid.tile_count)
+    loaded = zoo.load(files, each)
+    _ = loaded.analysis  # loaded here, before several threads ask for it
 
     def work(tile: Tile) -> tuple[bytes, bytes | None]:
         latents, vectors = _analyse(loaded, picture.rgb, grid, tile, quality)
         return _encode_tile(loaded, latents, vectors, quality, effort)[:2]
 
     payloads = []
-    for number, result in enumerate(_in_order(work, grid.tiles, threads)):
-        payloads.append(result)
-        if progress:
-            progress(number + 1, grid.tile_count)
+    with single_blas():
+        for number, result in enumerate(in_order(work, grid.tiles, at_once)):
+            payloads.append(result)
+            if progress:
+                progress(number + 1, grid.tile_count)
     refinement = None if quality == BASE_ONLY_QUALITY else tuple(r for _, r in payloads if r is not None)
     return container.pack(
         container.Contents(
@@ -252,27 +257,6 @@ def encode_picture(
             exif=None if strip else picture.exif,
         )
     )
-
-
-def _in_order(work: Callable[[Tile], Any], tiles: Any, threads: int) -> Iterator[Any]:
-    """Map over tiles, a few at a time in threads when there are several, results in order."""
-    tiles = list(tiles)
-    count = min(threads or os.cpu_count() or 1, len(tiles))
-    if count <= 1:
-        yield from map(work, tiles)
-        return
-    pool = ThreadPoolExecutor(count)
-    try:
-        pending = [pool.submit(work, tile) for tile in tiles[: 2 * count]]
-        for following in range(2 * count, len(tiles) + 2 * count):
-            result = pending.pop(0).result()
-            if following < len(tiles):
-                pending.append(pool.submit(work, tiles[following]))
-            yield result
-            if not pending:
-                return
-    finally:
-        pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C the tiles not begun are not worth waiting for
 
 
 def encode(
@@ -306,18 +290,127 @@ def encode(
     return encode_picture(picture, quality, effort=effort, threads=threads, model=model, strip=strip)
 
 
-def _opened(data: bytes, max_pixels: int, model: str | os.PathLike[str] | None, threads: int) -> Any:
-    contents = container.unpack(data, max_pixels=max_pixels)
-    loaded = zoo.load(zoo.by_checksum(contents.header.model, model), threads)
+def _opened(
+    data: bytes, max_pixels: int, model: str | os.PathLike[str] | None, threads: int, partial: bool = False
+) -> tuple[container.PartialContents, Model, Grid, int]:
+    """Contents (whole, unless `partial`), model, tiles, and how many of them to work on at a time."""
+    contents = container.unpack_partial(data, max_pixels=max_pixels)
+    if not partial:
+        container.check_whole(contents)
     header = contents.header
-    return contents, loaded, Grid(header.width, header.height, 1 << header.tile_log2)
+    grid = Grid(header.width, header.height, 1 << header.tile_log2)
+    at_once, each = share(threads, grid.tile_count)
+    return contents, zoo.load(zoo.by_checksum(header.model, model), each), grid, at_once
 
 
-def _named(tile: Tile, work: Callable[[], Any]) -> Any:
+def _payloads(contents: container.PartialContents, tile: Tile) -> tuple[bytes | None, bytes | None]:
+    """A tile's base and refinement payload; None where damaged, and None for a refinement that no tile has."""
+    return contents.base[tile.index], None if contents.refinement is None else contents.refinement[tile.index]
+
+
+@contextmanager
+def _named(tile: Tile) -> Iterator[None]:
     try:
-        return work()
+        yield
     except DamagedError as error:
-        raise DamagedError(f"tile {tile.index} (x {tile.pixels.x0}, y {tile.pixels.y0}): {error}") from None
+        raise DamagedError(f"{_place(tile)}: {error}") from None
+
+
+def _place(tile: Tile) -> str:
+    p = tile.pixels
+    return f"tile {tile.index} (x {p.x0}..{p.x1 - 1}, y {p.y0}..{p.y1 - 1})"
+
+
+@dataclass
+class _TileReader:
+    """Reads the latents of tiles; a damaged tile ends it all, or (`partial`) is made up for and noted."""
+
+    model: Model
+    contents: container.PartialContents
+    partial: bool
+    reasons: list[str] = field(default_factory=list)  # payloads whose checksum is right and whose contents are not
+    coarse: dict[int, str] = field(default_factory=dict)  # tiles restored from the base layer alone: where they are
+    missing: dict[int, str] = field(default_factory=dict)  # tiles of which nothing is left
+
+    def __call__(self, tile: Tile) -> NDArray[np.float32]:
+        """The tile's latents [h, w, M]; zeros for a missing one."""
+        base, refinement = _payloads(self.contents, tile)
+        shape, quality = (tile.latents.height, tile.latents.width), self.contents.header.quality
+        layered = self.contents.refinement is not None
+        for fine in [None] if base is None or refinement is None else [refinement, None]:
+            if base is None:
+                break
+            try:
+                with _named(tile):
+                    latents = _decode_tile(self.model, shape, quality, base, fine)[0]
+            except DamagedError as error:
+                if not self.partial:
+                    raise
+                self.reasons.append(str(error))
+                continue
+            if layered and fine is None:
+                self.coarse[tile.index] = _place(tile)
+            return latents
+        self.missing[tile.index] = _place(tile)
+        return np.zeros((*shape, self.model.prior.latents), np.float32)
+
+    def losses(self) -> list[str]:
+        """What to say of the tiles that are not as they were."""
+        count = len(self.contents.base)
+        lost = ((self.coarse, "restored coarsely, from the base layer alone"), (self.missing, "lost, and shown gray"))
+        found = [*self.reasons]
+        for tiles, fate in lost:
+            if tiles:
+                places = [tiles[number] for number in sorted(tiles)]
+                more = f" and {len(places) - MAX_PLACES} more" if len(places) > MAX_PLACES else ""
+                found.append(f"{len(tiles)} of {count} tiles {fate}: {', '.join(places[:MAX_PLACES])}{more}")
+        return found
+
+
+def decode_strips(
+    data: bytes,
+    *,
+    threads: int = 0,
+    model: str | os.PathLike[str] | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    allow_partial: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Strips:
+    """Decode from the top to the bottom, a row of tiles at a time; see `decode` and `decode_picture`.
+
+    Errors that only the payloads show are raised while the strips are walked.
+    """
+    contents, loaded, grid, at_once = _opened(data, max_pixels, model, threads, allow_partial)
+    header = contents.header
+    _ = loaded.synthesis  # loaded here, before several threads ask for it
+    alpha, damage = None, [*contents.damage]
+    if contents.has_alpha:
+        try:
+            if contents.alpha is not None:
+                alpha = image.decode_alpha(contents.alpha, header.width, header.height)
+        except DamagedError as error:
+            if not allow_partial:
+                raise
+            damage.append(str(error))
+        if alpha is None:
+            alpha = np.full((header.height, header.width), 255, np.uint8)
+    reader = _TileReader(loaded, contents, allow_partial)
+    hats = [loaded.synthesis_hat(header.quality, base_only) for base_only in (False, True)]
+
+    def hat(tile: Tile) -> NDArray[np.float64] | None:
+        if tile.index in reader.missing:
+            return None
+        return hats[contents.refinement is None or tile.index in reader.coarse]
+
+    def rows() -> Iterator[NDArray[np.uint8]]:
+        with single_blas():
+            for rgb in restore(loaded, grid, reader, hat, at_once, progress):
+                if header.gray:
+                    rgb[:] = np.rint(rgb.mean(2, keepdims=True)).astype(np.uint8)
+                yield rgb
+        damage.extend(reader.losses())
+
+    return Strips(header.width, header.height, rows(), alpha, header.gray, contents.icc, contents.exif, damage)
 
 
 def decode_picture(
@@ -326,78 +419,13 @@ def decode_picture(
     threads: int = 0,
     model: str | os.PathLike[str] | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    allow_partial: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Picture:
     """Decode to a `Picture`; see `decode`. `progress(done, tiles)` is called after each tile."""
-    contents, loaded, grid = _opened(data, max_pixels, model, threads)
-    header = contents.header
-    _ = loaded.synthesis  # loaded here, before several threads ask for it
-    base_only = contents.refinement is None
-    hat = loaded.synthesis_hat(header.quality, base_only)
-
-    def latents_of(tile: Tile) -> NDArray[np.float32]:
-        shape = (tile.latents.y1 - tile.latents.y0, tile.latents.x1 - tile.latents.x0)
-        refinement = None if base_only else contents.refinement[tile.index]
-        base = contents.base[tile.index]
-        result = _named(tile, lambda: _decode_tile(loaded, shape, header.quality, base, refinement))
-        return np.asarray(result[0])
-
-    rgb = np.empty((header.height, header.width, 3), np.uint8)
-    rows = _TileRows(grid, latents_of, threads)
-
-    def restore(tile: Tile) -> None:
-        window = grid.with_halo(tile.latents, loaded.synthesis_halo)
-        pixels = loaded.synthesis(rows.window(window), hat)
-        top = (tile.latents.y0 - window.y0) * LATENT_STRIDE
-        left = (tile.latents.x0 - window.x0) * LATENT_STRIDE
-        p = tile.pixels
-        rgb[p.y0 : p.y1, p.x0 : p.x1] = pixels[top : top + p.y1 - p.y0, left : left + p.x1 - p.x0]
-
-    done = 0
-    for row in range(grid.rows):
-        rows.need(row)
-        for _ in _in_order(restore, _row_tiles(grid, row), threads):
-            done += 1
-            if progress:
-                progress(done, grid.tile_count)
-    if header.gray:
-        rgb[:] = np.rint(rgb.mean(2, keepdims=True)).astype(np.uint8)
-    alpha = None
-    if contents.alpha is not None:
-        alpha = image.decode_alpha(contents.alpha, header.width, header.height)
-    return Picture(rgb, alpha, header.gray, contents.icc, contents.exif)
-
-
-def _row_tiles(grid: Grid, row: int) -> list[Tile]:
-    return [grid.tile(row * grid.columns + column) for column in range(grid.columns)]
-
-
-class _TileRows:
-    """Decoded latents of three rows of tiles at a time: what the synthesis of the middle one needs with its halo."""
-
-    def __init__(self, grid: Grid, latents_of: Callable[[Tile], NDArray[np.float32]], threads: int) -> None:
-        self.grid, self.latents_of, self.threads = grid, latents_of, threads
-        self.rows: dict[int, NDArray[np.float32]] = {}
-
-    def need(self, row: int) -> None:
-        """Have rows row - 1 .. row + 1 ready, and forget the others."""
-        self.rows = {number: latents for number, latents in self.rows.items() if number >= row - 1}
-        for number in range(max(0, row - 1), min(self.grid.rows, row + 2)):
-            if number not in self.rows:
-                tiles = _row_tiles(self.grid, number)
-                parts = list(_in_order(self.latents_of, tiles, self.threads))
-                self.rows[number] = np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
-
-    def window(self, window: Rect) -> NDArray[np.float32]:
-        """Latents of a rectangle (in latents) that lies within the rows at hand."""
-        side = self.grid.tile_side // LATENT_STRIDE
-        parts = []
-        for number in sorted(self.rows):
-            top = number * side
-            part = self.rows[number][max(0, window.y0 - top) : max(0, window.y1 - top), window.x0 : window.x1]
-            if part.shape[0]:
-                parts.append(part)
-        return np.concatenate(parts, axis=0) if len(parts) > 1 else parts[0]
+    return decode_strips(
+        data, threads=threads, model=model, max_pixels=max_pixels, allow_partial=allow_partial, progress=progress
+    ).gathered()
 
 
 def decode(
@@ -406,6 +434,7 @@ def decode(
     threads: int = 0,
     model: str | os.PathLike[str] | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    allow_partial: bool = False,
 ) -> Image.Image:
     """Restore the picture of a .vqc file.
 
@@ -414,14 +443,21 @@ def decode(
         threads: 0 for all processors; the indices are the same with any number.
         model: folder of a model that is not shipped, if the file was written with one.
         max_pixels: refuse larger pictures, before anything is allocated.
+        allow_partial: restore what is left of a damaged file whose header is intact: a tile whose refinement is damaged
+            from its base layer alone, a lost one as flat gray, a lost alpha channel as opaque.
 
     Returns:
-        a PIL image of mode L, LA, RGB or RGBA with its ICC profile and EXIF in `info`.
+        a PIL image of mode L, LA, RGB or RGBA with its ICC profile and EXIF in `info`; with `allow_partial`,
+        `info["damage"]` holds a sentence for each part that is not as it was (an empty list for a whole file).
 
     Raises:
         DamagedError, LimitError, ModelError
     """
-    return image.to_pil(decode_picture(data, threads=threads, model=model, max_pixels=max_pixels))
+    picture = decode_picture(data, threads=threads, model=model, max_pixels=max_pixels, allow_partial=allow_partial)
+    restored = image.to_pil(picture)
+    if allow_partial:
+        restored.info["damage"] = list(picture.notes)
+    return restored
 
 
 def indices(
@@ -442,27 +478,26 @@ def indices(
     Raises:
         DamagedError, LimitError, ModelError
     """
-    contents, loaded, grid = _opened(data, max_pixels, model, threads)
+    contents, loaded, grid, at_once = _opened(data, max_pixels, model, threads)
     base = np.empty((grid.latent_height, grid.latent_width), np.int32)
     refinement = None
     if contents.refinement is not None:
         refinement = np.empty((*base.shape, loaded.prior.latents), np.int32)
 
     def work(tile: Tile) -> tuple[Tile, Ints, Ints | None]:
-        shape = (tile.latents.y1 - tile.latents.y0, tile.latents.x1 - tile.latents.x0)
-        payload = None if contents.refinement is None else contents.refinement[tile.index]
-        found = _named(
-            tile,
-            lambda: _decode_tile(loaded, shape, contents.header.quality, contents.base[tile.index], payload),
-        )
+        shape = (tile.latents.height, tile.latents.width)
+        base_payload, payload = _payloads(contents, tile)
+        assert base_payload is not None  # the file is whole
+        with _named(tile):
+            found = _decode_tile(loaded, shape, contents.header.quality, base_payload, payload)
         return tile, found[1], found[2]
 
-    for tile, coarse, fine in _in_order(work, grid.tiles, threads):
-        r = tile.latents
-        base[r.y0 : r.y1, r.x0 : r.x1] = coarse
-        if refinement is not None and fine is not None:
-            assert np.abs(fine).max(initial=0) <= 2 * MAX_INDEX
-            refinement[r.y0 : r.y1, r.x0 : r.x1] = fine
+    with single_blas():
+        for tile, coarse, fine in in_order(work, grid.tiles, at_once):
+            base[tile.latents.slices] = coarse
+            if refinement is not None and fine is not None:
+                assert np.abs(fine).max(initial=0) <= 2 * MAX_INDEX
+                refinement[tile.latents.slices] = fine
     return Indices(base, refinement)
 
 
