@@ -100,6 +100,7 @@ def strict_pillow(max_pixels: int) -> Iterator[None]:
 
 
 def one_line(error: BaseException) -> str:
-    """What an exception says, in at most 120 letters."""
+    """What an exception says, in at most 120 letters, none of which steers a terminal."""
     text = " ".join(str(error).split()) or type(error).__name__
+    text = "".join(letter if letter.isprintable() else "?" for letter in text)
     return text if len(text) <= 120 else text[:117] + "..."

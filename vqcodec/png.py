@@ -38,7 +38,8 @@ def _png_chunks(stream: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
             raise ValueError("truncated")
         name = head[4:]
         if name[:1].isupper() and zlib.crc32(body, zlib.crc32(name)) != int.from_bytes(checksum, "big"):
-            raise ValueError(f"the checksum of {name.decode('latin-1')} does not match")
+            label = name.decode("ascii", "replace") if name.isalpha() else name.hex()
+            raise ValueError(f"the checksum of {label} does not match")
         yield name, body
 
 

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
-MAX_TILES_AT_ONCE = 8  # each takes up to 150 MB
+MAX_TILES_AT_ONCE = 8  # each takes up to 160 MB
 
 
 def processors() -> int:
