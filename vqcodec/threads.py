@@ -75,8 +75,5 @@ def _controller() -> Any:
 @contextmanager
 def single_blas() -> Iterator[None]:
     """NumPy's matrix products in the calling thread alone, for the whole process while this lasts."""
-    if all(os.environ.get(name) == "1" for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")):
-        yield  # the command line has said it before NumPy was loaded
-        return
     with _controller().limit(limits=1, user_api="blas"):
         yield
