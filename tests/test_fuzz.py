@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import vqcodec
+from tests.conftest import PHOTOGRAPHS
 from tests.golden.make import FOLDER
 from tests.mutate import Parts, broken, hostile
 from vqcodec import codec, container, image
@@ -31,7 +32,7 @@ SECONDS = 2.0  # of processor time, for one file
 
 def small_files() -> list[bytes]:
     """Golden files of all kinds, cut down to what decodes in milliseconds, and files with metadata and tiles."""
-    photo = np.asarray(Image.open(next((FOLDER.parent.parent / "vqcodec/photographs").glob("*.png"))).convert("RGB"))
+    photo = np.asarray(Image.open(next(PHOTOGRAPHS.glob("*.png"))).convert("RGB"))
     exif = Image.Exif()
     exif[315] = "somebody"
     stream = io.BytesIO()
