@@ -13,10 +13,12 @@ import vqcodec
 ROOT = Path(vqcodec.__file__).parent
 ORDER = [
     "errors", "threads", "output", "streams", "picture", "png", "formats", "image", "tiles", "container", "codebook",
-    "prior", "entropy", "transform", "zoo", "restore", "codec", "rate", "describe", "demo", "jobs", "pillow_plugin",
-    "cli", "__main__",
+    "prior", "entropy", "transform", "refine", "zoo", "restore", "codec", "rate", "describe", "demo", "jobs",
+    "pillow_plugin", "cli", "__main__",
 ]  # fmt: skip
-TRAIN = ["config", "quantise", "losses", "data", "networks", "loop", "export", "finish", "cli"]
+TRAIN = [
+    "config", "quantise", "losses", "data", "networks", "loop", "graph", "refinement", "export", "finish", "cli",
+]  # fmt: skip
 
 
 def imported(path: Path) -> set[str]:
