@@ -195,7 +195,7 @@ def _run(o: argparse.Namespace) -> None:
 
 def rate_distortion(folder: Path, pictures: Pictures, count: int) -> list[dict[str, float]]:
     """Rate and distortion of real files of the validation pictures; printed, and written to `folder`/rd.json."""
-    from vqcodec import codec  # the range coder, which training itself can do without
+    from vqcodec import api, codec  # the range coder, which training itself can do without
 
     rows = []
     numbers = np.linspace(0, len(pictures) - 1, min(count, len(pictures))).astype(int)
@@ -203,7 +203,7 @@ def rate_distortion(folder: Path, pictures: Pictures, count: int) -> list[dict[s
         bpps, decibels = [], []
         for number in numbers:
             rgb = pictures.picture(int(number)).cpu().numpy()
-            data = codec.encode(rgb, quality, model=folder)
+            data = api.encode(rgb, quality, model=folder)
             back = codec.decode_picture(data, model=folder).rgb
             bpps.append(8 * len(data) / (rgb.shape[0] * rgb.shape[1]))
             decibels.append(psnr(float(np.square((rgb.astype(np.float64) - back) / 255).mean())))
