@@ -599,7 +599,7 @@ def test_surprises_end_as_one_line(
 
     before = contents(here)
     monkeypatch.setattr(codec, "encode_picture", fail)
-    monkeypatch.setattr(codec, "decode_picture", fail)
+    monkeypatch.setattr(codec, "decode_strips", fail)
     assert_fails(run("compress", "photo.png", "a.vqc"), code, *words)
     assert_fails(run("decompress", "photo.vqc", "a.png"), code, *words)
     assert contents(here) == before
@@ -608,13 +608,13 @@ def test_surprises_end_as_one_line(
         run("compress", "photo.png", "a.vqc")
 
 
-def test_threads_are_set_before_numpy_is_loaded(here: Path) -> None:
+def test_numpy_is_kept_from_starting_threads_before_it_is_loaded(here: Path) -> None:
     code = f"""if True:
         import os, sys
         from vqcodec import cli, jobs
         def check(*_):
             assert "numpy" not in sys.modules
-            assert [os.environ[name] for name in {cli.THREAD_VARIABLES!r}] == ["3"] * 3
+            assert [os.environ[name] for name in {cli.THREAD_VARIABLES!r}] == ["1"] * 3
         jobs.run = check
         assert cli.main(["compress", "photo.png", "a.vqc", "--threads", "3"]) == 0
     """

@@ -79,7 +79,7 @@ def test_tiles_leave_no_seam(photo: U8) -> None:
     rows = []
     for row in range(grid.rows):
         parts = []
-        for tile in (grid.tile(row * grid.columns + column) for column in range(grid.columns)):
+        for tile in [grid.tile(row * grid.columns + column) for column in range(grid.columns)]:
             shape = (tile.latents.height, tile.latents.width)
             assert contents.refinement is not None
             payloads = contents.base[tile.index], contents.refinement[tile.index]

@@ -10,7 +10,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -23,34 +25,42 @@ from vqcodec import zoo
 EXPECTED = json.loads((FOLDER / "expected.json").read_text(encoding="utf-8"))
 CHILD = """
 import json, sys
+from contextlib import nullcontext
 from pathlib import Path
-import vqcodec
+import numpy, threadpoolctl, vqcodec
 from tests.golden.make import digest
+from vqcodec import codec
+codec.single_blas = nullcontext  # so that BLAS uses the threads that the environment gives it
 out = {}
 for path in map(Path, sys.argv[2:]):
     found = vqcodec.indices(path.read_bytes(), threads=int(sys.argv[1]))
     out[path.stem] = [digest(found.base), None if found.refinement is None else digest(found.refinement)]
-try:
-    import ctypes, glob, os, numpy
-    library = glob.glob(os.path.join(os.path.dirname(numpy.__file__), "..", "numpy.libs", "libscipy_openblas64*"))[0]
-    name = ctypes.CDLL(library).scipy_openblas_get_corename64_
-    name.restype = ctypes.c_char_p
-    kernel = name().decode()
-except Exception:
-    kernel = "?"
-print(json.dumps([kernel, out]))
+blas = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+core = numpy._core if hasattr(numpy, "_core") else numpy.core
+features = core._multiarray_umath.__cpu_features__
+dispatched = [name for name in core._multiarray_umath.__cpu_dispatch__ if features[name]]
+print(json.dumps([blas[0]["architecture"] if blas else "?", blas[0]["num_threads"] if blas else 0, dispatched, out]))
 """
+SMALL = ("one", "gray", "alpha", "high")
 
 
-def in_a_process(threads: int, **environment: str) -> tuple[str, dict[str, list[str | None]]]:
-    """Decode all golden files in a process of its own; the BLAS kernel that it ran with, and the digests."""
-    files = [str(FOLDER / f"{name}.vqc") for name in EXPECTED]
+class Ran(NamedTuple):
+    """How a process of its own decoded golden files."""
+
+    kernel: str  # of OpenBLAS
+    blas_threads: int
+    dispatched: list[str]  # NumPy's features beyond its baseline that were in use
+    digests: dict[str, list[str | None]]
+
+
+def in_a_process(threads: int, names: Iterable[str] = EXPECTED, **environment: str) -> Ran:
+    """Decode golden files in a process of its own."""
+    files = [str(FOLDER / f"{name}.vqc") for name in names]
     env = {**os.environ, "OPENBLAS_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads), **environment}
     env["PYTHONPATH"] = os.pathsep.join([str(FOLDER.parent.parent), env.get("PYTHONPATH", "")])
     done = subprocess.run([sys.executable, "-c", CHILD, str(threads), *files], capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
-    kernel, found = json.loads(done.stdout)
-    return kernel, found
+    return Ran(*json.loads(done.stdout))
 
 
 @pytest.mark.parametrize("name", EXPECTED)
@@ -64,27 +74,48 @@ def test_golden_file(name: str) -> None:
     assert (None if found.refinement is None else digest(found.refinement)) == expected["refinement"]
 
 
-def check(found: dict[str, list[str | None]], where: str) -> None:
-    for name, expected in EXPECTED.items():
-        assert found[name] == [expected["base"], expected["refinement"]], f"{name} {where}"
+def check(ran: Ran, where: str) -> None:
+    assert ran.digests
+    for name, found in ran.digests.items():
+        assert found == [EXPECTED[name]["base"], EXPECTED[name]["refinement"]], f"{name} {where}"
 
 
 @pytest.mark.parametrize("threads", [1, 2, 8])
 def test_golden_files_with_other_thread_counts(threads: int) -> None:
-    check(in_a_process(threads)[1], f"with {threads} threads")
+    ran = in_a_process(threads, EXPECTED if threads == 1 else SMALL)
+    assert ran.kernel == "?" or ran.blas_threads == threads or ran.blas_threads == os.cpu_count()
+    check(ran, f"with {threads} threads")
 
 
-def test_golden_files_under_other_blas_kernels() -> None:
+def test_golden_files_under_every_blas_kernel_that_runs_here() -> None:
+    """OpenBLAS sums in another order for every family of processors; one that this machine cannot run falls back."""
     kernels = set()
-    for threads, core in [(1, "Prescott"), (2, "Nehalem"), (1, "Sandybridge"), (2, "Haswell")]:
-        kernel, found = in_a_process(threads, OPENBLAS_CORETYPE=core)
-        check(found, f"under the BLAS kernel {kernel}")
-        kernels.add(kernel)
+    for number, core in enumerate(("Prescott", "Nehalem", "Sandybridge", "Haswell", "Zen", "SkylakeX", "NeoverseN1")):
+        ran = in_a_process(1 + number % 2, SMALL, OPENBLAS_CORETYPE=core)
+        check(ran, f"under the BLAS kernel {ran.kernel}")
+        kernels.add(ran.kernel)
     assert "?" in kernels or len(kernels) >= 3, f"only {kernels} ran: the test tested too little"
 
 
 def test_golden_files_without_simd_dispatch() -> None:
-    check(in_a_process(1, NPY_DISABLE_CPU_FEATURES="AVX2 FMA3 AVX512F AVX512CD AVX512_SKX")[1], "without AVX2")
+    usual = in_a_process(1, SMALL)
+    ran = in_a_process(1, EXPECTED, NPY_DISABLE_CPU_FEATURES=" ".join(usual.dispatched))
+    assert ran.dispatched == [] != usual.dispatched
+    check(ran, "without dispatch")
+
+
+def test_indices_need_no_onnx_runtime() -> None:
+    """The integer part stands alone: machines for which there is no ONNX Runtime read the same indices."""
+    code = (
+        "import sys; sys.modules['onnxruntime'] = None\n"
+        "import vqcodec; from pathlib import Path\n"
+        f"found = vqcodec.indices(Path({str(FOLDER / 'high.vqc')!r}).read_bytes())\n"
+        "from tests.golden.make import digest; print(digest(found.base), digest(found.refinement))"
+    )
+    env = {**os.environ, "PYTHONPATH": str(FOLDER.parent.parent)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [EXPECTED["high"]["base"], EXPECTED["high"]["refinement"]]
 
 
 def _perturbed(folder: Path, target: Path) -> None:

@@ -19,6 +19,7 @@ from vqcodec.errors import (
     LimitError,
     ModelError,
     OutputExistsError,
+    PartialError,
     UsageError,
     VqcError,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "LimitError",
     "ModelError",
     "OutputExistsError",
+    "PartialError",
     "UsageError",
     "VqcError",
     "decode",

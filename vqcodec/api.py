@@ -65,6 +65,7 @@ def decode(
     threads: int = 0,
     model: str | os.PathLike[str] | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    allow_partial: bool = False,
 ) -> Image.Image:
     """Restore the picture of a .vqc file.
 
@@ -77,17 +78,30 @@ def decode(
         threads: 0 for all processors; the indices are the same with any number.
         model: folder of a model that is not shipped, if the file was written with one.
         max_pixels: refuse larger pictures, before anything is allocated; it counts the whole picture's pixels.
+        allow_partial: restore what is left of a damaged file whose header is intact: a tile whose refinement is damaged
+            from its base layer alone, a lost one as flat gray, a lost alpha channel as opaque.
 
     Returns:
-        a PIL image of mode L, LA, RGB or RGBA with its ICC profile and EXIF in `info`.
+        a PIL image of mode L, LA, RGB or RGBA with its ICC profile and EXIF in `info`; with `allow_partial`,
+        `info["damage"]` holds a sentence for each part that is not as it was (an empty list for a whole file).
 
     Raises:
         DamagedError, LimitError, ModelError
         UsageError: a region outside the picture, or another scale.
     """
-    return image.to_pil(
-        codec.decode_picture(data, region=region, scale=scale, threads=threads, model=model, max_pixels=max_pixels)
+    picture = codec.decode_picture(
+        data,
+        region=region,
+        scale=scale,
+        threads=threads,
+        model=model,
+        max_pixels=max_pixels,
+        allow_partial=allow_partial,
     )
+    restored = image.to_pil(picture)
+    if allow_partial:
+        restored.info["damage"] = list(picture.notes)
+    return restored
 
 
 def info(data: bytes) -> dict[str, Any]:

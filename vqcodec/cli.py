@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vqcodec import __version__, jobs, streams
-from vqcodec.errors import DamagedError, LimitError, ModelError, UsageError, VqcError
+from vqcodec.errors import DamagedError, LimitError, ModelError, PartialError, UsageError, VqcError
 from vqcodec.streams import DASH, shown
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SUFFIX = ".vqc"
 PROGRESS_TILES = 4  # no progress bar for pictures with as many tiles or fewer
+MAX_DAMAGE = 20  # sentences about one damaged file
 BYTES_PER_PIXEL = 16  # no picture or .vqc file that anybody writes takes more, but for metadata:
 METADATA_BYTES = 64 << 20
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -142,9 +143,8 @@ class _Progress:
 
 
 def _limit_threads(_context: click.Context, _option: click.Parameter, threads: int) -> int:
-    """Tells NumPy's libraries, which read it when they are loaded."""
-    if threads:
-        os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
+    """Keeps NumPy's libraries, which read it when they are loaded, from starting threads of their own (threads.py)."""
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
     return threads
 
 
@@ -191,7 +191,7 @@ def commands() -> None:
     vqcodec demo
 
     Exit codes: 0 ok, 2 usage, 3 unreadable input or unwritable output, 4 damaged .vqc, 5 model not found, 6 output
-    exists, 7 limit exceeded.
+    exists, 7 limit exceeded, 8 damaged .vqc restored in part.
     """
 
 
@@ -286,6 +286,7 @@ def _compress(
 @click.option("--format", "form", metavar="SUFFIX", help="png, jpg, webp...; default: OUT's suffix, png for - and -o.")
 @click.option("--region", callback=_region, metavar="X,Y,W,H", help="Only these pixels of the picture.")
 @click.option("--scale", type=click.Choice(["1", "2", "4", "8"]), default="1", help="Divide width and height by this.")
+@click.option("--allow-partial", is_flag=True, help="Restore what is left of a damaged file (exit code 8).")
 @_max_pixels
 def decompress(paths: tuple[str, ...], folder: str | None, form: str | None, **options: Any) -> None:
     """Restore the picture of a .vqc file; "-" is stdin or stdout.
@@ -295,6 +296,7 @@ def decompress(paths: tuple[str, ...], folder: str | None, form: str | None, **o
     vqcodec decompress --region 1000,500,640,480 photo.vqc piece.png
     vqcodec decompress --scale 8 photo.vqc thumbnail.png
     vqcodec decompress archive/ -o pictures/ --format webp
+    vqcodec decompress --allow-partial broken.vqc rest.png
     vqcodec decompress - - < photo.vqc | display
     """
     suffix = None if form is None else "." + form.lower().removeprefix(".")
@@ -316,6 +318,7 @@ def _decompress(
     region: tuple[int, int, int, int] | None,
     scale: str,
     max_pixels: int | None,
+    allow_partial: bool,
 ) -> None:
     started = time.perf_counter()
     suffix = suffix or (".png" if target == DASH else Path(target).suffix)
@@ -327,21 +330,23 @@ def _decompress(
     _check_format(suffix)
     limit = max_pixels or image.DEFAULT_MAX_PIXELS
     data = streams.read_marked(source, container.MAGIC, _limit_bytes(limit))
-    with _about(source), _Progress(source) as progress:
-        picture = codec.decode_picture(
+    with streams.opened(target, force=force) as write, _about(source), _Progress(source) as progress:
+        strips = codec.decode_strips(
             data,
             region=region,
             scale=int(scale),
             threads=threads,
             model=model,
             max_pixels=limit,
+            allow_partial=allow_partial,
             progress=progress,
         )
-    encoded, notes = image.encode_picture(picture, suffix)
+        notes = image.write_strips(strips, suffix, write)
+    _notes(shown(source), strips.damage[:MAX_DAMAGE])
     _notes(shown(target, "stdout"), notes)
-    streams.write(target, encoded, force=force)
-    height, width = picture.rgb.shape[:2]
-    _summary(source, target, f"{width} x {height}, {len(encoded):,} bytes", started)
+    _summary(source, target, f"{strips.width} x {strips.height}", started)
+    if strips.damage:
+        raise PartialError(f"{shown(source)}: damaged; {shown(target, 'stdout')} shows what is left of it")
 
 
 def _limit_bytes(max_pixels: int) -> int:

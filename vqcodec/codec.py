@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -33,9 +33,11 @@ from vqcodec.codebook import (
 )
 from vqcodec.entropy import ClassTables, Decoder, Encoder
 from vqcodec.errors import DamagedError, UsageError
-from vqcodec.image import DEFAULT_MAX_PIXELS, Picture
+from vqcodec.image import DEFAULT_MAX_PIXELS, Picture, Strips
 from vqcodec.prior import Step, checkerboard, quarter
 from vqcodec.refine import PLANS, refine
+from vqcodec.restore import restore
+from vqcodec.threads import in_order, share, single_blas
 from vqcodec.tiles import LATENT_STRIDE, Grid, Rect, Tile
 from vqcodec.zoo import Model
 
@@ -43,6 +45,7 @@ DEFAULT_QUALITY = 75
 DEFAULT_EFFORT = 5
 TILE_LOG2 = 10
 SCALES = (1, 2, 4, 8)
+MAX_PLACES = 12  # of damaged tiles that are listed
 
 # Chooses or reads the indices of one step: (step, positions, means, classes) -> indices
 Chooser = Callable[[Step, NDArray[np.bool_], Floats, Ints], Ints]
@@ -259,9 +262,10 @@ def encode_picture(
     """Encode a loaded picture; see `api.encode`. `progress(done, tiles)` is called after each tile."""
     check_options(quality, effort)
     files = zoo.find(model)
-    loaded = zoo.load(files, threads)
-    base, refinement = encode_layers(loaded, picture.rgb, quality, effort, threads, tile_log2, progress=progress)
     height, width = picture.rgb.shape[:2]
+    at_once, each = share(threads, Grid(width, height, 1 << tile_log2).tile_count)
+    loaded = zoo.load(files, each)
+    base, refinement = encode_layers(loaded, picture.rgb, quality, effort, at_once, tile_log2, progress=progress)
     header = container.Header(width, height, quality, files.checksum, picture.gray, tile_log2)
     alpha = None if picture.alpha is None else image.encode_alpha(picture.alpha)
     metadata = (None, None) if strip else (picture.icc, picture.exif)
@@ -273,7 +277,7 @@ def encode_layers(
     rgb: NDArray[np.uint8],
     quality: int,
     effort: int,
-    threads: int = 0,
+    at_once: int = 1,
     tile_log2: int = TILE_LOG2,
     *,
     lambda_scale: float = 1.0,
@@ -281,6 +285,7 @@ def encode_layers(
 ) -> tuple[tuple[bytes, ...], tuple[bytes, ...] | None]:
     """Both layers' payloads of all tiles of a picture [H, W, 3]; None for a refinement layer that is not there.
 
+    `at_once` is how many tiles to work on at a time.
     `lambda_scale` weighs the distortion in the choice of indices (effort 2 and more): above 1 for more bits, below for
     fewer, by some percent.
     """
@@ -293,47 +298,90 @@ def encode_layers(
         return encode_tile(model, pixels, latents, vectors, quality, effort, lambda_scale)[:2]
 
     payloads = []
-    for number, result in enumerate(in_order(work, grid.tiles, threads)):
-        payloads.append(result)
-        if progress:
-            progress(number + 1, grid.tile_count)
+    with single_blas():
+        for number, result in enumerate(in_order(work, grid.tiles, at_once)):
+            payloads.append(result)
+            if progress:
+                progress(number + 1, grid.tile_count)
     refinement = None if quality == BASE_ONLY_QUALITY else tuple(r for _, r in payloads if r is not None)
     return tuple(b for b, _ in payloads), refinement
 
 
-def in_order(work: Callable[[Tile], Any], tiles: Any, threads: int) -> Iterator[Any]:
-    """Map over tiles, a few at a time in threads when there are several, results in order."""
-    tiles = list(tiles)
-    count = min(threads or os.cpu_count() or 1, len(tiles))
-    if count <= 1:
-        yield from map(work, tiles)
-        return
-    pool = ThreadPoolExecutor(count)
-    try:
-        pending = [pool.submit(work, tile) for tile in tiles[: 2 * count]]
-        for following in range(2 * count, len(tiles) + 2 * count):
-            result = pending.pop(0).result()
-            if following < len(tiles):
-                pending.append(pool.submit(work, tiles[following]))
-            yield result
-            if not pending:
-                return
-    finally:
-        pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C the tiles not begun are not worth waiting for
-
-
-def _opened(data: bytes, max_pixels: int, model: str | os.PathLike[str] | None, threads: int) -> Any:
-    contents = container.unpack(data, max_pixels=max_pixels)
-    loaded = zoo.load(zoo.by_checksum(contents.header.model, model), threads)
+def _opened(
+    data: bytes, max_pixels: int, model: str | os.PathLike[str] | None, threads: int, partial: bool = False
+) -> tuple[container.PartialContents, Model, Grid, int]:
+    """Contents (whole, unless `partial`), model, tiles, and how many of them to work on at a time."""
+    contents = container.unpack_partial(data, max_pixels=max_pixels)
+    if not partial:
+        container.check_whole(contents)
     header = contents.header
-    return contents, loaded, Grid(header.width, header.height, 1 << header.tile_log2)
+    grid = Grid(header.width, header.height, 1 << header.tile_log2)
+    at_once, each = share(threads, grid.tile_count)
+    return contents, zoo.load(zoo.by_checksum(header.model, model), each), grid, at_once
 
 
-def _named(tile: Tile, work: Callable[[], Any]) -> Any:
+def _payloads(contents: container.PartialContents, tile: Tile) -> tuple[bytes | None, bytes | None]:
+    """A tile's base and refinement payload; None where damaged, and None for a refinement that no tile has."""
+    return contents.base[tile.index], None if contents.refinement is None else contents.refinement[tile.index]
+
+
+@contextmanager
+def _named(tile: Tile) -> Iterator[None]:
     try:
-        return work()
+        yield
     except DamagedError as error:
-        raise DamagedError(f"tile {tile.index} (x {tile.pixels.x0}, y {tile.pixels.y0}): {error}") from None
+        raise DamagedError(f"{_place(tile)}: {error}") from None
+
+
+def _place(tile: Tile) -> str:
+    p = tile.pixels
+    return f"tile {tile.index} (x {p.x0}..{p.x1 - 1}, y {p.y0}..{p.y1 - 1})"
+
+
+@dataclass
+class _TileReader:
+    """Reads the latents of tiles; a damaged tile ends it all, or (`partial`) is made up for and noted."""
+
+    model: Model
+    contents: container.PartialContents
+    partial: bool
+    reasons: list[str] = field(default_factory=list)  # payloads whose checksum is right and whose contents are not
+    coarse: dict[int, str] = field(default_factory=dict)  # tiles restored from the base layer alone: where they are
+    missing: dict[int, str] = field(default_factory=dict)  # tiles of which nothing is left
+
+    def __call__(self, tile: Tile) -> NDArray[np.float32]:
+        """The tile's latents [h, w, M]; zeros for a missing one."""
+        base, refinement = _payloads(self.contents, tile)
+        shape, quality = (tile.latents.height, tile.latents.width), self.contents.header.quality
+        layered = self.contents.refinement is not None
+        for fine in [None] if base is None or refinement is None else [refinement, None]:
+            if base is None:
+                break
+            try:
+                with _named(tile):
+                    latents = _decode_tile(self.model, shape, quality, base, fine)[0]
+            except DamagedError as error:
+                if not self.partial:
+                    raise
+                self.reasons.append(str(error))
+                continue
+            if layered and fine is None:
+                self.coarse[tile.index] = _place(tile)
+            return latents
+        self.missing[tile.index] = _place(tile)
+        return np.zeros((*shape, self.model.prior.latents), np.float32)
+
+    def losses(self) -> list[str]:
+        """What to say of the tiles that are not as they were."""
+        count = len(self.contents.base)
+        lost = ((self.coarse, "restored coarsely, from the base layer alone"), (self.missing, "lost, and shown gray"))
+        found = [*self.reasons]
+        for tiles, fate in lost:
+            if tiles:
+                places = [tiles[number] for number in sorted(tiles)]
+                more = f" and {len(places) - MAX_PLACES} more" if len(places) > MAX_PLACES else ""
+                found.append(f"{len(tiles)} of {count} tiles {fate}: {', '.join(places[:MAX_PLACES])}{more}")
+        return found
 
 
 def area_of(header: container.Header, region: Region | None) -> Rect:
@@ -353,6 +401,59 @@ def area_of(header: container.Header, region: Region | None) -> Rect:
     return Rect(x, y, x + width, y + height)
 
 
+def decode_strips(
+    data: bytes,
+    *,
+    region: Region | None = None,
+    scale: int = 1,
+    threads: int = 0,
+    model: str | os.PathLike[str] | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    allow_partial: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Strips:
+    """Decode from the top to the bottom, a row of tiles at a time; see `decode` and `decode_picture`.
+
+    Errors that only the payloads show are raised while the strips are walked.
+    """
+    if scale not in SCALES:
+        raise UsageError(f"scale must be 1, 2, 4 or 8, not {scale!r}")
+    contents, loaded, grid, at_once = _opened(data, max_pixels, model, threads, allow_partial)
+    header = contents.header
+    area = area_of(header, region)
+    _ = loaded.synthesis  # loaded here, before several threads ask for it
+    alpha, damage = None, [*contents.damage]
+    if contents.has_alpha:
+        try:
+            if contents.alpha is not None:
+                alpha = image.decode_alpha(contents.alpha, header.width, header.height)
+        except DamagedError as error:
+            if not allow_partial:
+                raise
+            damage.append(str(error))
+        if alpha is None:
+            alpha = np.full((header.height, header.width), 255, np.uint8)
+        alpha = alpha[area.slices]
+    reader = _TileReader(loaded, contents, allow_partial)
+    hats = [loaded.synthesis_hat(header.quality, base_only) for base_only in (False, True)]
+
+    def hat(tile: Tile) -> NDArray[np.float64] | None:
+        if tile.index in reader.missing:
+            return None
+        return hats[contents.refinement is None or tile.index in reader.coarse]
+
+    def rows() -> Iterator[NDArray[np.uint8]]:
+        with single_blas():
+            for rgb in restore(loaded, grid, reader, hat, at_once, area, progress):
+                if header.gray:
+                    rgb[:] = np.rint(rgb.mean(2, keepdims=True)).astype(np.uint8)
+                yield rgb
+        damage.extend(reader.losses())
+
+    strips = Strips(area.width, area.height, rows(), alpha, header.gray, contents.icc, contents.exif, damage)
+    return strips.reduced(scale)
+
+
 def decode_picture(
     data: bytes,
     *,
@@ -361,126 +462,20 @@ def decode_picture(
     threads: int = 0,
     model: str | os.PathLike[str] | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    allow_partial: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Picture:
-    """Decode to a `Picture`; see `decode`. `progress(done, pieces)` is called after each tile's worth of pixels."""
-    if scale not in SCALES:
-        raise UsageError(f"scale must be 1, 2, 4 or 8, not {scale!r}")
-    contents, loaded, grid = _opened(data, max_pixels, model, threads)
-    header = contents.header
-    area = area_of(header, region)
-    base_only = contents.refinement is None
-
-    def latents_of(tile: Tile) -> NDArray[np.float32]:
-        shape = (tile.latents.y1 - tile.latents.y0, tile.latents.x1 - tile.latents.x0)
-        refinement = None if base_only else contents.refinement[tile.index]
-        base = contents.base[tile.index]
-        result = _named(tile, lambda: _decode_tile(loaded, shape, header.quality, base, refinement))
-        return np.asarray(result[0])
-
-    alpha = None
-    if contents.alpha is not None:
-        alpha = image.decode_alpha(contents.alpha, header.width, header.height)[area.slices]
-    hat = loaded.synthesis_hat(header.quality, base_only)
-    rgb = restore(loaded, grid, latents_of, hat, area, scale, alpha, header.gray, threads, progress)
-    if alpha is not None:
-        alpha = image.box_reduced(alpha, scale)
-    return Picture(rgb, alpha, header.gray, contents.icc, contents.exif)
-
-
-def restore(
-    model: Model,
-    grid: Grid,
-    latents_of: Callable[[Tile], NDArray[np.float32]],
-    hat: NDArray[np.float64],
-    area: Rect,
-    scale: int = 1,
-    alpha: NDArray[np.uint8] | None = None,
-    gray: bool = False,
-    threads: int = 0,
-    progress: Callable[[int, int], None] | None = None,
-) -> NDArray[np.uint8]:
-    """Latents of tiles -> pixels of an area, in pieces of a tile's size with halos.
-
-    Args:
-        latents_of: gives a tile's latents [h, w, M] float32; asked only for tiles that the area or its halo meets.
-        hat: from `Model.synthesis_hat`.
-        area: pixels, inside the picture.
-        scale: each scale x scale pixels, counted from the area's corner, become their mean.
-        alpha: [area.height, area.width], what the pixels weigh in that mean; None for alike.
-        gray: three equal planes.
-
-    Returns:
-        [ceil(area.height / scale), ceil(area.width / scale), 3] uint8.
-    """
-    _ = model.synthesis  # loaded here, before several threads ask for it
-    rgb = np.empty((-(-area.height // scale), -(-area.width // scale), 3), np.uint8)
-    pieces = Grid(area.width, area.height, grid.tile_side)
-    rows = _TileRows(grid, latents_of, grid.with_halo(grid.latents_of(area), model.synthesis_halo), threads)
-
-    def window_of(piece: Rect) -> tuple[Rect, Rect]:
-        pixels = Rect(piece.x0 + area.x0, piece.y0 + area.y0, piece.x1 + area.x0, piece.y1 + area.y0)
-        window = grid.with_halo(grid.latents_of(pixels), model.synthesis_halo)
-        return window, pixels.relative_to(window.scaled(LATENT_STRIDE))
-
-    def one(piece: Tile) -> None:
-        window, inside = window_of(piece.pixels)
-        pixels = model.synthesis(rows.window(window), hat)[inside.slices]
-        if gray:
-            pixels = np.repeat(np.rint(pixels.mean(2, keepdims=True)).astype(np.uint8), 3, axis=2)
-        p = piece.pixels
-        if scale > 1:
-            pixels = image.box_reduced(pixels, scale, None if alpha is None else alpha[p.slices])
-        y, x = p.y0 // scale, p.x0 // scale
-        rgb[y : y + pixels.shape[0], x : x + pixels.shape[1]] = pixels
-
-    done = 0
-    for row in range(pieces.rows):
-        todo = [pieces.tile(row * pieces.columns + column) for column in range(pieces.columns)]
-        rows.need(window_of(todo[0].pixels)[0])
-        for _ in in_order(one, todo, threads):
-            done += 1
-            if progress:
-                progress(done, pieces.tile_count)
-    return rgb
-
-
-class _TileRows:
-    """Decoded latents of those rows of tiles that the pieces at work need with their halos; the others are dropped.
-
-    Args:
-        field: the latents that will be asked for; tiles outside are not decoded.
-    """
-
-    def __init__(
-        self, grid: Grid, latents_of: Callable[[Tile], NDArray[np.float32]], field: Rect, threads: int
-    ) -> None:
-        self.grid, self.latents_of, self.threads = grid, latents_of, threads
-        self.side = grid.tile_side // LATENT_STRIDE
-        self.columns = range(field.x0 // self.side, -(-field.x1 // self.side))
-        self.rows: dict[int, NDArray[np.float32]] = {}
-
-    def need(self, window: Rect) -> None:
-        """Have the rows ready that a window (in latents) meets, and forget the others."""
-        wanted = range(window.y0 // self.side, -(-window.y1 // self.side))
-        self.rows = {number: latents for number, latents in self.rows.items() if number in wanted}
-        for number in wanted:
-            if number not in self.rows:
-                tiles = [self.grid.tile(number * self.grid.columns + column) for column in self.columns]
-                parts = list(in_order(self.latents_of, tiles, self.threads))
-                self.rows[number] = np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
-
-    def window(self, window: Rect) -> NDArray[np.float32]:
-        """Latents of a rectangle (in latents) that lies within the rows at hand."""
-        left = self.columns.start * self.side
-        parts = []
-        for number in sorted(self.rows):
-            top = number * self.side
-            rows = slice(max(0, window.y0 - top), max(0, window.y1 - top))
-            part = self.rows[number][rows, window.x0 - left : window.x1 - left]
-            if part.shape[0]:
-                parts.append(part)
-        return np.concatenate(parts, axis=0) if len(parts) > 1 else parts[0]
+    """Decode to a `Picture`; see `decode`. `progress(done, tiles)` is called after each tile."""
+    return decode_strips(
+        data,
+        region=region,
+        scale=scale,
+        threads=threads,
+        model=model,
+        max_pixels=max_pixels,
+        allow_partial=allow_partial,
+        progress=progress,
+    ).gathered()
 
 
 def indices(
@@ -501,25 +496,24 @@ def indices(
     Raises:
         DamagedError, LimitError, ModelError
     """
-    contents, loaded, grid = _opened(data, max_pixels, model, threads)
+    contents, loaded, grid, at_once = _opened(data, max_pixels, model, threads)
     base = np.empty((grid.latent_height, grid.latent_width), np.int32)
     refinement = None
     if contents.refinement is not None:
         refinement = np.empty((*base.shape, loaded.prior.latents), np.int32)
 
     def work(tile: Tile) -> tuple[Tile, Ints, Ints | None]:
-        shape = (tile.latents.y1 - tile.latents.y0, tile.latents.x1 - tile.latents.x0)
-        payload = None if contents.refinement is None else contents.refinement[tile.index]
-        found = _named(
-            tile,
-            lambda: _decode_tile(loaded, shape, contents.header.quality, contents.base[tile.index], payload),
-        )
+        shape = (tile.latents.height, tile.latents.width)
+        base_payload, payload = _payloads(contents, tile)
+        assert base_payload is not None  # the file is whole
+        with _named(tile):
+            found = _decode_tile(loaded, shape, contents.header.quality, base_payload, payload)
         return tile, found[1], found[2]
 
-    for tile, coarse, fine in in_order(work, grid.tiles, threads):
-        r = tile.latents
-        base[r.y0 : r.y1, r.x0 : r.x1] = coarse
-        if refinement is not None and fine is not None:
-            assert np.abs(fine).max(initial=0) <= 2 * MAX_INDEX
-            refinement[r.y0 : r.y1, r.x0 : r.x1] = fine
+    with single_blas():
+        for tile, coarse, fine in in_order(work, grid.tiles, at_once):
+            base[tile.latents.slices] = coarse
+            if refinement is not None and fine is not None:
+                assert np.abs(fine).max(initial=0) <= 2 * MAX_INDEX
+                refinement[tile.latents.slices] = fine
     return Indices(base, refinement)

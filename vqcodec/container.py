@@ -173,6 +173,7 @@ class PartialContents:
     icc: bytes | None
     exif: bytes | None
     damage: tuple[str, ...]
+    has_alpha: bool = False  # the file has an alpha channel, damaged or not
 
 
 # ---- the whole file ------------------------------------------------------------------------------------------------
@@ -224,12 +225,17 @@ def unpack(data: bytes, *, max_pixels: int) -> Contents:
         LimitError: the picture has more pixels than `max_pixels`.
     """
     found = unpack_partial(data, max_pixels=max_pixels)
-    if found.damage:
-        more = len(found.damage) - 1
-        raise DamagedError(found.damage[0] + (f" (and {more} more damaged)" if more else ""))
+    check_whole(found)
     refinement = cast("tuple[bytes, ...] | None", found.refinement)
     base = cast("tuple[bytes, ...]", found.base)
     return Contents(found.header, base, refinement, found.alpha, found.icc, found.exif)
+
+
+def check_whole(found: PartialContents) -> None:
+    """Raises DamagedError, with the first damage and how many more there are, unless there is none."""
+    if found.damage:
+        more = len(found.damage) - 1
+        raise DamagedError(found.damage[0] + (f" (and {more} more damaged)" if more else ""))
 
 
 def unpack_partial(data: bytes, *, max_pixels: int) -> PartialContents:
@@ -275,6 +281,7 @@ def unpack_partial(data: bytes, *, max_pixels: int) -> PartialContents:
         icc=found[ICC][0] if found[ICC] else None,
         exif=found[EXIF][0] if found[EXIF] else None,
         damage=tuple(damage),
+        has_alpha=layout.lengths.alpha is not None,
     )
 
 

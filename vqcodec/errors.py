@@ -48,3 +48,9 @@ class LimitError(VqcError):
     """The picture is larger than a limit (pixels, bytes) allows."""
 
     exit_code = 7
+
+
+class PartialError(VqcError):
+    """A damaged file was restored as far as it goes (`--allow-partial`), and the picture written: it is not whole."""
+
+    exit_code = 8

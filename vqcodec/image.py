@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Any picture in, a `Picture` out, and back: path, bytes, stream, PIL image or array; PNG, JPEG and the like.
+"""Any picture in: path, bytes, stream, PIL image or array -> `Picture`; and, by their names, the ways out.
 
-Everything that Pillow does lives here, and so does its bad temper: whatever it raises or warns ends as one
-`VqcError`. Nothing about codecs, tiles or .vqc files may live here; of the package only `errors` is imported.
+Whatever Pillow raises or warns ends as one `VqcError`. Nothing about codecs, tiles or .vqc files may live here.
 """
 
 from __future__ import annotations
@@ -11,45 +10,25 @@ import io
 import os
 import re
 import struct
-import threading
-import warnings
-import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
-from vqcodec.errors import DamagedError, InputError, LimitError, UsageError, VqcError
+from vqcodec.errors import InputError, LimitError, VqcError
+from vqcodec.formats import encode_picture, to_pil, write_strips
+from vqcodec.picture import DEFAULT_MAX_PIXELS, Picture, Strips, one_line, strict_pillow
+from vqcodec.png import check_png, decode_alpha, encode_alpha
 
-DEFAULT_MAX_PIXELS = 268_435_456  # 2^28 pixels, 16,384 x 16,384
+__all__ = [
+    "DEFAULT_MAX_PIXELS", "Picture", "Source", "Strips", "decode_alpha", "encode_alpha", "encode_picture", "load",
+    "to_pil", "write_strips",
+]  # fmt: skip
 
 Source = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[Any]
-
-
-@dataclass(frozen=True, eq=False)
-class Picture:
-    """A picture as the codec sees it: 8-bit samples, upright, with what else came along.
-
-    Attributes:
-        rgb: `[H, W, 3] uint8`, C-contiguous, H and W at least 1; three equal planes when `gray`.
-        alpha: `[H, W] uint8`, 255 is opaque, not premultiplied; None when the source had no transparency.
-        gray: it came as gray and goes back as gray.
-        icc: the ICC profile of `rgb` (an RGB profile, or a gray one when `gray`); None means sRGB.
-        exif: the EXIF block as a bare TIFF structure (`II*` or `MM`, without the "Exif\\0\\0" in front of it), its
-            Orientation, where there is one, set to 1.
-        notes: one short sentence for each conversion that lost something or that nobody asked for.
-    """
-
-    rgb: NDArray[np.uint8]
-    alpha: NDArray[np.uint8] | None = None
-    gray: bool = False
-    icc: bytes | None = None
-    exif: bytes | None = None
-    notes: tuple[str, ...] = ()
 
 
 def load(source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture:
@@ -70,7 +49,7 @@ def load(source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture:
     name = _name(source)
     if isinstance(source, np.ndarray):
         return _from_array(source, max_pixels)
-    with _strict_pillow(max_pixels), ExitStack() as opened:
+    with strict_pillow(max_pixels), ExitStack() as opened:
         try:
             image = source if isinstance(source, Image.Image) else _open(source, name, opened)
             _check_size(name, image.width, image.height, max_pixels)
@@ -84,38 +63,10 @@ def load(source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture:
         except MemoryError as error:
             raise InputError(f"cannot read {name}: not enough memory") from error
         except Exception as error:  # Pillow's decoders raise nearly anything on garbage
-            raise InputError(f"cannot read {name}: truncated, corrupt or unsupported ({_one_line(error)})") from error
+            raise InputError(f"cannot read {name}: truncated, corrupt or unsupported ({one_line(error)})") from error
 
 
 # ---- opening ---------------------------------------------------------------------------------------------------------
-
-_settings_lock = threading.Lock()
-_settings_users: list[int] = []  # the pixel limit of each load under way
-_settings_undo = ExitStack()
-
-
-@contextmanager
-def _strict_pillow(max_pixels: int) -> Iterator[None]:
-    """Silences warnings, sets Pillow's own pixel limit to ours, and refuses truncated pictures.
-
-    These settings belong to the process, so concurrent loads share them: the first sets, the last restores.
-    """
-    with _settings_lock:
-        if not _settings_users:
-            _settings_undo.enter_context(warnings.catch_warnings())
-            warnings.simplefilter("ignore")
-            _settings_undo.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
-            _settings_undo.callback(setattr, ImageFile, "LOAD_TRUNCATED_IMAGES", ImageFile.LOAD_TRUNCATED_IMAGES)
-            ImageFile.LOAD_TRUNCATED_IMAGES = False
-        _settings_users.append(max_pixels)
-        Image.MAX_IMAGE_PIXELS = max(_settings_users)
-    try:
-        yield
-    finally:
-        with _settings_lock:
-            _settings_users.remove(max_pixels)
-            if not _settings_users:
-                _settings_undo.close()
 
 
 def _open(source: str | os.PathLike[str] | bytes | BinaryIO, name: str, opened: ExitStack) -> Image.Image:
@@ -130,7 +81,7 @@ def _open(source: str | os.PathLike[str] | bytes | BinaryIO, name: str, opened: 
             raise InputError(f"cannot read {name}: it is a folder") from None
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else None
-            raise InputError(f"cannot read {name}: {reason or _one_line(error)}") from None
+            raise InputError(f"cannot read {name}: {reason or one_line(error)}") from None
     elif isinstance(source, bytes | bytearray | memoryview):
         stream = io.BytesIO(source)
     elif not hasattr(source, "read"):
@@ -146,7 +97,7 @@ def _open(source: str | os.PathLike[str] | bytes | BinaryIO, name: str, opened: 
     image = opened.enter_context(Image.open(stream))
     if image.format == "PNG":
         position = stream.tell()
-        _check_png(stream)
+        check_png(stream)
         stream.seek(position)
     if image.format == "EPS":  # Pillow would start Ghostscript and let a file from anywhere run as a program
         raise InputError(f"cannot read {name}: PostScript is a program, not a picture; convert it first")
@@ -165,11 +116,6 @@ def _name(source: object) -> str:
     if isinstance(stream_name, str):
         return stream_name
     return "the given stream" if hasattr(source, "read") else f"an object of type {type(source).__name__}"
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 120 else text[:117] + "..."
 
 
 def _check_size(name: str, width: int, height: int, max_pixels: int) -> None:
@@ -486,265 +432,3 @@ def _from_array(array: NDArray[Any], max_pixels: int) -> Picture:
         gray=gray,
         notes=notes,
     )
-
-
-# ---- and out again ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Format:
-    """What a file format can hold; a missing "LA" is written as RGBA, a missing "L" as RGB."""
-
-    name: str
-    modes: tuple[str, ...]
-    icc: bool = False
-    exif: bool = False
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-_ALL_MODES = ("L", "LA", "RGB", "RGBA")
-_JPEG = _Format("JPEG", ("L", "RGB"), icc=True, exif=True, options={"quality": 95, "subsampling": 0, "optimize": True})
-_TIFF = _Format("TIFF", _ALL_MODES, icc=True, exif=True)  # not compressed: Pillow through libtiff cannot write GPS data
-_WEBP = _Format("WEBP", ("RGB", "RGBA"), icc=True, exif=True, options={"lossless": True, "exact": True})
-_AVIF = _Format("AVIF", ("L", "RGB", "RGBA"), icc=True, exif=True, options={"quality": 95, "subsampling": "4:4:4"})
-_BMP = _Format("BMP", ("L", "RGB"))  # Pillow writes an alpha that no reader sees, itself included
-_PPM = _Format("PPM", ("L", "RGB"))
-_FORMATS = {
-    ".png": _Format("PNG", _ALL_MODES, icc=True, exif=True),
-    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), _JPEG),
-    **dict.fromkeys((".tif", ".tiff"), _TIFF),
-    ".webp": _WEBP,
-    ".avif": _AVIF,
-    **dict.fromkeys((".bmp", ".dib"), _BMP),
-    **dict.fromkeys((".ppm", ".pgm", ".pnm"), _PPM),
-    ".tga": _Format("TGA", _ALL_MODES),
-    ".jp2": _Format("JPEG2000", _ALL_MODES),
-    ".gif": _Format("GIF", ("L", "RGB", "RGBA")),
-}
-
-
-def to_pil(picture: Picture) -> Image.Image:
-    """The picture as a PIL image of mode L, LA, RGB or RGBA.
-
-    Its `.info` holds "icc_profile", which Pillow's `save` takes by itself, and "exif" (with "Exif\\0\\0" in front),
-    which `save` wants handed over: `image.save(path, exif=image.info["exif"])`.
-    """
-    planes = [picture.rgb[..., :1]] if picture.gray else [picture.rgb]
-    if picture.alpha is not None:
-        planes.append(picture.alpha[..., None])
-    samples = np.concatenate(planes, axis=2) if len(planes) > 1 else planes[0]
-    image = Image.fromarray(np.ascontiguousarray(samples[..., 0] if samples.shape[2] == 1 else samples))
-    if picture.icc:
-        image.info["icc_profile"] = picture.icc
-    if picture.exif:
-        image.info["exif"] = b"Exif\0\0" + picture.exif
-    return image
-
-
-def box_reduced(samples: NDArray[np.uint8], factor: int, alpha: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-    """The means of boxes of factor x factor samples; those at the right and lower edge may be smaller.
-
-    Args:
-        samples: [H, W] or [H, W, 3].
-        factor: 1 or more.
-        alpha: [H, W], what the samples [H, W, 3] weigh in their mean; None for alike.
-
-    Returns:
-        [ceil(H / factor), ceil(W / factor), ...] uint8.
-    """
-    if factor == 1:
-        return samples
-    if alpha is not None:
-        samples = np.dstack([samples, alpha])
-    reduced = np.asarray(Image.fromarray(np.ascontiguousarray(samples)).reduce(factor))
-    return reduced if alpha is None else np.ascontiguousarray(reduced[..., :3])
-
-
-def encode_picture(picture: Picture, suffix: str) -> tuple[bytes, tuple[str, ...]]:
-    """Writes the picture in the format that a file name's suffix stands for.
-
-    PNG, TIFF, WebP, BMP, PPM, TGA and JPEG 2000 are lossless; JPEG and AVIF are written at quality 95 in 4:4:4. Any
-    other suffix for which Pillow has a writer is tried with Pillow's own settings, without metadata.
-
-    Args:
-        picture: what to write.
-        suffix: ".png" and the like, in any case.
-
-    Returns:
-        The file's bytes, and a sentence for each thing that the format cannot hold (alpha is laid over white).
-
-    Raises:
-        UsageError: the suffix is unknown.
-        InputError: the format cannot hold this picture (WebP ends at 16,383 pixels a side).
-    """
-    target = _format_for(suffix)
-    notes: list[str] = []
-    image = _into_mode(to_pil(picture), target, notes)
-    icc, exif = image.info.pop("icc_profile", None), image.info.pop("exif", None)
-    options = dict(target.options)
-    if icc is not None:
-        if target.icc and (icc[16:20] == b"GRAY") == (image.mode in ("L", "LA")):
-            options["icc_profile"] = icc
-        else:
-            notes.append(f"{target.name} does not hold this colour profile: dropped")
-    if exif is not None:
-        if target.exif and not (target.name == "JPEG" and len(exif) > 65533):
-            options["exif"] = exif
-        else:
-            notes.append(f"{target.name} does not hold this EXIF data: dropped")
-    try:
-        return _save(image, target.name, options), tuple(notes)
-    except Exception as error:  # as in `load`: each writer raises what it likes
-        if "exif" not in options:
-            raise InputError(f"cannot write this picture as {target.name}: {_one_line(error)}") from error
-    del options["exif"]  # TIFF rewrites the EXIF block and stumbles over odd ones
-    notes.append(f"{target.name} does not hold this EXIF data: dropped")
-    try:
-        return _save(image, target.name, options), tuple(notes)
-    except Exception as error:
-        raise InputError(f"cannot write this picture as {target.name}: {_one_line(error)}") from error
-
-
-def _save(image: Image.Image, name: str, options: dict[str, Any]) -> bytes:
-    out = io.BytesIO()
-    with _strict_pillow(image.width * image.height):  # for the warnings
-        image.save(out, name, **options)
-    return out.getvalue()
-
-
-def _format_for(suffix: str) -> _Format:
-    """The table's format for a suffix, or what Pillow has for it."""
-    key = "." + suffix.lower().removeprefix(".")
-    if key in _FORMATS:
-        return _FORMATS[key]
-    name = Image.registered_extensions().get(key)
-    if name is None or name not in Image.SAVE:
-        known = " ".join(sorted(_FORMATS))
-        raise UsageError(f"no picture format is known by the suffix '{suffix}': use one of {known}")
-    return _Format(name, ("RGB",))
-
-
-def _into_mode(image: Image.Image, target: _Format, notes: list[str]) -> Image.Image:
-    """Brings the image into a mode that the format holds; alpha it does not hold is laid over white."""
-    if image.mode.endswith("A") and "RGBA" not in target.modes:
-        alpha = image.getchannel("A")
-        if alpha.getextrema() != (255, 255):
-            notes.append(f"{target.name} does not hold transparency: laid over white")
-        base = image.convert(image.mode[:-1])
-        flat = Image.new(base.mode, base.size, "white")
-        flat.paste(base, mask=alpha)
-        flat.info = dict(image.info)
-        image = flat
-    if image.mode not in target.modes:
-        image = image.convert("RGBA" if image.mode.endswith("A") else "RGB")
-    if target.name == "GIF" and image.mode != "L":
-        notes.append("GIF holds 256 colours and no half transparency: colours reduced")
-    return image
-
-
-# ---- PNG's chunks, and alpha as a small PNG --------------------------------------------------------------------------
-# Signature (8 bytes), then chunks: u32 length, 4 letters, body, u32 CRC-32 of letters and body; big-endian (PNG third
-# edition, 2025). Those of alpha: IHDR (13 bytes: u32 width, u32 height, depth 8, colour 0, 0, 0, interlace 0), IDAT
-# one or more times, IEND, and nothing else.
-
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-
-
-def _png_chunks(stream: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
-    """Yields name and body of each chunk up to IEND; ValueError if one is cut off or its checksum does not match."""
-    if stream.read(8) != _PNG_SIGNATURE:
-        raise ValueError("not a PNG")
-    name = b""
-    while name != b"IEND":
-        head = stream.read(8)
-        length = int.from_bytes(head[:4], "big")
-        body = b"".join(_blocks(stream, length)) if len(head) == 8 else b""
-        checksum = stream.read(4)
-        if len(head) < 8 or len(body) < length or len(checksum) < 4:
-            raise ValueError("truncated")
-        name = head[4:]
-        if name[:1].isupper() and zlib.crc32(body, zlib.crc32(name)) != int.from_bytes(checksum, "big"):
-            raise ValueError(f"the checksum of {name.decode('latin-1')} does not match")
-        yield name, body
-
-
-def _blocks(stream: BinaryIO, length: int) -> Iterator[bytes]:
-    """Reads `length` bytes or what there is, piece by piece: the length is a stranger's word."""
-    while length > 0 and (block := stream.read(min(length, 1 << 20))):
-        yield block
-        length -= len(block)
-
-
-def _check_png(stream: BinaryIO) -> None:
-    """Pillow decodes pixel data whose checksum is wrong or whose end is missing; we refuse it (ValueError)."""
-    stream.seek(0)
-    for _ in _png_chunks(stream):
-        pass
-
-
-def encode_alpha(alpha: NDArray[np.uint8]) -> bytes:
-    """Compresses alpha without loss to a PNG of 8-bit gray; the same alpha and the same zlib give the same bytes.
-
-    One filter for all rows (none, left or up), found by trial: for masks smaller than PNG's usual row-by-row guess.
-
-    Args:
-        alpha: `[H, W] uint8`.
-    """
-    assert alpha.dtype == np.uint8
-    assert alpha.ndim == 2
-    height, width = alpha.shape
-    trials = [(len(zlib.compress(_filtered(alpha, kind).data, 1)), kind) for kind in (0, 1, 2)]
-    rows = zlib.compress(_filtered(alpha, min(trials)[1]).data, 9)
-    header = struct.pack(">II5B", width, height, 8, 0, 0, 0, 0)
-    out = bytearray(_PNG_SIGNATURE)
-    for name, body in ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b"")):
-        out += struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-    return bytes(out)
-
-
-def _filtered(alpha: NDArray[np.uint8], kind: int) -> NDArray[np.uint8]:
-    """PNG's rows `[H, 1 + W]`: the filter, then the samples (0) or the difference to the left (1), above (2)."""
-    rows = np.empty((alpha.shape[0], alpha.shape[1] + 1), np.uint8)
-    rows[:, 0] = kind
-    rows[:, 1:] = alpha
-    if kind == 1:
-        rows[:, 2:] -= alpha[:, :-1]
-    elif kind == 2:
-        rows[1:, 1:] -= alpha[:-1]
-    return rows
-
-
-def decode_alpha(data: bytes, width: int, height: int) -> NDArray[np.uint8]:
-    """Undoes `encode_alpha`.
-
-    Args:
-        data: the bytes.
-        width, height: the size that alpha must have; checked before anything is decompressed or allocated.
-
-    Returns:
-        `[height, width] uint8`.
-
-    Raises:
-        DamagedError: anything is wrong with the bytes.
-    """
-    _check_alpha_png(data, width, height)
-    try:
-        with _strict_pillow(width * height), Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-            alpha = np.array(image)
-    except Exception as error:
-        raise DamagedError(f"the alpha channel is damaged ({_one_line(error)})") from error
-    if alpha.shape != (height, width) or alpha.dtype != np.uint8:
-        raise DamagedError("the alpha channel is damaged (it is not 8-bit gray)")
-    return alpha
-
-
-def _check_alpha_png(data: bytes, width: int, height: int) -> None:
-    """Exactly the chunks of `encode_alpha`, whole, with the size expected, and nothing behind them."""
-    try:
-        header, *rest = _png_chunks(stream := io.BytesIO(data))
-    except ValueError as error:
-        raise DamagedError(f"the alpha channel is damaged ({error})") from None
-    if header != (b"IHDR", struct.pack(">II5B", width, height, 8, 0, 0, 0, 0)):
-        raise DamagedError(f"the alpha channel is damaged (it is not 8-bit gray of {width}x{height})")
-    if len(rest) < 2 or any(name != b"IDAT" for name, _ in rest[:-1]) or stream.read(1):
-        raise DamagedError("the alpha channel is damaged (unexpected chunks)")

@@ -57,37 +57,68 @@ def check_writable(path: PathName, force: bool) -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
+class Sink:
+    """Takes the bytes of a file that is being written."""
+
+    def __init__(self, handle: int, path: PathName) -> None:
+        self._handle, self._path = handle, path
+
+    def write(self, data: bytes) -> None:
+        """Appends, all of it.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        rest = memoryview(data)
+        with _one_sentence(self._path):
+            while rest:
+                rest = rest[os.write(self._handle, rest) :]
+
+
 def write_atomic(path: PathName, data: bytes, *, force: bool) -> None:
-    """Writes a file so that it is there whole or not at all.
+    """Writes a file so that it is there whole or not at all; see `open_atomic`."""
+    with open_atomic(path, force=force) as sink:
+        sink.write(data)
+
+
+@contextmanager
+def open_atomic(path: PathName, *, force: bool) -> Iterator[Sink]:
+    """A file to be written piece by piece, which is there whole when the block ends, or not at all when it fails.
 
     A link is followed and stays a link. A new file gets the usual permissions (umask), a replaced one keeps its own
     (and its owner, where the system lets us). Devices and pipes are written to directly.
 
     Args:
         path: the file to write.
-        data: its contents.
         force: replace an existing file. Without it not even a file that appears meanwhile is overwritten.
 
     Raises:
         OutputExistsError: the file exists and `force` is not given.
         InputError: it cannot be written; the message is one line that says why.
     """
-    with _one_sentence(path):
+    with _one_sentence(path):  # around our own steps alone: what the block raises is its own affair
         target = _resolve(path, force)
-        if target.is_device:
-            _write_device(target.path, data)
-            return
-        temporary = os.path.join(target.folder, f".vqcodec-{secrets.token_hex(8)}.tmp")
-        try:
-            _write_synced(temporary, data, target.existing)
+    if target.is_device:
+        with _opened(path, target.path, os.O_WRONLY) as handle:
+            yield Sink(handle, path)
+        return
+    temporary = os.path.join(target.folder, f".vqcodec-{secrets.token_hex(8)}.tmp")
+    try:
+        with _opened(path, temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as handle:
+            with _one_sentence(path):
+                _take_over(handle, target.existing)
+            yield Sink(handle, path)
+            with _one_sentence(path):
+                os.fsync(handle)
+        with _one_sentence(path):
             if force:
                 os.replace(temporary, target.path)
             else:
                 _rename_no_replace(temporary, target.path)
-        finally:  # also on KeyboardInterrupt and SystemExit; after a rename there is nothing left to remove
-            with suppress(FileNotFoundError):
-                os.unlink(temporary)
-        _sync_folder(target.folder)
+    finally:  # also on KeyboardInterrupt and SystemExit; after a rename there is nothing left to remove
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+    _sync_folder(target.folder)
 
 
 def _resolve(path: PathName, force: bool) -> _Target:
@@ -112,33 +143,23 @@ def _resolve(path: PathName, force: bool) -> _Target:
     return _Target(real, folder, existing)
 
 
-def _write_synced(path: str, data: bytes, replaced: os.stat_result | None) -> None:
-    """Creates `path`, which must not exist, with the permissions of the file replaced, and waits for the disk."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+@contextmanager
+def _opened(shown: PathName, path: str, flags: int) -> Iterator[int]:
+    with _one_sentence(shown):
+        handle = os.open(path, flags | getattr(os, "O_BINARY", 0), 0o666)
     try:
-        if replaced is not None and hasattr(os, "fchmod"):
-            with suppress(OSError):
-                if (replaced.st_uid, replaced.st_gid) != (os.geteuid(), os.getegid()):
-                    os.fchown(handle, replaced.st_uid, replaced.st_gid)
-            os.fchmod(handle, stat.S_IMODE(replaced.st_mode) & 0o777)
-        _write_all(handle, data)
-        os.fsync(handle)
+        yield handle
     finally:
         os.close(handle)
 
 
-def _write_device(path: str, data: bytes) -> None:
-    handle = os.open(path, os.O_WRONLY | getattr(os, "O_BINARY", 0))
-    try:
-        _write_all(handle, data)
-    finally:
-        os.close(handle)
-
-
-def _write_all(handle: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(handle, rest) :]
+def _take_over(handle: int, replaced: os.stat_result | None) -> None:
+    """Gives the new file the owner and permissions of the one that it will replace, before anything is in it."""
+    if replaced is not None and hasattr(os, "fchmod"):
+        with suppress(OSError):
+            if (replaced.st_uid, replaced.st_gid) != (os.geteuid(), os.getegid()):
+                os.fchown(handle, replaced.st_uid, replaced.st_gid)
+        os.fchmod(handle, stat.S_IMODE(replaced.st_mode) & 0o777)
 
 
 def _rename_no_replace(temporary: str, path: str) -> None:

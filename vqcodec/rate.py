@@ -24,6 +24,7 @@ from vqcodec.codec import DEFAULT_EFFORT, DEFAULT_QUALITY, TILE_LOG2
 from vqcodec.errors import LimitError, UsageError
 from vqcodec.image import Picture
 from vqcodec.refine import PLANS
+from vqcodec.threads import in_order, share, single_blas
 from vqcodec.tiles import Grid, Tile
 
 TOLERANCE = 0.02  # a size is promised within this share of the target, where the qualities reach so far,
@@ -119,9 +120,10 @@ def encode_picture(
     encoder = _Encoder(picture, effort, threads, model, progress)
     if target.psnr is not None:
         return _reach_psnr(encoder, target.psnr)
-    if target.max_bytes is not None:
-        return _reach_size(encoder, target.max_bytes, limit=True)
-    return _reach_size(encoder, target.aim * width * height / 8, limit=False)
+    with single_blas():
+        if target.max_bytes is not None:
+            return _reach_size(encoder, target.max_bytes, limit=True)
+        return _reach_size(encoder, target.aim * width * height / 8, limit=False)
 
 
 class _Encoder:
@@ -137,7 +139,9 @@ class _Encoder:
     ) -> None:
         self.picture, self.effort, self.threads, self.name, self.progress = picture, effort, threads, model, progress
         files = zoo.find(model)
-        self.model, self.checksum = zoo.load(files, threads), files.checksum
+        height, width = picture.rgb.shape[:2]
+        self.at_once, each = share(threads, Grid(width, height, 1 << TILE_LOG2).tile_count)
+        self.model, self.checksum = zoo.load(files, each), files.checksum
         self.alpha = None if picture.alpha is None else image.encode_alpha(picture.alpha)
 
     @property
@@ -153,7 +157,7 @@ class _Encoder:
             self.picture.rgb,
             quality,
             self.effort,
-            self.threads,
+            self.at_once,
             lambda_scale=lambda_scale,
             progress=self.progress,
         )
@@ -216,7 +220,7 @@ class _Estimator:
     """Sizes of the payloads, estimated: [bytes] of the whole picture by quality and lambda scale."""
 
     def __init__(self, encoder: _Encoder) -> None:
-        self.model, self.threads = encoder.model, encoder.threads
+        self.model, self.at_once = encoder.model, encoder.at_once
         self.effort = min(encoder.effort, min(PLANS) - 1)  # the gradient's share is left to the correction
         _ = self.model.analysis  # loaded here, before several threads ask for it
         self.rgb = encoder.sample().rgb
@@ -229,7 +233,7 @@ class _Estimator:
     def _size(self, quality: int, lambda_scale: float) -> float:
         if abs(quality - self.analysed_at) > ANALYSIS_REACH:
             self.analysed_at = quality
-            self.tiles = list(codec.in_order(self._analyse, self.grid.tiles, self.threads))
+            self.tiles = list(in_order(self._analyse, self.grid.tiles, self.at_once))
         total = sum(base_bytes for _, base_bytes, _ in self.tiles)
         if quality != BASE_ONLY_QUALITY:
 
@@ -238,7 +242,7 @@ class _Estimator:
                 wide = latents.astype(np.float32)
                 return len(codec.encode_refinement(self.model, wide, base, quality, self.effort, lambda_scale)[0])
 
-            total += sum(codec.in_order(refine, self.grid.tiles, self.threads))
+            total += sum(in_order(refine, self.grid.tiles, self.at_once))
         return self.ratio * total
 
     def _analyse(self, tile: Tile) -> tuple[NDArray[np.float16], int, Ints]:

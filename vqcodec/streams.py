@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -179,6 +179,24 @@ def write(name: str, data: bytes, *, force: bool) -> None:
     except OSError as error:
         abandon_stdout()
         raise InputError(f"cannot write to stdout: {reason(error)}") from None
+
+
+@contextmanager
+def opened(name: str, *, force: bool) -> Iterator[Callable[[bytes], object]]:
+    """Gives a function that takes an output piece by piece.
+
+    The output is there whole when the block ends, or not at all; what goes to stdout is kept until then.
+
+    Raises:
+        OutputExistsError, InputError: as `write`.
+    """
+    if name != DASH:
+        with output.open_atomic(name, force=force) as sink:
+            yield sink.write
+        return
+    pieces: list[bytes] = []
+    yield pieces.append
+    write(DASH, b"".join(pieces), force=force)
 
 
 def write_text(text: str) -> None:

@@ -21,6 +21,8 @@ from vqcodec.entropy import Encoder
 from vqcodec.errors import InputError, UsageError
 from vqcodec.image import DEFAULT_MAX_PIXELS, Picture
 from vqcodec.prior import Step
+from vqcodec.restore import restore
+from vqcodec.threads import share, single_blas
 from vqcodec.tiles import LATENT_STRIDE, Grid, Tile
 from vqcodec.zoo import Model
 
@@ -121,8 +123,11 @@ def to_picture(tokens: Tokens, *, threads: int = 0, model: Name | None = None) -
         InputError: they are no indices of this model.
         ModelError, UsageError
     """
-    loaded = zoo.load(zoo.find(model), threads)
-    tokens, grid = _checked(loaded, tokens)
+    files = zoo.find(model)
+    tokens, grid = _checked(zoo.load(files, 1), tokens)
+    at_once, each = share(threads, grid.tile_count)
+    loaded = zoo.load(files, each)
+    _ = loaded.synthesis  # loaded here, before several threads ask for it
 
     def latents_of(tile: Tile) -> NDArray[np.float32]:
         base = tokens.base[tile.latents.slices].astype(np.int64)
@@ -134,7 +139,10 @@ def to_picture(tokens: Tokens, *, threads: int = 0, model: Name | None = None) -
         return latents.astype(np.float32) * np.float32(2.0**-LATENT_BITS)
 
     hat = loaded.synthesis_hat(tokens.quality, tokens.refinement is None)
-    rgb = codec.restore(loaded, grid, latents_of, hat, grid.pixels, gray=tokens.gray, threads=threads)
+    with single_blas():
+        rgb = np.concatenate(list(restore(loaded, grid, latents_of, lambda _: hat, at_once, grid.pixels)))
+    if tokens.gray:
+        rgb[:] = np.rint(rgb.mean(2, keepdims=True)).astype(np.uint8)
     return Picture(rgb, gray=tokens.gray)
 
 

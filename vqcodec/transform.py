@@ -27,6 +27,7 @@ def session(path: Path, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # waiting threads leave the processor
     options.log_severity_level = 3
     options.enable_cpu_mem_arena = False  # give memory back between tiles of different sizes
     try:

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: MIT
+"""Thousands of broken and hostile files: each ends in the right picture or in one `VqcError`, soon, in little memory.
+
+`tests/fuzz.py` runs the same for as long as one likes, guided by coverage. What they found stands at the end.
+"""
+
+from __future__ import annotations
+
+import io
+import resource
+import time
+import tracemalloc
+from collections import Counter
+from collections.abc import Callable
+from random import Random
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+import vqcodec
+from tests.conftest import PHOTOGRAPHS
+from tests.golden.make import FOLDER
+from tests.mutate import Parts, broken, hostile
+from vqcodec import codec, container, image
+from vqcodec.transform import Synthesis
+
+MAX_PIXELS = 40_000
+SECONDS = 2.0  # of processor time, for one file
+
+
+def small_files() -> list[bytes]:
+    """Golden files of all kinds, cut down to what decodes in milliseconds, and files with metadata and tiles."""
+    photo = np.asarray(Image.open(next(PHOTOGRAPHS.glob("*.png"))).convert("RGB"))
+    exif = Image.Exif()
+    exif[315] = "somebody"
+    stream = io.BytesIO()
+    Image.fromarray(photo[:20, :30]).save(stream, "PNG", exif=exif, icc_profile=bytes(36) + b"acsp" + bytes(200))
+    tiny = [
+        codec.encode_picture(image.load(photo[50:82, 80:112]), 60),
+        codec.encode_picture(image.load(photo[50:70, 80:100]), 100),
+        codec.encode_picture(image.load(photo[50:70, 80:100]), 1),
+        codec.encode_picture(image.load(photo[:16, :513]), 30, tile_log2=8),
+        codec.encode_picture(image.load(photo[:300, 8:40]), 1, tile_log2=8),
+        codec.encode_picture(image.load(np.dstack([photo[:20, :20], photo[:20, :20, :1]])), 40),
+        codec.encode_picture(image.load(photo[:9, :9, 0]), 70),
+        vqcodec.encode(stream.getvalue(), 50),
+    ]
+    return [*tiny, *((FOLDER / f"{name}.vqc").read_bytes() for name in ("one", "gray", "alpha"))]
+
+
+@pytest.fixture(scope="module")
+def good() -> list[bytes]:
+    return small_files()
+
+
+@pytest.fixture
+def flat_synthesis(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The synthesis costs most of a small file's time, and no file can do more to it than give it numbers."""
+
+    def synthesis(_: Synthesis, latents: NDArray[np.float32], hat: NDArray[np.float64]) -> NDArray[np.uint8]:
+        assert np.isfinite(latents).all()
+        assert np.isfinite(hat).all()
+        return np.zeros((16 * latents.shape[0], 16 * latents.shape[1], 3), np.uint8)
+
+    monkeypatch.setattr(Synthesis, "__call__", synthesis)
+
+
+def outcome(data: bytes, partial: bool) -> str:
+    """Decodes; the kind of error, or "picture" for one that has the size and mode that the header promises."""
+    started = time.process_time()
+    try:
+        picture = vqcodec.decode(data, threads=1, max_pixels=MAX_PIXELS, allow_partial=partial)
+    except vqcodec.VqcError as error:
+        result, message = type(error).__name__, str(error)
+        assert message.isprintable(), message
+    else:
+        header = container.read_header(data).header
+        assert picture.size == (header.width, header.height)
+        assert picture.mode.startswith("L" if header.gray else "RGB")
+        result = "damaged picture" if picture.info.get("damage") else "picture"
+    assert time.process_time() - started < SECONDS
+    return result
+
+
+def run(make: Callable[[list[bytes], Random], bytes], good: list[bytes], seeds: range) -> Counter[str]:
+    """How many of the files made ended how."""
+    found: Counter[str] = Counter()
+    for seed in seeds:
+        data = make(good, Random(seed))
+        try:
+            found[outcome(data, bool(seed % 2))] += 1
+        except Exception as error:
+            raise AssertionError(f"seed {seed}: {error!r}") from error
+    return found
+
+
+@pytest.mark.timeout(600)
+def test_broken_files(good: list[bytes], flat_synthesis: None) -> None:
+    """What happens to files by accident is always found out: no picture without a word, unless nothing was changed."""
+    found: Counter[str] = Counter()
+    for seed in range(14_000):
+        data = broken(good, Random(seed))
+        result = outcome(data, bool(seed % 2))
+        found[result] += 1
+        assert (result == "picture") == (data in good), seed
+    assert found["DamagedError"] > 8_000
+    assert found["damaged picture"] > 2_000
+
+
+@pytest.mark.timeout(600)
+def test_hostile_files(good: list[bytes], flat_synthesis: None) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = run(hostile, good, range(7_000))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # [KiB]
+    assert min(found[kind] for kind in ("picture", "damaged picture", "DamagedError", "LimitError", "ModelError")) > 50
+    assert found["DamagedError"] > 2_000
+
+
+def test_hostile_files_through_the_real_synthesis(good: list[bytes]) -> None:
+    assert run(hostile, good, range(100_000, 100_300))["picture"] > 10
+
+
+def test_truncation_at_every_byte(good: list[bytes], flat_synthesis: None) -> None:
+    for data in good[3:5] + good[-3:-1]:
+        header_end = container.read_header(data).header_size_bytes
+        for size in range(len(data)):
+            assert outcome(data[:size], False) == "DamagedError", size
+            assert outcome(data[:size], True) == ("DamagedError" if size < header_end else "damaged picture"), size
+
+
+def test_memory_follows_from_the_pixels(good: list[bytes], flat_synthesis: None) -> None:
+    """What Python and NumPy allocate for a hostile file stays below what its header's pixels need."""
+    vqcodec.decode(good[0])
+    worst = 0.0
+    for seed in range(400):
+        data = hostile(good, Random(seed))
+        tracemalloc.start()
+        outcome(data, bool(seed % 2))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        try:
+            header = container.read_header(data).header
+            pixels = min(MAX_PIXELS, (header.width + 15) // 16 * (header.height + 15) // 16 * 256)
+        except vqcodec.VqcError:
+            pixels = 0
+        allowed = 4_000_000 + 1000 * pixels + 40 * len(data)
+        worst = max(worst, peak / allowed)
+        assert peak < allowed, (seed, peak, pixels)
+    assert worst > 0.05, "the bound is so wide that it bounds nothing"
+
+
+def test_a_hostile_length_is_not_believed() -> None:
+    """A few bytes that promise gigabytes cost nothing."""
+    parts = Parts.of((FOLDER / "one.vqc").read_bytes())
+    for lengths in ([2**30 - 1, 1], [1, 2**32 - 1]):
+        parts.lengths = lengths
+        tracemalloc.start()
+        assert outcome(parts.joined(), False) == "DamagedError"
+        assert outcome(parts.joined(), True) == "damaged picture"
+        assert tracemalloc.get_traced_memory()[1] < 8_000_000
+        tracemalloc.stop()
+
+
+# ---- findings --------------------------------------------------------------------------------------------------------
+
+
+def test_names_of_chunks_cannot_steer_a_terminal() -> None:
+    """A chunk of the alpha channel's PNG whose name is not letters was named in the message as it stood."""
+    parts = Parts.of((FOLDER / "alpha.vqc").read_bytes())
+    parts.bodies[-1] = parts.bodies[-1].replace(b"IDAT", b"I\x1b[\x00")
+    assert outcome(parts.joined(), False) == "DamagedError"

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: MIT
+"""How many threads, and who gets them: tiles side by side, the transforms inside one, NumPy's products never.
+
+Threads within threads fight for the same processors, and those that wait for each other in a loop do so at the cost
+of everybody else's work. So: as many tiles at once as there are processors (and memory: `MAX_TILES_AT_ONCE`), what is
+left over goes to the transforms, and the small matrix products of the priors run in the thread that asks for them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+MAX_TILES_AT_ONCE = 8  # each takes up to 160 MB
+
+
+def processors() -> int:
+    """The processors that this process may use."""
+    if sys.version_info >= (3, 13):
+        return os.process_cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0)) or 1
+    return os.cpu_count() or 1
+
+
+def share(threads: int, tiles: int) -> tuple[int, int]:
+    """Splits threads between tiles and the work on each.
+
+    Args:
+        threads: 0 for one per processor.
+        tiles: how many there are to do, at least 1.
+
+    Returns:
+        how many tiles to work on at a time, and how many threads each may use.
+    """
+    threads = threads or processors()
+    at_once = max(1, min(threads, tiles, MAX_TILES_AT_ONCE))
+    return at_once, max(1, threads // at_once)
+
+
+def in_order(work: Callable[[T], R], items: Iterable[T], at_once: int) -> Iterator[R]:
+    """Maps over items, `at_once` of them at a time in threads, results in order; few wait to be taken."""
+    if at_once <= 1:
+        yield from map(work, items)
+        return
+    pool = ThreadPoolExecutor(at_once)
+    pending: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            pending.append(pool.submit(work, item))
+            if len(pending) > at_once:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C what is not begun is not worth waiting for
+
+
+@cache
+def _controller() -> Any:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
+@contextmanager
+def single_blas() -> Iterator[None]:
+    """NumPy's matrix products in the calling thread alone, for the whole process while this lasts."""
+    with _controller().limit(limits=1, user_api="blas"):
+        yield
