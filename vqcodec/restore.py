@@ -81,11 +81,12 @@ class _TileRows:
                 if start < top + len(lines):
                     self.lines[start] = lines[start - top :].copy()
         stop = min(self.grid.rows, last + 1)
-        wanted = range(self.known * self.grid.columns, stop * self.grid.columns)
-        parts = list(in_order(self.latents_of, map(self.grid.tile, wanted), self.at_once))
-        for row in range(self.known, stop):
-            begin = (row - self.known) * self.grid.columns
-            self.lines[row * side] = np.concatenate(parts[begin : begin + self.grid.columns], axis=1)
+        wanted = [self.grid.tile(n) for n in range(self.known * self.grid.columns, stop * self.grid.columns)]
+        for tile, latents in zip(wanted, in_order(self.latents_of, wanted, self.at_once), strict=True):
+            r = tile.latents
+            if tile.column == 0:
+                self.lines[r.y0] = np.empty((r.height, self.grid.latent_width, latents.shape[2]), np.float32)
+            self.lines[r.y0][:, r.x0 : r.x1] = latents
         self.known = stop
 
     def window(self, window: Rect) -> Latents:
