@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.plain import PlainDecoder
 from vqcodec import zoo
 from vqcodec.codebook import Ints
 from vqcodec.entropy import ClassTables, Decoder, Encoder
@@ -113,37 +114,6 @@ def test_malformed_tables_are_refused() -> None:
     ):
         with pytest.raises(ModelError):
             ClassTables.load({**good, **change})
-
-
-class PlainDecoder:
-    """The range decoder as docs/FORMAT.md describes it, in plain Python integers: shares no code with the package."""
-
-    def __init__(self, payload: bytes) -> None:
-        self.words = [int.from_bytes(payload[i : i + 4], "little") for i in range(0, len(payload), 4)]
-        self.low, self.range = 0, 2**64 - 1
-        self.point = self.word() << 32 | self.word()
-
-    def word(self) -> int:
-        return self.words.pop(0) if self.words else 0
-
-    def symbol(self, weights: list[int]) -> int:
-        """One symbol; the weights sum to 2**24."""
-        scale = self.range >> 24
-        quantile = ((self.point - self.low) % 2**64) // scale
-        number, left = 0, 0
-        while left + weights[number] <= quantile:
-            left += weights[number]
-            number += 1
-        self.low = (self.low + scale * left) % 2**64
-        self.range = scale * weights[number]
-        if self.range < 2**32:
-            self.low, self.range = (self.low << 32) % 2**64, self.range << 32
-            self.point = (self.point << 32) % 2**64 | self.word()
-        return number
-
-    def uniform(self, size: int) -> int:
-        each = 2**24 // size
-        return self.symbol([each] * (size - 1) + [2**24 - each * (size - 1)])
 
 
 def test_the_specified_range_decoder_reads_what_the_package_writes() -> None:

@@ -118,6 +118,17 @@ def test_indices_need_no_onnx_runtime() -> None:
     assert done.stdout.split() == [EXPECTED["high"]["base"], EXPECTED["high"]["refinement"]]
 
 
+def test_the_specified_decoder_alone_reads_golden_files() -> None:
+    """Without constriction and without ONNX Runtime: `python -m tests.plain`, as other machines can run it."""
+    code = (
+        "import sys; sys.modules['onnxruntime'] = None; from tests import plain; sys.exit(plain.main(['one', 'gray']))"
+    )
+    env = {**os.environ, "PYTHONPATH": str(FOLDER.parent.parent)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(": 0 wrong\n")
+
+
 def _perturbed(folder: Path, target: Path) -> None:
     """A copy of a model in which every float of both transforms is moved by one unit in the last place."""
     onnx = pytest.importorskip("onnx")

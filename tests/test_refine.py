@@ -63,7 +63,7 @@ def test_the_graph_is_the_networks_and_its_gradient_is_the_slope(photo: U8, tmp_
         features, base_mean = model.prior.base(model.quantiser(z)[0])
     path = tmp_path / "gradient.onnx"
     path.write_bytes(refinement_graph(model))
-    gradient = refine.Gradient(path, 1)
+    gradient = refine.Gradient(path.read_bytes(), 1)
     weight = float(model.lambda_of(level)) / 3
     values = {
         "x": x, "features": features, "base_mean": base_mean, "hat": hat, "step": model.step_size(hat),

@@ -47,6 +47,8 @@ class ClassTables:
             counts, shrink = arrays["tables.counts"].astype(np.float64), arrays["tables.shrink"].astype(np.float64)
         except KeyError as error:
             raise ModelError(f"the model's tables lack {error}") from None
+        if (limits > MAX_INDEX).any():
+            raise ModelError("the model's frequency tables are malformed")
         sizes = np.where(limits > 0, 2 * limits + 2, 0)
         fits = limits.shape == (64,) and shrink.shape == (64, 3) and sizes.sum() == len(counts)
         if not fits or (limits < 0).any() or (counts < 0).any() or (shrink < 0).any() or (shrink > 127).any():

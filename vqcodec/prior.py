@@ -3,9 +3,10 @@
 
 Every number that reaches the entropy coder is an integer computed from integers, so that all machines agree bit for
 bit (rule 1 of the format). Integers are carried in float64 arrays so that products can use BLAS: weights have 16 bits,
-activations are clipped to +-CLIP, and `_check_bound` proves when a model is loaded that no partial sum can leave
-+-2**53, below which float64 addition of integers is exact in any order. Re-scalings are powers of two with
-floor(x + 1/2); the leaky rectifier's slope is 1/8. No exp, no log, no division by data. NumPy only.
+activations are clipped to +-CLIP, and `_check_bound` and `_within` see to it when a model is loaded that no partial
+sum can leave +-2**53, below which float64 addition of integers is exact in any order (docs/exactness.md). Re-scalings
+are powers of two with floor(x + 1/2); the leaky rectifier's slope is 1/8. No exp, no log, no division by data. NumPy
+only.
 
 Shapes: activations are [h, w, C], positions of a tile row by row.
 """
@@ -18,11 +19,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vqcodec.codebook import ACT_BITS, LATENT_BITS, BaseCodebook, Floats, Ints
+from vqcodec.codebook import ACT_BITS, LATENT_BITS, LATENT_CLIP, BaseCodebook, Floats, Ints
 from vqcodec.errors import ModelError
 
 CLIP = 2.0**23  # of activations: +-512 in real numbers
 EXACT = 2.0**53
+MAX_SHIFT, MAX_TABLE, MAX_SIGMA = 48, 2.0**30, 2.0**27
 CLASSES = 64
 CLASSES_PER_OCTAVE = 6
 CLASS_ORIGIN = -3.5  # log2 (scale / step) of class 0
@@ -40,6 +42,17 @@ def _integers(arrays: Arrays, name: str, ndim: int) -> Floats:
     if array.ndim != ndim or array.dtype.kind not in "iu":
         raise ModelError(f"the model's table {name!r} is not an integer array of {ndim} dimensions")
     return array.astype(np.float64)
+
+
+def _within(name: str, values: Floats, low: float, high: float) -> Floats:
+    """The values, if they lie in [low, high]: the ranges from which docs/exactness.md concludes."""
+    if values.size and not (values.min() >= low and values.max() <= high):
+        raise ModelError(f"the model's table {name!r} is out of range: this model is not safe to use")
+    return values
+
+
+def _shift(arrays: Arrays, name: str) -> float:
+    return float(_within(name, _integers(arrays, name, 0), 0, MAX_SHIFT))
 
 
 def _check_bound(name: str, magnitude: Floats, bias: Floats) -> None:
@@ -75,7 +88,7 @@ class Linear:
         """From `name.weight` [O, I] int16, `name.bias` [O] int64, `name.shift` [] int."""
         weight, bias = _integers(arrays, f"{name}.weight", 2), _integers(arrays, f"{name}.bias", 1)
         _check_bound(name, np.abs(weight).sum(1), bias)
-        return cls(np.ascontiguousarray(weight.T), bias, float(_integers(arrays, f"{name}.shift", 0)))
+        return cls(np.ascontiguousarray(weight.T), bias, _shift(arrays, f"{name}.shift"))
 
     def raw(self, x: Floats) -> Floats:
         """The sums before re-scaling (units 2**-(ACT_BITS + shift))."""
@@ -101,7 +114,7 @@ class Depthwise:
         """From `name.weight` [C, 3, 3] int16, `name.bias` [C] int64, `name.shift` [] int."""
         weight, bias = _integers(arrays, f"{name}.weight", 3), _integers(arrays, f"{name}.bias", 1)
         _check_bound(name, np.abs(weight).sum((1, 2)), bias)
-        return cls(np.ascontiguousarray(weight.transpose(1, 2, 0)), bias, float(_integers(arrays, f"{name}.shift", 0)))
+        return cls(np.ascontiguousarray(weight.transpose(1, 2, 0)), bias, _shift(arrays, f"{name}.shift"))
 
     def __call__(self, x: Floats) -> Floats:
         """[h, w, C] -> [h, w, C]."""
@@ -175,11 +188,13 @@ class BasePrior:
     def __init__(self, arrays: Arrays, codebook: BaseCodebook) -> None:
         self.codebook = codebook
         self.enter = Linear.load(arrays, "base_prior.enter")
-        self.passes = _integers(arrays, "base_prior.passes", 2)
+        self.passes = _within("base_prior.passes", _integers(arrays, "base_prior.passes", 2), -MAX_TABLE, MAX_TABLE)
         self.spread = Depthwise.load(arrays, "base_prior.spread")
         self.blocks = [Block.load(arrays, f"base_prior.blocks.{i}") for i in range(2)]
         self.out = Linear.load(arrays, "base_prior.out")
-        self.exp2 = _integers(arrays, "base_prior.exp2", 1).astype(np.int64)
+        _within("codebook", codebook.vectors, -CLIP, CLIP)
+        exp2 = _within("base_prior.exp2", _integers(arrays, "base_prior.exp2", 1), 1, 2 * LOG_ONE)
+        self.exp2 = exp2.astype(np.int64)
         if self.exp2.shape != (256,) or self.out.bias.shape != (codebook.size,):
             raise ModelError("the model's base prior does not fit its codebook")
 
@@ -230,15 +245,21 @@ class RefinementPrior:
         names = {name.split(".")[2] for name in arrays if name.startswith("prior.blocks.")}
         self.blocks = [Block.load(arrays, f"prior.blocks.{i}") for i in range(len(names))]
         self.base_mean = Linear.load(arrays, "prior.base_mean")
-        self.sigma = _integers(arrays, "prior.sigma", 1)  # units 2**-LATENT_BITS
-        self.inverse_sigma = _integers(arrays, "prior.inverse_sigma", 1)  # units 2**-ACT_BITS
-        self.log2_ratio = _integers(arrays, "prior.log2_ratio", 2)  # [100, M] log2(sigma / step), 2**-ACT_BITS
-        self.step_size = _integers(arrays, "prior.step_size", 2)  # [100, M], units 2**-LATENT_BITS
-        chunks = _integers(arrays, "prior.chunks", 1).astype(int)
+
+        def table(name: str, ndim: int, low: float, high: float) -> Floats:
+            return _within(f"prior.{name}", _integers(arrays, f"prior.{name}", ndim), low, high)
+
+        self.sigma = table("sigma", 1, 0, MAX_SIGMA)  # units 2**-LATENT_BITS
+        self.inverse_sigma = table("inverse_sigma", 1, 0, MAX_TABLE)  # units 2**-ACT_BITS
+        self.log2_ratio = table("log2_ratio", 2, -MAX_TABLE, MAX_TABLE)  # [100, M] log2(sigma / step), 2**-ACT_BITS
+        self.step_size = table("step_size", 2, 1, MAX_TABLE)  # [100, M], units 2**-LATENT_BITS
+        chunks = table("chunks", 1, 1, 2**16).astype(int)
         self.latents = int(chunks.sum())
         shapes = {self.sigma.shape, self.inverse_sigma.shape, self.log2_ratio.shape[1:], self.step_size.shape[1:]}
-        if shapes != {(self.latents,)} or len(self.step_size) != 100 or (self.step_size < 1).any():
+        if shapes != {(self.latents,)} or len(self.step_size) != 100 or len(self.log2_ratio) != 100:
             raise ModelError("the tables of the model's refinement prior do not fit together")
+        farthest = LATENT_CLIP + self.sigma * (CLIP * 2.0**-ACT_BITS) + 1  # of a latent from the base layer's mean
+        _within("prior.inverse_sigma", farthest * self.inverse_sigma, 0, EXACT / 4)
         self.steps = list(self._steps(arrays, [int(c) for c in chunks]))
 
     @staticmethod
@@ -253,7 +274,7 @@ class RefinementPrior:
                     seen,
                     Linear.load(arrays, f"{name}.context") if seen else None,
                     Linear.load(arrays, f"{name}.base"),
-                    _integers(arrays, f"{name}.quality", 2),
+                    _within(name, _integers(arrays, f"{name}.quality", 2), -MAX_TABLE, MAX_TABLE),
                     Block.load(arrays, f"{name}.block1"),
                     Block.load(arrays, f"{name}.block2"),
                     Linear.load(arrays, f"{name}.out"),

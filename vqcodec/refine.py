@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,8 +37,8 @@ PLANS = {7: Plan(40, 0.01), 8: Plan(100, 0.01), 9: Plan(250, 0.01)}
 class Gradient:
     """Latents, and what they are to restore -> cost in bits, and its gradient."""
 
-    def __init__(self, path: Path, threads: int = 0) -> None:
-        self._run = session(path, threads).run
+    def __init__(self, graph: bytes, threads: int = 0) -> None:
+        self._run = session(graph, threads).run
 
     def __call__(self, **values: Array) -> tuple[float, Array]:
         """Inputs and outputs as `vqcodec.train.refinement.refinement_graph` has them."""

@@ -90,11 +90,18 @@ class _TileRows:
                 if window.y0 < top + len(lines):
                     self.lines[window.y0] = lines[window.y0 - top :].copy()
         stop = max(self.known, -(-window.y1 // self.side))
-        wanted = [row * self.grid.columns + column for row in range(self.known, stop) for column in self.columns]
-        parts = list(in_order(self.latents_of, map(self.grid.tile, wanted), self.at_once))
-        for number, row in enumerate(range(self.known, stop)):
-            begin = number * len(self.columns)
-            self.lines[row * self.side] = np.concatenate(parts[begin : begin + len(self.columns)], axis=1)
+        wanted = [
+            self.grid.tile(row * self.grid.columns + column)
+            for row in range(self.known, stop)
+            for column in self.columns
+        ]
+        left = wanted[0].latents.x0 if wanted else 0
+        for tile, latents in zip(wanted, in_order(self.latents_of, wanted, self.at_once), strict=True):
+            r = tile.latents
+            if tile.column == self.columns.start:
+                width = min(self.grid.latent_width, self.columns.stop * self.side) - left
+                self.lines[r.y0] = np.empty((r.height, width, latents.shape[2]), np.float32)
+            self.lines[r.y0][:, r.x0 - left : r.x1 - left] = latents
         self.known = stop
 
     def window(self, window: Rect) -> Latents:

@@ -7,21 +7,23 @@ decoder's, which come from the file alone.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vqcodec.errors import ModelError
+from vqcodec.picture import one_line
 
 
-def session(path: Path, threads: int) -> Any:
-    """An ONNX Runtime session.
+def session(graph: bytes, threads: int) -> Any:
+    """An ONNX Runtime session of a graph that holds all of its weights itself.
 
     Raises:
-        ModelError: not a graph that can be loaded.
+        ModelError: not a graph that can be loaded, or one that would read further files.
     """
+    if b"location" in graph:  # the key of ONNX's "external data": a path, anywhere on this machine
+        raise ModelError("the model's graph keeps weights in further files, which is not allowed")
     import onnxruntime  # here, because it takes a quarter of a second, and `vqcodec info` can do without
 
     options = onnxruntime.SessionOptions()
@@ -31,16 +33,36 @@ def session(path: Path, threads: int) -> Any:
     options.log_severity_level = 3
     options.enable_cpu_mem_arena = False  # give memory back between tiles of different sizes
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
-        raise ModelError(f"{path.name} cannot be loaded: {str(error).splitlines()[0]}") from None
+        raise ModelError(f"the model's graph cannot be loaded ({one_line(error)})") from None
+
+
+def _run(session: Any, height: int, width: int, **inputs: NDArray[Any]) -> list[NDArray[np.float32]]:
+    """Runs a graph whose outputs are [1, C, height, width] float32.
+
+    Raises:
+        ModelError: they are not, or it cannot be run: a model of somebody's own that does not fit.
+    """
+    try:
+        outputs: list[NDArray[np.float32]] = session.run(None, inputs)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ModelError(f"the model's graph cannot be run ({one_line(error)})") from None
+    for output in outputs:
+        if output.dtype != np.float32 or output.ndim != 4 or output.shape[2:] != (height, width):
+            raise ModelError(
+                f"the model's graph gives an array of {output.dtype} {list(output.shape)}, which is no use"
+            )
+    return outputs
 
 
 class Analysis:
     """Picture -> latents and base vectors."""
 
-    def __init__(self, path: Path, threads: int = 0) -> None:
-        self._run = session(path, threads).run
+    def __init__(self, graph: bytes, threads: int = 0) -> None:
+        self._session = session(graph, threads)
 
     def __call__(
         self, rgb: NDArray[np.uint8], hat: NDArray[np.float64]
@@ -56,15 +78,15 @@ class Analysis:
         """
         x = np.ascontiguousarray(rgb.transpose(2, 0, 1))[None].astype(np.float32)
         x *= np.float32(1 / 255)
-        y, z = self._run(None, {"x": x, "hat": hat[None].astype(np.float32)})
+        y, z = _run(self._session, rgb.shape[0] // 16, rgb.shape[1] // 16, x=x, hat=hat[None].astype(np.float32))
         return y[0].transpose(1, 2, 0), z[0].transpose(1, 2, 0)
 
 
 class Synthesis:
     """Latents -> picture."""
 
-    def __init__(self, path: Path, threads: int = 0) -> None:
-        self._run = session(path, threads).run
+    def __init__(self, graph: bytes, threads: int = 0) -> None:
+        self._session = session(graph, threads)
 
     def __call__(self, latents: NDArray[np.float32], hat: NDArray[np.float64]) -> NDArray[np.uint8]:
         """Synthesise.
@@ -77,7 +99,8 @@ class Synthesis:
             [16 h, 16 w, 3] uint8.
         """
         y = np.ascontiguousarray(latents.transpose(2, 0, 1))[None]
-        (x,) = self._run(None, {"y": y, "hat": hat[None].astype(np.float32)})
+        height, width = 16 * latents.shape[0], 16 * latents.shape[1]
+        (x,) = _run(self._session, height, width, y=y, hat=hat[None].astype(np.float32))
         x *= 255
         np.rint(x, out=x)
         np.clip(x, 0, 255, out=x)

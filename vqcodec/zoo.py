@@ -9,13 +9,16 @@ its model by the first four bytes of the sha256 of `tables.npz`.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import math
 import os
 import zipfile
+import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +26,7 @@ from numpy.typing import NDArray
 from vqcodec.codebook import BaseCodebook, hat_weights, quality_level
 from vqcodec.entropy import ClassTables
 from vqcodec.errors import ModelError
+from vqcodec.picture import one_line
 from vqcodec.prior import BasePrior, RefinementPrior
 from vqcodec.refine import Gradient
 from vqcodec.transform import Analysis, Synthesis
@@ -33,6 +37,7 @@ MODELS: dict[str, str] = {"photo-1": "photo-1"}
 DEFAULT_MODEL = "photo-1"
 GRADIENT = "gradient.onnx"
 MAX_FILE_BYTES = 256 * 2**20
+MAX_ARRAYS = 4096
 FILES = ("tables.npz", "analysis.onnx", "synthesis.onnx")
 
 
@@ -53,22 +58,23 @@ class ModelFiles:
         """The first four bytes of the sha256 of the tables: what a .vqc file names."""
         return bytes.fromhex(self.card["files"]["tables.npz"]["sha256"])[:4]
 
-    def verified(self, name: str) -> Path:
-        """Path of a file of the model, after its sha256 has been checked.
+    def verified(self, name: str) -> bytes:
+        """The bytes of a file of the model, after their sha256 has been checked: what is used is what was checked.
 
         Raises:
-            ModelError: missing, or not what `model.json` says.
+            ModelError: missing, too large, or not what `model.json` says.
         """
         path = self.folder / name
         try:
-            if path.stat().st_size > MAX_FILE_BYTES:
-                raise ModelError(f"{path} is larger than a model file may be")
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            with open(path, "rb") as stream:
+                data = stream.read(MAX_FILE_BYTES + 1)
         except OSError as error:
             raise ModelError(f"the model file {path} cannot be read: {error.strerror}") from None
-        if digest != self.card["files"][name]["sha256"]:
+        if len(data) > MAX_FILE_BYTES:
+            raise ModelError(f"{path} is larger than a model file may be")
+        if hashlib.sha256(data).hexdigest() != self.card["files"][name]["sha256"]:
             raise ModelError(f"the model file {path} is damaged: its sha256 is not the one in model.json")
-        return path
+        return data
 
 
 def _read_card(folder: Path) -> ModelFiles:
@@ -119,15 +125,39 @@ def by_checksum(checksum: bytes, extra: str | os.PathLike[str] | None = None) ->
     )
 
 
-def _read_tables(path: Path) -> dict[str, NDArray[np.generic]]:
+def read_tables(data: bytes) -> dict[str, NDArray[np.generic]]:
+    """The arrays of a `tables.npz`: integers, of which none takes more memory than the file says and has bytes for.
+
+    Raises:
+        ModelError: anything is wrong with it.
+    """
+    found = {}
     try:
-        with zipfile.ZipFile(path) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > MAX_FILE_BYTES:
-                raise ModelError(f"{path} holds more than a model may")
-        with np.load(path, allow_pickle=False) as data:
-            return {name: data[name] for name in data.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise ModelError(f"{path} is not a table file ({error})") from None
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            entries = archive.infolist()
+            if len(entries) > MAX_ARRAYS or sum(entry.file_size for entry in entries) > MAX_FILE_BYTES:
+                raise ModelError("the model's tables hold more than a model may")
+            for entry in entries:
+                with archive.open(entry) as stream:
+                    found[entry.filename.removesuffix(".npy")] = _read_array(stream, entry.file_size)
+    except (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise ModelError(f"the model's tables cannot be read ({one_line(error)})") from None
+    return found
+
+
+def _read_array(stream: IO[bytes], size_bytes: int) -> NDArray[np.generic]:
+    """One array in NumPy's format; its header is a stranger's word, and is held against the size of the file."""
+    header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    version = np.lib.format.read_magic(stream)
+    if version not in header:
+        raise ValueError(f"NumPy's format {version} is not used here")
+    shape, column_major, dtype = header[version](stream)
+    if dtype.kind not in "iu" or column_major:
+        raise ValueError(f"an array of {dtype} in a model")
+    wanted = math.prod(shape) * dtype.itemsize
+    if wanted > size_bytes or min(shape, default=0) < 0:
+        raise ValueError("an array that is larger than its file")
+    return np.frombuffer(stream.read(wanted), dtype).reshape(shape)
 
 
 class Model:
@@ -136,17 +166,32 @@ class Model:
     def __init__(self, files: ModelFiles, threads: int = 0) -> None:
         self.files = files
         self.threads = threads
-        arrays = _read_tables(files.verified("tables.npz"))
+        arrays = read_tables(files.verified("tables.npz"))
         try:
             self.codebook = BaseCodebook(arrays["codebook"].astype(np.float64))
             self.base_prior = BasePrior(arrays, self.codebook)
             self.prior = RefinementPrior(arrays)
             self.tables = ClassTables.load(arrays)
+            if files.folder.parent != WEIGHTS:
+                self._try_out()
         except (KeyError, ValueError, IndexError, TypeError) as error:
-            raise ModelError(f"the tables of the model {files.id} are malformed ({error})") from None
+            raise ModelError(f"the tables of the model {files.id} are malformed ({one_line(error)})") from None
         self._analysis: Analysis | None = None
         self._synthesis: Synthesis | None = None
         self._gradient: Gradient | None = None
+
+    def _try_out(self) -> None:
+        """Goes once through both priors, so that arrays of a stranger's model that do not fit are found out now."""
+        indices, known = np.zeros((2, 2), np.int64), np.zeros((2, 2), bool)
+        for number in range(4):
+            frequencies = self.base_prior.frequencies(indices, known, number)
+            if frequencies.shape != (1, self.codebook.size):
+                raise ValueError("the base prior does not fit the codebook")
+        features, mean = self.prior.base(self.codebook.values(indices))
+        for step in self.prior.steps:
+            means, classes = self.prior.predict(step, np.zeros_like(mean), features, mean, 50)
+            if means.shape != classes.shape or means.shape != (2, step.channels.stop - step.channels.start):
+                raise ValueError("a step of the refinement prior does not fit its channels")
 
     @property
     def analysis(self) -> Analysis:
