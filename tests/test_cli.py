@@ -566,7 +566,7 @@ def test_threads_are_set_before_numpy_is_loaded(here: Path) -> None:
     code = f"""if True:
         import os, sys
         from vqcodec import cli, jobs
-        def check(*_):
+        def check(*_, **__):
             assert "numpy" not in sys.modules
             assert [os.environ[name] for name in {cli.THREAD_VARIABLES!r}] == ["3"] * 3
         jobs.run = check

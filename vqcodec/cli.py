@@ -13,16 +13,18 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from vqcodec import __version__, jobs, streams
-from vqcodec.errors import DamagedError, LimitError, ModelError, UsageError, VqcError
+from vqcodec import __version__, jobs, streams, workers
+from vqcodec.errors import DamagedError, LimitError, ModelError, UsageError
 from vqcodec.streams import DASH, shown
+from vqcodec.workers import Outcome
 
 if TYPE_CHECKING:
     from vqcodec.image import Picture
@@ -32,7 +34,7 @@ PROGRESS_TILES = 4  # no progress bar for pictures with as many tiles or fewer
 BYTES_PER_PIXEL = 16  # no picture or .vqc file that anybody writes takes more, but for metadata:
 METADATA_BYTES = 64 << 20
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 130, 143
+EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
 
 
 # ---- from the first argument to the exit code ------------------------------------------------------------------------
@@ -80,11 +82,8 @@ def _exit(error: BaseException) -> tuple[int, str]:
             context = getattr(error, "ctx", None)
             command = context.command_path if context else "vqcodec"
             return UsageError.exit_code, f"{error.format_message().rstrip('.')} (see {command} --help)"
-        case VqcError() | OSError() | MemoryError():
-            return jobs.failure(error)
         case _:
-            text = f"{type(error).__name__}: {error}"
-            return EXIT_INTERNAL, f"internal error, please report it ({text}); VQCODEC_TRACEBACK=1 shows where"
+            return workers.failure(error)
 
 
 # ---- messages while at work ------------------------------------------------------------------------------------------
@@ -99,32 +98,29 @@ def _about(name: str) -> Iterator[None]:
         raise type(error)(f"{shown(name)}: {error}") from error
 
 
-def _notes(name: str, notes: Sequence[str]) -> None:
-    for note in notes:
-        streams.complain(f"note: {name}: {note}")
+def _noted(name: str, notes: Sequence[str]) -> tuple[str, ...]:
+    return tuple(f"{name}: {note}" for note in notes)
 
 
-def _summary(source: str, target: str, what: str, started: float) -> None:
-    """One line for the person at the terminal; nothing for scripts."""
-    if streams.on_terminal(sys.stderr):
-        seconds = time.perf_counter() - started
-        line = f"{shown(source)} -> {shown(target, 'stdout')}: {what}, {seconds:.2f} s"
-        with suppress(OSError):
-            sys.stderr.write(line + "\n")
+def _summary(source: str, target: str, what: str, started: float) -> str:
+    """One line about one file."""
+    seconds = time.perf_counter() - started
+    return f"{shown(source)} -> {shown(target, 'stdout')}: {what}, {seconds:.2f} s"
 
 
 class _Progress:
-    """A progress bar on a terminal's stderr, for pictures of many tiles; called after each tile."""
+    """A progress bar on a terminal's stderr, for a picture of many tiles; called after each tile."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, alone: bool) -> None:
         self._label = shown(name)
+        self._alone = alone  # otherwise there is a bar over all files
         self._bar: Any = None
 
     def __enter__(self) -> _Progress:
         return self
 
     def __call__(self, done: int, tiles: int) -> None:
-        if tiles <= PROGRESS_TILES or not streams.on_terminal(sys.stderr):
+        if not self._alone or tiles <= PROGRESS_TILES or not streams.on_terminal(sys.stderr):
             return
         if self._bar is None:
             self._bar = click.progressbar(length=tiles, label=self._label, file=sys.stderr)
@@ -159,6 +155,12 @@ _threads = click.option(
 _max_pixels = click.option(
     "--max-pixels", type=click.IntRange(1), metavar="N", help="Refuse larger pictures (default 268,435,456)."
 )
+_recursive = click.option("-r", "--recursive", is_flag=True, help="Search folders below folders; the tree is kept.")
+_skip_existing = click.option("--skip-existing", is_flag=True, help="Leave out inputs whose output is there.")
+_jobs = click.option(
+    "-j", "--jobs", type=click.IntRange(0, 1024), default=1, metavar="N",
+    help="Processes for several inputs, each with its share of the threads; 0 for one per processor. Default 1.",
+)  # fmt: skip
 _paths = click.argument("paths", nargs=-1, required=True, metavar="IN OUT | IN... -o DIR")
 
 
@@ -185,25 +187,44 @@ def commands() -> None:
 )
 @click.option("-e", "--effort", type=click.IntRange(1, 9), metavar="N", help="More is smaller and slower; default 5.")
 @_output_folder
+@_recursive
+@_jobs
+@_skip_existing
 @_force
 @_threads
 @click.option("--model", metavar="ID|PATH", help="A shipped model's id, or the folder of a model of your own.")
 @click.option("--strip", is_flag=True, help="Leave out ICC profile and EXIF.")
 @_max_pixels
 def compress(paths: tuple[str, ...], folder: str | None, **options: Any) -> None:
-    """Compress a picture to a .vqc file; "-" is stdin or stdout.
+    """Compress pictures to .vqc files; "-" is stdin or stdout.
 
     \b
     vqcodec compress photo.png photo.vqc
     vqcodec compress -q 50 photo.jpg small.vqc
-    vqcodec compress holiday/ -o archive/
+    vqcodec compress holiday/ more.png -o archive/
+    vqcodec compress -r -j 0 --skip-existing pictures/ -o archive/
     curl -s URL | vqcodec compress - - > photo.vqc
     """
+    _many(_compress, paths, folder, SUFFIX, jobs.PICTURE_SUFFIXES, options)
 
-    def one(source: str, target: str) -> None:
-        _compress(source, target, **options)
 
-    jobs.run(jobs.pairs(paths, folder, SUFFIX, jobs.PICTURE_SUFFIXES), one)
+def _many(
+    work: Any, paths: tuple[str, ...], folder: str | None, suffix: str, wanted: frozenset[str], options: dict[str, Any]
+) -> None:
+    """Runs `work` over all inputs, with those of the options that are its own."""
+    recursive, count, skip = (options.pop(name) for name in ("recursive", "jobs", "skip_existing"))
+    if skip and options["force"]:
+        raise UsageError("--skip-existing leaves existing files alone, --force replaces them: give one of them")
+    found = jobs.todo(paths, folder, suffix, wanted, recursive=recursive)
+    count = min(count or workers.processors(), len(found.pairs))
+    if count > 1:
+        options["threads"] = options["threads"] or max(1, workers.processors() // count)
+        os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(options["threads"])))
+    if found.several and options["model"]:  # said once, and not of every file
+        from vqcodec import zoo
+
+        zoo.find(options["model"])
+    jobs.run(found, partial(work, **options), jobs=count, skip_existing=skip)
 
 
 def _compress(
@@ -217,17 +238,19 @@ def _compress(
     model: str | None,
     strip: bool,
     max_pixels: int | None,
-) -> None:
+    alone: bool,
+) -> Outcome:
     started = time.perf_counter()
     if Path(target).suffix.lower() in jobs.PICTURE_SUFFIXES:
         raise UsageError(f"{shown(target)} is the name of a picture: give the output a name that ends in {SUFFIX}")
+    if not alone:
+        jobs.make_folder(os.path.dirname(target))
     jobs.check_target(source, target, force)
     from vqcodec import codec, image
 
     limit = max_pixels or image.DEFAULT_MAX_PIXELS
     picture = image.load(streams.read_stdin(_limit_bytes(limit)) if source == DASH else source, max_pixels=limit)
-    _notes(shown(source), picture.notes)
-    with _Progress(source) as progress:
+    with _Progress(source, alone) as progress:
         data = codec.encode_picture(
             picture,
             codec.DEFAULT_QUALITY if quality is None else quality,
@@ -240,60 +263,71 @@ def _compress(
     streams.write(target, data, force=force)
     height, width = picture.rgb.shape[:2]
     rate_bpp = 8 * len(data) / (width * height)
-    _summary(source, target, f"{width} x {height}, {len(data):,} bytes, {rate_bpp:.3f} bpp", started)
+    what = f"{width} x {height}, {len(data):,} bytes, {rate_bpp:.3f} bpp"
+    in_bytes = 0 if source == DASH else os.path.getsize(source)
+    return Outcome(
+        width * height, in_bytes, len(data), _noted(shown(source), picture.notes),
+        _summary(source, target, what, started),
+    )  # fmt: skip
 
 
 @commands.command()
 @_paths
 @_output_folder
+@_recursive
+@_jobs
+@_skip_existing
 @_force
 @_threads
 @click.option("--model", metavar="PATH", help="The folder of the model, if the file was written with one of your own.")
 @click.option("--format", "form", metavar="SUFFIX", help="png, jpg, webp...; default: OUT's suffix, png for - and -o.")
 @_max_pixels
 def decompress(paths: tuple[str, ...], folder: str | None, form: str | None, **options: Any) -> None:
-    """Restore the picture of a .vqc file; "-" is stdin or stdout.
+    """Restore the pictures of .vqc files; "-" is stdin or stdout.
 
     \b
     vqcodec decompress photo.vqc photo.png
     vqcodec decompress archive/ -o pictures/ --format webp
+    vqcodec decompress -r -j 0 archive/ -o pictures/
     vqcodec decompress - - < photo.vqc | display
     """
     suffix = None if form is None else "." + form.lower().removeprefix(".")
-
-    def one(source: str, target: str) -> None:
-        _decompress(source, target, suffix, **options)
-
-    jobs.run(jobs.pairs(paths, folder, suffix or ".png", frozenset({SUFFIX})), one)
+    options["suffix"] = suffix
+    _many(_decompress, paths, folder, suffix or ".png", frozenset({SUFFIX}), options)
 
 
 def _decompress(
     source: str,
     target: str,
-    suffix: str | None,
     *,
+    suffix: str | None,
     force: bool,
     threads: int,
     model: str | None,
     max_pixels: int | None,
-) -> None:
+    alone: bool,
+) -> Outcome:
     started = time.perf_counter()
     suffix = suffix or (".png" if target == DASH else Path(target).suffix)
     if not suffix:
         raise UsageError(f"{shown(target)} has no suffix to say its format: add .png or the like, or give --format png")
+    if not alone:
+        jobs.make_folder(os.path.dirname(target))
     jobs.check_target(source, target, force)
     from vqcodec import codec, container, image
 
     _check_format(suffix)
     limit = max_pixels or image.DEFAULT_MAX_PIXELS
     data = streams.read_marked(source, container.MAGIC, _limit_bytes(limit))
-    with _about(source), _Progress(source) as progress:
+    with _about(source), _Progress(source, alone) as progress:
         picture = codec.decode_picture(data, threads=threads, model=model, max_pixels=limit, progress=progress)
     encoded, notes = image.encode_picture(picture, suffix)
-    _notes(shown(target, "stdout"), notes)
     streams.write(target, encoded, force=force)
     height, width = picture.rgb.shape[:2]
-    _summary(source, target, f"{width} x {height}, {len(encoded):,} bytes", started)
+    return Outcome(
+        width * height, len(data), len(encoded), _noted(shown(target, "stdout"), notes),
+        _summary(source, target, f"{width} x {height}, {len(encoded):,} bytes", started),
+    )  # fmt: skip
 
 
 def _limit_bytes(max_pixels: int) -> int:
