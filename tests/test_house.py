@@ -12,8 +12,8 @@ import vqcodec
 
 ROOT = Path(vqcodec.__file__).parent
 ORDER = [
-    "errors", "output", "streams", "image", "tiles", "container", "codebook", "prior", "entropy", "transform", "zoo",
-    "codec", "rate", "describe", "demo", "workers", "jobs", "pillow_plugin", "cli", "__main__",
+    "errors", "output", "streams", "metadata", "image", "tiles", "container", "codebook", "prior", "entropy",
+    "transform", "zoo", "codec", "rate", "describe", "demo", "workers", "jobs", "pillow_plugin", "cli", "__main__",
 ]  # fmt: skip
 TRAIN = ["config", "quantise", "losses", "data", "networks", "loop", "export", "finish", "cli"]
 

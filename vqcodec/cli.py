@@ -193,7 +193,7 @@ def commands() -> None:
 @_force
 @_threads
 @click.option("--model", metavar="ID|PATH", help="A shipped model's id, or the folder of a model of your own.")
-@click.option("--strip", is_flag=True, help="Leave out ICC profile and EXIF.")
+@click.option("--strip", is_flag=True, help="Leave out EXIF and XMP; a colour profile stays if it is not sRGB.")
 @_max_pixels
 def compress(paths: tuple[str, ...], folder: str | None, **options: Any) -> None:
     """Compress pictures to .vqc files; "-" is stdin or stdout.

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vqcodec import container, image, zoo
+from vqcodec import container, image, metadata, zoo
 from vqcodec.codebook import (
     BASE_ONLY_QUALITY,
     LATENT_BITS,
@@ -242,14 +242,18 @@ def encode_picture(
         if progress:
             progress(number + 1, grid.tile_count)
     refinement = None if quality == BASE_ONLY_QUALITY else tuple(r for _, r in payloads if r is not None)
+    srgb = picture.icc is not None and metadata.is_srgb(picture.icc)
     return container.pack(
         container.Contents(
-            header=container.Header(width, height, quality, files.checksum, picture.gray, tile_log2),
+            header=container.Header(
+                width, height, quality, files.checksum, picture.gray, tile_log2, srgb and not strip
+            ),
             base=tuple(b for b, _ in payloads),
             refinement=refinement,
             alpha=None if picture.alpha is None else image.encode_alpha(picture.alpha),
-            icc=None if strip else picture.icc,
+            icc=None if srgb else picture.icc,  # not stripped: without it the colours would be others
             exif=None if strip else picture.exif,
+            xmp=None if strip else picture.xmp,
         )
     )
 
@@ -293,7 +297,7 @@ def encode(
         effort: 1 to 9; more is smaller and slower. Never changes what a decoder must do.
         threads: 0 for all processors.
         model: id or folder of a model; None for the default.
-        strip: leave out ICC profile and EXIF.
+        strip: leave out EXIF and XMP, and a colour profile that says no more than sRGB.
         max_pixels: refuse larger pictures.
 
     Returns:
@@ -365,7 +369,8 @@ def decode_picture(
     alpha = None
     if contents.alpha is not None:
         alpha = image.decode_alpha(contents.alpha, header.width, header.height)
-    return Picture(rgb, alpha, header.gray, contents.icc, contents.exif)
+    icc = metadata.srgb_profile() if header.srgb and not header.gray else contents.icc
+    return Picture(rgb, alpha, header.gray, icc, contents.exif, xmp=contents.xmp)
 
 
 def _row_tiles(grid: Grid, row: int) -> list[Tile]:
@@ -416,7 +421,7 @@ def decode(
         max_pixels: refuse larger pictures, before anything is allocated.
 
     Returns:
-        a PIL image of mode L, LA, RGB or RGBA with its ICC profile and EXIF in `info`.
+        a PIL image of mode L, LA, RGB or RGBA with its ICC profile, EXIF and XMP in `info`.
 
     Raises:
         DamagedError, LimitError, ModelError

@@ -19,6 +19,8 @@ PARTS = {
     "base_bytes": "base layer",
     "refinement_bytes": "refinement layer",
     "alpha_bytes": "alpha channel",
+    "xmp_bytes": "XMP data",
+    "further_bytes": "unknown sections",
     "checksum_bytes": "checksums",
 }
 

@@ -2,7 +2,7 @@
 """Any picture in, a `Picture` out, and back: path, bytes, stream, PIL image or array; PNG, JPEG and the like.
 
 Everything that Pillow does lives here, and so does its bad temper: whatever it raises or warns ends as one
-`VqcError`. Nothing about codecs, tiles or .vqc files may live here; of the package only `errors` is imported.
+`VqcError`. Nothing about codecs, tiles or .vqc files may live here.
 """
 
 from __future__ import annotations
@@ -15,16 +15,18 @@ import threading
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, PngImagePlugin, UnidentifiedImageError
 
+from vqcodec import metadata
 from vqcodec.errors import DamagedError, InputError, LimitError, UsageError, VqcError
 
+JPEG_XMP_BYTES = 65_502  # what one marker segment holds
 DEFAULT_MAX_PIXELS = 268_435_456  # 2^28 pixels, 16,384 x 16,384
 
 Source = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[Any]
@@ -40,8 +42,9 @@ class Picture:
         gray: it came as gray and goes back as gray.
         icc: the ICC profile of `rgb` (an RGB profile, or a gray one when `gray`); None means sRGB.
         exif: the EXIF block as a bare TIFF structure (`II*` or `MM`, without the "Exif\\0\\0" in front of it), its
-            Orientation, where there is one, set to 1.
+            Orientation, where there is one, set to 1, its thumbnail left out.
         notes: one short sentence for each conversion that lost something or that nobody asked for.
+        xmp: the XMP packet, its orientation, where it gives one, set to 1.
     """
 
     rgb: NDArray[np.uint8]
@@ -50,6 +53,7 @@ class Picture:
     icc: bytes | None = None
     exif: bytes | None = None
     notes: tuple[str, ...] = ()
+    xmp: bytes | None = None
 
 
 def load(source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture:
@@ -143,7 +147,9 @@ def _open(source: str | os.PathLike[str] | bytes | BinaryIO, name: str, opened: 
     if not stream.read(1):
         raise InputError(f"cannot read {name}: it is empty")
     stream.seek(0)
-    image = opened.enter_context(Image.open(stream))
+    heic = metadata.is_heic(stream.read(12))
+    stream.seek(0)
+    image = opened.enter_context(metadata.open_heic(stream, name) if heic else Image.open(stream))
     if image.format == "PNG":
         position = stream.tell()
         _check_png(stream)
@@ -190,6 +196,8 @@ def _read(image: Image.Image) -> Picture:
     rawmode, deep = _stored_samples(image)
     image.load()
     notes = ["16-bit samples reduced to 8 bits"] if deep else []
+    if image.format == "HEIF":
+        notes += metadata.heic_notes(image.info)
     icc = image.info.get("icc_profile")
     exif, orientation = _exif(image, notes)
     key = _colour_key(image, rawmode)
@@ -209,6 +217,7 @@ def _read(image: Image.Image) -> Picture:
         icc=icc,
         exif=exif,
         notes=tuple(notes),
+        xmp=metadata.xmp(image.info.get("xmp")),
     )
 
 
@@ -409,7 +418,7 @@ def _exif(image: Image.Image, notes: list[str]) -> tuple[bytes | None, int]:
         elif raw is None and any(tag != ExifTags.Base.Orientation for tag in parsed):
             raw = parsed.tobytes()
         raw = re.sub(rb"^(Exif\x00\x00)+", b"", raw or b"")
-        return (_reset_orientation(raw, orientation != 1) if raw else None), orientation
+        return (_reset_orientation(metadata.without_thumbnail(raw)) if raw else None), orientation
     except Exception:  # any nonsense may stand there, and it is not the picture
         notes.append("damaged EXIF data dropped")
         return None, orientation
@@ -427,13 +436,12 @@ def _exif_of_tiff(parsed: Image.Exif) -> bytes | None:
     return kept.tobytes() if len(kept) else None
 
 
-def _reset_orientation(exif: bytes, turned: bool) -> bytes:
+def _reset_orientation(exif: bytes) -> bytes:
     """Sets Orientation to 1 in place: every other byte, maker notes with their offsets included, stays as it is.
 
     Args:
         exif: a TIFF structure. Its first directory: u16 count, entries of 12 bytes (u16 tag, u16 type, u32 count,
-            value), u32 offset of the second directory, the thumbnail.
-        turned: the picture was turned, so the thumbnail no longer fits and is unlinked.
+            value).
 
     Raises:
         ValueError, struct.error: it is not a TIFF structure.
@@ -448,8 +456,6 @@ def _reset_orientation(exif: bytes, turned: bool) -> bytes:
         tag, kind, _length = struct.unpack_from(order + "HHI", out, entry)
         if tag == ExifTags.Base.Orientation:
             struct.pack_into(order + ("I" if kind == 4 else "Hxx"), out, entry + 8, 1)
-    if turned and start + 2 + 12 * count + 4 <= len(out):
-        struct.pack_into(order + "I", out, start + 2 + 12 * count, 0)
     return bytes(out)
 
 
@@ -499,18 +505,25 @@ class _Format:
     modes: tuple[str, ...]
     icc: bool = False
     exif: bool = False
+    xmp: str = ""  # how: as "option" of the writer, in a PNG "chunk", under a TIFF "tag"
     options: dict[str, Any] = field(default_factory=dict)
 
 
 _ALL_MODES = ("L", "LA", "RGB", "RGBA")
-_JPEG = _Format("JPEG", ("L", "RGB"), icc=True, exif=True, options={"quality": 95, "subsampling": 0, "optimize": True})
-_TIFF = _Format("TIFF", _ALL_MODES, icc=True, exif=True)  # not compressed: Pillow through libtiff cannot write GPS data
-_WEBP = _Format("WEBP", ("RGB", "RGBA"), icc=True, exif=True, options={"lossless": True, "exact": True})
-_AVIF = _Format("AVIF", ("L", "RGB", "RGBA"), icc=True, exif=True, options={"quality": 95, "subsampling": "4:4:4"})
+_JPEG = _Format(
+    "JPEG", ("L", "RGB"), icc=True, exif=True, xmp="option", options={"quality": 95, "subsampling": 0, "optimize": True}
+)
+_TIFF = _Format(
+    "TIFF", _ALL_MODES, icc=True, exif=True, xmp="tag"
+)  # not compressed: Pillow through libtiff cannot write GPS data
+_WEBP = _Format("WEBP", ("RGB", "RGBA"), icc=True, exif=True, xmp="option", options={"lossless": True, "exact": True})
+_AVIF = _Format(
+    "AVIF", ("L", "RGB", "RGBA"), icc=True, exif=True, xmp="option", options={"quality": 95, "subsampling": "4:4:4"}
+)
 _BMP = _Format("BMP", ("L", "RGB"))  # Pillow writes an alpha that no reader sees, itself included
 _PPM = _Format("PPM", ("L", "RGB"))
 _FORMATS = {
-    ".png": _Format("PNG", _ALL_MODES, icc=True, exif=True),
+    ".png": _Format("PNG", _ALL_MODES, icc=True, exif=True, xmp="chunk"),
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), _JPEG),
     **dict.fromkeys((".tif", ".tiff"), _TIFF),
     ".webp": _WEBP,
@@ -526,8 +539,8 @@ _FORMATS = {
 def to_pil(picture: Picture) -> Image.Image:
     """The picture as a PIL image of mode L, LA, RGB or RGBA.
 
-    Its `.info` holds "icc_profile", which Pillow's `save` takes by itself, and "exif" (with "Exif\\0\\0" in front),
-    which `save` wants handed over: `image.save(path, exif=image.info["exif"])`.
+    Its `.info` holds "icc_profile", which Pillow's `save` takes by itself, and "exif" (with "Exif\\0\\0" in front)
+    and "xmp", which `save` wants handed over: `image.save(path, exif=image.info["exif"])`.
     """
     planes = [picture.rgb[..., :1]] if picture.gray else [picture.rgb]
     if picture.alpha is not None:
@@ -538,6 +551,8 @@ def to_pil(picture: Picture) -> Image.Image:
         image.info["icc_profile"] = picture.icc
     if picture.exif:
         image.info["exif"] = b"Exif\0\0" + picture.exif
+    if picture.xmp:
+        image.info["xmp"] = picture.xmp
     return image
 
 
@@ -562,7 +577,13 @@ def encode_picture(picture: Picture, suffix: str) -> tuple[bytes, tuple[str, ...
     notes: list[str] = []
     image = _into_mode(to_pil(picture), target, notes)
     icc, exif = image.info.pop("icc_profile", None), image.info.pop("exif", None)
+    xmp = image.info.pop("xmp", None)
     options = dict(target.options)
+    if xmp is not None:
+        if option := _xmp_option(xmp, target, exif):
+            options.update(option)
+        else:
+            notes.append(f"{target.name} does not hold this XMP data: dropped")
     if icc is not None:
         if target.icc and (icc[16:20] == b"GRAY") == (image.mode in ("L", "LA")):
             options["icc_profile"] = icc
@@ -579,11 +600,31 @@ def encode_picture(picture: Picture, suffix: str) -> tuple[bytes, tuple[str, ...
         if "exif" not in options:
             raise InputError(f"cannot write this picture as {target.name}: {_one_line(error)}") from error
     del options["exif"]  # TIFF rewrites the EXIF block and stumbles over odd ones
+    options.update({} if xmp is None else _xmp_option(xmp, target, None))
     notes.append(f"{target.name} does not hold this EXIF data: dropped")
     try:
         return _save(image, target.name, options), tuple(notes)
     except Exception as error:
         raise InputError(f"cannot write this picture as {target.name}: {_one_line(error)}") from error
+
+
+def _xmp_option(xmp: bytes, target: _Format, exif: bytes | None) -> dict[str, Any]:
+    """What Pillow's writer wants to be told about XMP data; nothing where the format does not hold it."""
+    if target.xmp == "tag":
+        tags = Image.Exif()  # Pillow takes these tags in place of EXIF, so EXIF has to be among them
+        with suppress(Exception):  # odd EXIF is left out, and said where it is written
+            tags.load(exif or b"")
+        tags[700] = xmp
+        return {"tiffinfo": tags}
+    if target.xmp == "chunk":
+        chunks = PngImagePlugin.PngInfo()
+        try:
+            chunks.add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8"))
+        except UnicodeDecodeError:
+            return {}
+        return {"pnginfo": chunks}
+    fits = target.xmp == "option" and not (target.name == "JPEG" and len(xmp) > JPEG_XMP_BYTES)
+    return {"xmp": xmp} if fits else {}
 
 
 def _save(image: Image.Image, name: str, options: dict[str, Any]) -> bytes:

@@ -28,7 +28,7 @@ from vqcodec.workers import Outcome, Pair, Work
 PICTURE_SUFFIXES = frozenset(
     (
         ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".webp", ".avif",
-        ".bmp", ".dib", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".gif",
+        ".bmp", ".dib", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".gif", ".heic", ".heif",
     )
 )  # fmt: skip
 
