@@ -384,6 +384,17 @@ def demo(folder: str, force: bool, threads: int) -> None:
 @commands.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
+def archive(context: click.Context, arguments: tuple[str, ...]) -> None:
+    """Code all pictures below one address to another, on a Ray cluster."""
+    from vqcodec.archive import archive as command
+
+    with command.make_context("archive", list(arguments) or ["--help"], parent=context.parent) as inner:
+        command.invoke(inner)
+
+
+@commands.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
 def train(context: click.Context, arguments: tuple[str, ...]) -> None:
     """Train a model on your own pictures (needs torch: pip install 'vqcodec[train]')."""
     try:
