@@ -34,6 +34,7 @@ PROGRESS_TILES = 4  # no progress bar for pictures with as many tiles or fewer
 BYTES_PER_PIXEL = 16  # no picture or .vqc file that anybody writes takes more, but for metadata:
 METADATA_BYTES = 64 << 20
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+COMPLETION_VARIABLE = "_VQCODEC_COMPLETE"
 EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
 
 
@@ -50,6 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         the exit code. (`vqcodec train` may also raise SystemExit.)
     """
     streams.fill_closed_descriptors()
+    if instruction := os.environ.get(COMPLETION_VARIABLE):  # the shell asks what could follow
+        from click.shell_completion import shell_complete
+
+        return shell_complete(commands, {}, "vqcodec", COMPLETION_VARIABLE, instruction)
     if arguments is None:
         arguments = sys.argv[1:]
         signal.signal(signal.SIGTERM, _terminate)
@@ -161,7 +166,9 @@ _jobs = click.option(
     "-j", "--jobs", type=click.IntRange(0, 1024), default=1, metavar="N",
     help="Processes for several inputs, each with its share of the threads; 0 for one per processor. Default 1.",
 )  # fmt: skip
-_paths = click.argument("paths", nargs=-1, required=True, metavar="IN OUT | IN... -o DIR")
+_paths = click.argument(
+    "paths", nargs=-1, required=True, type=click.Path(readable=False), metavar="IN OUT | IN... -o DIR"
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -173,6 +180,7 @@ def commands() -> None:
     vqcodec compress photo.png photo.vqc
     vqcodec decompress photo.vqc back.png
     vqcodec info photo.vqc
+    vqcodec compare photo.png
     vqcodec demo
 
     Exit codes: 0 ok, 2 usage, 3 unreadable input or unwritable output, 4 damaged .vqc, 5 model not found, 6 output
@@ -345,7 +353,7 @@ def _check_format(suffix: str) -> None:
 
 
 @commands.command()
-@click.argument("file")
+@click.argument("file", type=click.Path(readable=False))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for scripts.")
 def info(file: str, as_json: bool) -> None:
     """Say what is in a .vqc FILE ("-" for stdin), and whether it is whole.
@@ -374,11 +382,75 @@ def demo(folder: str, force: bool, threads: int) -> None:
     """Compress the bundled photograph at three qualities, restore it, and compare it with JPEG.
 
     Prints a table and writes vqcodec-demo.png, the pictures side by side.
+
+    \b
+    vqcodec demo
+    vqcodec demo -o /tmp
     """
     from vqcodec import demo as module
 
     jobs.make_folder(folder)
     module.run(folder, force=force, threads=threads)
+
+
+@commands.command()
+@click.argument("picture", type=click.Path(readable=False))
+@click.argument("page", required=False, type=click.Path(readable=False))
+@click.option(
+    "-q", "--quality", "qualities", type=click.IntRange(1, 100), multiple=True, metavar="N",
+    help="Sizes to compare at: those of vqcodec at this quality. May be given several times; default 40, 60 and 80.",
+)  # fmt: skip
+@click.option("-e", "--effort", type=click.IntRange(1, 9), metavar="N", help="More is smaller and slower; default 5.")
+@_force
+@_threads
+@click.option("--model", metavar="ID|PATH", help="A shipped model's id, or the folder of a model of your own.")
+@_max_pixels
+def compare(
+    picture: str, page: str | None, qualities: tuple[int, ...], effort: int | None, force: bool, threads: int,
+    model: str | None, max_pixels: int | None,
+) -> None:  # fmt: skip
+    """Write a page that shows PICTURE beside vqcodec, JPEG and AVIF of the same size, with a slider and the numbers.
+
+    PAGE is one HTML file for any browser; without a name, photo.png gives photo-compare.html in this folder. Original
+    and vqcodec are in it without loss, so expect some bytes per pixel.
+
+    \b
+    vqcodec compare photo.png
+    vqcodec compare photo.png page.html -q 30 -q 60
+    """
+    target = page or Path(picture).stem + "-compare.html"
+    jobs.check_target(picture, target, force)
+    from vqcodec import codec, image
+    from vqcodec import compare as module
+
+    limit = max_pixels or image.DEFAULT_MAX_PIXELS
+    loaded = image.load(streams.read_stdin(_limit_bytes(limit)) if picture == DASH else picture, max_pixels=limit)
+    for note in _noted(shown(picture), loaded.notes):
+        streams.complain(f"note: {note}")
+    text = module.page(
+        loaded, Path(shown(picture)).name, qualities=qualities or module.QUALITIES,
+        effort=codec.DEFAULT_EFFORT if effort is None else effort, threads=threads, model=model,
+    )  # fmt: skip
+    streams.write(target, text.encode("utf-8"), force=force)
+    if target != DASH:
+        streams.write_text(f"{streams.printable(target)}: {len(text):,} bytes, open it in a browser\n")
+
+
+@commands.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what makes SHELL complete commands, options and file names.
+
+    \b
+    vqcodec completion bash >> ~/.bashrc
+    vqcodec completion zsh >> ~/.zshrc
+    vqcodec completion fish > ~/.config/fish/completions/vqcodec.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    assert found is not None
+    streams.write_text(found(commands, {}, "vqcodec", COMPLETION_VARIABLE).source() + "\n")
 
 
 @commands.command(add_help_option=False, context_settings={"ignore_unknown_options": True})

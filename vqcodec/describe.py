@@ -12,6 +12,7 @@ from typing import Any
 from vqcodec import codec, container
 
 Facts = dict[str, Any]
+BAR_WIDTH = 30  # [characters] of the whole file
 PARTS = {
     "header_bytes": "header",
     "icc_bytes": "ICC profile",
@@ -46,9 +47,11 @@ def as_text(facts: Facts, name: str) -> str:
     width, height, size_bytes = facts["width"], facts["height"], facts["file_bytes"]
     samples = ("gray" if facts["gray"] else "RGB") + (" and alpha" if facts["alpha_bytes"] is not None else "")
     raw_bytes = width * height * (1 if facts["gray"] else 3)
+    megapixels = f", {width * height / 1e6:.1f} megapixels" if width * height >= 1e5 else ""
     tiles, side = facts["tiles"], facts["tile_side"]
     lines = [
-        ("picture", f"{width} x {height}, {samples}"),
+        ("picture", f"{width} x {height}, {samples}{megapixels}"),
+        ("colours", _colours(facts)),
         ("size", f"{size_bytes:,} bytes, {facts['bpp']:.3f} bits per pixel, 1/{raw_bytes / size_bytes:.0f} of the raw"),
         ("quality", f"{facts['quality']} of 100" + (", base layer alone" if facts["refinement_bytes"] is None else "")),
         ("model", f"{facts['model_id'] or 'not installed'} ({facts['model']})"),
@@ -59,5 +62,14 @@ def as_text(facts: Facts, name: str) -> str:
     text = [name, *(f"  {label:<18}{value}" for label, value in lines), ""]
     for key, label in PARTS.items():
         if facts[key] is not None:
-            text.append(f"  {label:<18}{facts[key]:>12,} bytes {100 * facts[key] / size_bytes:>6.1f} %")
+            part = facts[key] / size_bytes
+            bar = "#" * round(BAR_WIDTH * part)
+            text.append(f"  {label:<18}{facts[key]:>12,} bytes {100 * part:>6.1f} %  {bar}".rstrip())
     return "\n".join(text) + "\n"
+
+
+def _colours(facts: Facts) -> str:
+    """What the samples mean."""
+    if facts["icc_bytes"] is not None:
+        return "as the ICC profile says"
+    return "sRGB, marked as such" if facts["srgb"] else "sRGB"
