@@ -39,7 +39,10 @@ def shell(name: str, script: str, environment: dict[str, str], folder: Path) -> 
 def test_bash(environment: dict[str, str], tmp_path: Path) -> None:
     script = """
         eval "$(vqcodec completion bash)"
-        ask() { COMPREPLY=(); COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _vqcodec_completion vqcodec; echo "${COMPREPLY[@]}"; }
+        ask() {
+            COMPREPLY=(); COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
+            _vqcodec_completion vqcodec; echo "${COMPREPLY[@]}"
+        }
         ask vqcodec com; ask vqcodec compress --qual; complete -p vqcodec
     """
     commands, options, registered, *_ = shell("bash", script, environment, tmp_path)

@@ -353,15 +353,25 @@ def _check_format(suffix: str) -> None:
 
 
 @commands.command()
-@click.argument("file", type=click.Path(readable=False))
+@click.argument("file", required=False, type=click.Path(readable=False))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for scripts.")
-def info(file: str, as_json: bool) -> None:
+@click.option("--model", metavar="ID|PATH", help="Check a model's files and show its card, in place of a FILE.")
+def info(file: str | None, as_json: bool, model: str | None) -> None:
     """Say what is in a .vqc FILE ("-" for stdin), and whether it is whole.
 
     \b
     vqcodec info photo.vqc
     vqcodec info photo.vqc --json | jq .bpp
+    vqcodec info --model photo-1
     """
+    if (file is None) == (model is None):
+        raise UsageError("give a FILE, or a model with --model: one of them")
+    if file is None:
+        from vqcodec import describe, zoo
+
+        found = zoo.find(model)
+        streams.write_text(describe.model_as_json(found) if as_json else describe.model_as_text(found))
+        return
     from vqcodec import container, describe, image
 
     data = streams.read_marked(file, container.MAGIC, _limit_bytes(image.DEFAULT_MAX_PIXELS))

@@ -48,7 +48,15 @@ ImageLike = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[An
 
 
 class Indices(NamedTuple):
-    """The codebook indices of a picture: all that a .vqc file says of its pixels."""
+    """The codebook indices of a picture: all that a .vqc file says of its pixels.
+
+    Examples:
+        >>> import numpy as np, vqcodec
+        >>> data = vqcodec.encode(np.full((40, 100, 3), 128, np.uint8), quality=1)
+        >>> found = vqcodec.indices(data)
+        >>> found.base.shape, found.refinement is None
+        ((3, 7), True)
+    """
 
     base: NDArray[np.int32]  # [ceil(H/16), ceil(W/16)], in [0, codebook size)
     refinement: NDArray[np.int32] | None  # [ceil(H/16), ceil(W/16), latent channels]; None in a base-only file
@@ -304,7 +312,20 @@ def encode(
         the file's bytes; the same input and options give the same bytes.
 
     Raises:
-        InputError, LimitError, ModelError, UsageError
+        InputError: the picture cannot be read.
+        LimitError: it has more than `max_pixels` pixels.
+        ModelError: there is no such model.
+        UsageError: quality or effort is out of range.
+
+    Examples:
+        >>> import numpy as np, vqcodec
+        >>> photo = np.full((64, 96, 3), (200, 120, 40), np.uint8)
+        >>> data = vqcodec.encode(photo, quality=75)
+        >>> len(data) < photo.size / 50
+        True
+        >>> vqcodec.encode(photo, quality=101)
+        Traceback (most recent call last):
+        vqcodec.errors.UsageError: quality must be a whole number from 1 to 100, not 101
     """
     picture = image.load(image_like, max_pixels=max_pixels)
     return encode_picture(picture, quality, effort=effort, threads=threads, model=model, strip=strip)
@@ -424,7 +445,19 @@ def decode(
         a PIL image of mode L, LA, RGB or RGBA with its ICC profile, EXIF and XMP in `info`.
 
     Raises:
-        DamagedError, LimitError, ModelError
+        DamagedError: it is not a .vqc file, or not as it was written.
+        LimitError: the picture has more than `max_pixels` pixels.
+        ModelError: the model that the file names is not there.
+
+    Examples:
+        >>> import numpy as np, vqcodec
+        >>> data = vqcodec.encode(np.full((64, 96, 3), (200, 120, 40), np.uint8))
+        >>> picture = vqcodec.decode(data)
+        >>> picture.mode, picture.size
+        ('RGB', (96, 64))
+        >>> vqcodec.decode(data[:-1])
+        Traceback (most recent call last):
+        vqcodec.errors.DamagedError: ...
     """
     return image.to_pil(decode_picture(data, threads=threads, model=model, max_pixels=max_pixels))
 
@@ -438,14 +471,18 @@ def indices(
 ) -> Indices:
     """The codebook indices of a .vqc file, the same on every machine.
 
-    Args: as for `decode`.
+    Arguments and errors are those of `decode`.
 
     Returns:
         base indices [h, w] int32 and refinement indices [h, w, M] int32 (None in a base-only file), with h, w the
         picture's size over 16, rounded up.
 
-    Raises:
-        DamagedError, LimitError, ModelError
+    Examples:
+        >>> import numpy as np, vqcodec
+        >>> data = vqcodec.encode(np.full((40, 100, 3), 128, np.uint8), quality=50)
+        >>> base, refinement = vqcodec.indices(data)
+        >>> base.shape, base.dtype, refinement.shape[:2]
+        ((3, 7), dtype('int32'), (3, 7))
     """
     contents, loaded, grid = _opened(data, max_pixels, model, threads)
     base = np.empty((grid.latent_height, grid.latent_width), np.int32)
@@ -476,6 +513,12 @@ def info(data: bytes) -> dict[str, Any]:
 
     Raises:
         DamagedError: not a .vqc file, or its header is damaged.
+
+    Examples:
+        >>> import numpy as np, vqcodec
+        >>> facts = vqcodec.info(vqcodec.encode(np.zeros((40, 100, 3), np.uint8), quality=30))
+        >>> facts["width"], facts["height"], facts["quality"], facts["model_id"]
+        (100, 40, 30, 'photo-1')
     """
     found = container.describe(container.read_header(data))
     try:

@@ -76,7 +76,7 @@ def page(
     """
     picture = _opaque(picture)
     image = Image.fromarray(picture.rgb[..., 0] if picture.gray else picture.rgb)
-    peers = _peers(image, picture.icc)
+    peers = peers_of(image, picture.icc)
     levels = []
     for quality in sorted(set(qualities)):
         data = codec.encode_picture(picture, quality, effort=effort, threads=threads, model=model, strip=True)
@@ -119,7 +119,7 @@ def _opaque(picture: Picture) -> Picture:
     return Picture(rgb, gray=picture.gray, icc=picture.icc)
 
 
-def _peers(image: Image.Image, icc: bytes | None) -> list[Peer]:
+def peers_of(image: Image.Image, icc: bytes | None) -> list[Peer]:
     """JPEG, and AVIF where this Pillow writes it; both with the picture's colour profile."""
 
     def writer(form: str, **options: Any) -> Writer:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """What `vqcodec info` says about a file: the header's fields, where its bytes go, and whether it is whole.
 
-Only the container is read: no model is loaded and no picture decoded.
+Only the container is read: no model is loaded and no picture decoded. About a model it says what its card says, once
+its files are found to be what they should be.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 from typing import Any
 
 from vqcodec import codec, container
+from vqcodec.zoo import FILES, ModelFiles
 
 Facts = dict[str, Any]
 BAR_WIDTH = 30  # [characters] of the whole file
@@ -73,3 +75,32 @@ def _colours(facts: Facts) -> str:
     if facts["icc_bytes"] is not None:
         return "as the ICC profile says"
     return "sRGB, marked as such" if facts["srgb"] else "sRGB"
+
+
+# ---- models ----------------------------------------------------------------------------------------------------------
+
+
+def model_as_json(files: ModelFiles) -> str:
+    """`model.json` with the checksum by which .vqc files name the model.
+
+    Raises:
+        ModelError: one of its files is missing or damaged.
+    """
+    for name in FILES:
+        files.verified(name)
+    return as_json({**files.card, "checksum": files.checksum.hex()})
+
+
+def model_as_text(files: ModelFiles) -> str:
+    """A few aligned lines, and the model's card for people if it has one.
+
+    Raises:
+        ModelError: one of its files is missing or damaged.
+    """
+    lines = [files.id, f"  {'named in files':<18}{files.checksum.hex()}"]
+    for name in FILES:
+        size_bytes = files.verified(name).stat().st_size
+        lines.append(f"  {name:<18}{size_bytes:>12,} bytes, its sha256 is right")
+    card = files.folder / "CARD.md"
+    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    return "\n".join([*lines, "", text]).rstrip() + "\n"
