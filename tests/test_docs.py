@@ -11,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,13 +110,25 @@ def template(tmp_path_factory: pytest.TempPathFactory, photo: NDArray[np.uint8])
     return folder
 
 
-def without_its_output(arguments: list[str]) -> None:
-    """Removes what a command is going to write, which another example has written or will read."""
+def without_its_output(arguments: list[str], here: Path) -> None:
+    """Moves out of the way what a command is going to write, which another example has written or will read."""
+    names = ["photo-compare.html"]
     if arguments[0] in ("compress", "decompress") and not {"-o", "-"} & set(arguments):
-        Path(arguments[-1] if not arguments[-2].startswith("--") else arguments[-3]).unlink(missing_ok=True)
+        names.append(arguments[-1] if not arguments[-2].startswith("--") else arguments[-3])
     if "-o" in arguments and arguments[0] != "train":
-        shutil.rmtree(arguments[arguments.index("-o") + 1], ignore_errors=True)
-    Path("photo-compare.html").unlink(missing_ok=True)
+        names.append(arguments[arguments.index("-o") + 1])
+    for name in names:
+        path = inside(name, here)
+        if path.exists():
+            path.rename(Path(tempfile.mkdtemp(dir=here.parent)) / "old")
+
+
+def inside(name: str, here: Path) -> Path:
+    """The place of a name, which must lie in the example's own folder: nothing else is touched."""
+    path = (here / name).resolve()
+    assert path.is_relative_to(here.resolve()), f"{name}: an example must not write to other folders"
+    assert path != here.resolve(), name
+    return path
 
 
 def tiny(arguments: list[str]) -> list[str]:
@@ -155,7 +168,10 @@ def test_every_command_works(
             ran.append(line)  # it stands in another place, too
             continue
         done_already.add(line)
-        without_its_output(arguments)
+        for word in arguments:
+            if not word.startswith("-"):
+                assert not Path(word).is_absolute(), f"{line}: no absolute paths in examples"
+        without_its_output(arguments, here)
         if set(line) & set("|<>"):
             if any(shutil.which(word.split()[0]) is None for word in line.split("|")):
                 continue

@@ -395,7 +395,7 @@ def demo(folder: str, force: bool, threads: int) -> None:
 
     \b
     vqcodec demo
-    vqcodec demo -o /tmp
+    vqcodec demo -o pictures/
     """
     from vqcodec import demo as module
 
