@@ -37,7 +37,7 @@ def store(photo: NDArray[np.uint8]) -> Iterator[dict[str, bytes]]:
     for name, data in {**made, "deep/readme.txt": b"text", ".hidden/d.png": made["a.png"]}.items():
         memory.pipe_file(f"/in/{name}", data)
     yield made
-    memory.rm("/", recursive=True)
+    memory.store.clear()  # in memory only
 
 
 def test_the_tree_is_kept_and_what_is_there_is_skipped(store: dict[str, bytes]) -> None:
