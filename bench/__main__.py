@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from bench import pictures, report, run, slides
+from bench import pictures, report, run, slides, stages
 from bench.errors import BenchError, MissingError
 from bench.metrics import METRICS
 from bench.peers import PEERS, Peer, choose
@@ -180,6 +180,24 @@ def report_command(results: Path, images: str | None, **options: object) -> None
     """Make tables, figures, page and README's section of RESULTS again, without measuring."""
     store = Store.read(results)
     _report(store, pictures.find(images) if images else None, options)
+
+
+@main.command("stages")
+@click.argument("picture", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("-q", "--quality", default=75, show_default=True, type=click.IntRange(1, 100))
+@click.option("--threads", default=0, show_default=True, type=click.IntRange(0), help="0: all processors.")
+@click.option("--repeats", default=9, show_default=True, type=click.IntRange(1), help="Times are medians of so many.")
+@click.option(
+    "--out", default=Path("runs/bench"), show_default=True, type=click.Path(path_type=Path), help="The results folder."
+)
+@click.option("--page", type=click.Path(path_type=Path, exists=True), help="Rewrite the marked section of this file.")
+def stages_command(picture: Path, quality: int, threads: int, repeats: int, out: Path, page: Path | None) -> None:
+    """Where the time of one vqcodec process on PICTURE goes, from the interpreter's start to its exit."""
+    stages.write(out, sys.argv[1:], picture, quality, threads, repeats)
+    click.echo(stages.table(out).plain())
+    if page is not None:
+        changed = stages.write_page(page, out)
+        click.echo(f"{page} " + ("has the new numbers" if changed else "had these numbers already"))
 
 
 if __name__ == "__main__":

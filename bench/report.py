@@ -374,17 +374,26 @@ def section(store: Store, folder: str, anchor: str = ANCHOR) -> str:
 
 
 def write_readme(readme: Path, content: str) -> bool:
-    """Put a section between README's marks; returns whether anything changed.
+    """Put the results between README's marks; returns whether anything changed.
 
     Raises:
         BenchError: the marks are not there.
     """
-    old = readme.read_text(encoding="utf-8")
-    before, begin, rest = old.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise BenchError(f"{readme} has no place for the results; put these two lines where they belong: {BEGIN} {END}")
+    return write_section(readme, content, BEGIN, END)
+
+
+def write_section(page: Path, content: str, begin: str, end: str) -> bool:
+    """Put `content`, which has the marks, in the place of what stands between them; returns whether anything changed.
+
+    Raises:
+        BenchError: the marks are not there.
+    """
+    old = page.read_text(encoding="utf-8")
+    before, found, rest = old.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise BenchError(f"{page} has no place for the results; put these two lines where they belong: {begin} {end}")
     new = before + content + after
     if new != old:
-        readme.write_text(new, encoding="utf-8")
+        page.write_text(new, encoding="utf-8")
     return new != old

@@ -18,14 +18,17 @@ from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 from PIL import Image
 
-from bench import metrics, page, peers, pictures, plots, process, report, run, slides
+from bench import metrics, page, peers, pictures, plots, process, report, run, slides, stages
 from bench.__main__ import main
 from bench.errors import BenchError, MissingError, NoOverlapError
 from bench.store import Store, read_published
 
 ROOT = Path(__file__).resolve().parent.parent
 JPEG_CURVE = [(0.1, 24.0), (0.2, 27.0), (0.4, 30.0), (0.8, 33.5), (1.6, 37.0), (3.2, 41.0)]
-ORDER = ["errors", "pictures", "metrics", "peers", "store", "run", "process", "report", "plots", "slides", "page"]
+ORDER = [
+    "errors", "pictures", "metrics", "peers", "store", "run", "process", "report", "clock", "stages", "plots", "slides",
+    "page",
+]  # fmt: skip
 QUICK = ["--slides", "0", "--repeats", "1", "--metrics", "psnr,ms_ssim"]
 
 
@@ -408,6 +411,34 @@ def test_readme_says_what_was_measured() -> None:
     assert report.section(store, named[1]) in readme, f"python -m bench report {named[1]} --readme README.md"
     for figure in (ROOT / named[1]).glob("*.svg"):
         assert report.digest(store) in figure.read_text(encoding="utf-8"), f"{figure.name} shows other data"
+
+
+def test_stages_add_up_to_the_whole_process(folder: Path, tmp_path: Path) -> None:
+    picture = sorted(folder.iterdir())[0]
+    page = tmp_path / "performance.md"
+    page.write_text(f"# Speed\n\n{stages.BEGIN}\n{stages.END}\n", encoding="utf-8")
+    done = bench("stages", picture, "--repeats", "1", "--out", tmp_path / "results", "--page", page)
+    assert done.exit_code == 0, done.output
+    facts = json.loads((tmp_path / "results" / stages.FILE).read_text(encoding="utf-8"))
+    for found in facts["milliseconds"].values():
+        parts = {stage: spent for stage, spent in found.items() if stage != "whole process"}
+        assert sum(parts.values()) == pytest.approx(found["whole process"], rel=0.02)
+        assert all(
+            parts[stage] > 0 for stage in ("imports", "picture file", "transform", "prior", "coder", ".vqc file")
+        )
+    assert "choice of indices" in page.read_text(encoding="utf-8")
+    lost = bench("stages", tmp_path / "results" / stages.FILE, "--repeats", "1", "--out", tmp_path / "more")
+    assert lost.exit_code == 1
+    assert "cannot read" in lost.output
+
+
+def test_the_page_on_speed_says_what_was_measured() -> None:
+    """The table in docs/performance.md is that of the committed results."""
+    found = sorted((ROOT / "bench" / "results").glob(f"*/{stages.FILE}"))
+    if not found:
+        pytest.skip("no results are committed yet")
+    page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    assert stages.section(found[-1].parent) in page
 
 
 # The house

@@ -13,10 +13,13 @@ import vqcodec
 ROOT = Path(vqcodec.__file__).parent
 ORDER = [
     "errors", "output", "streams", "metadata", "image", "tiles", "container", "codebook", "prior", "entropy",
-    "transform", "zoo", "codec", "rate", "describe", "demo", "compare", "workers", "jobs", "archive", "pillow_plugin",
+    "transform", "refine", "zoo", "codec", "rate", "describe", "demo", "compare", "workers", "jobs", "archive",
+    "pillow_plugin", "cli", "__main__",
+]  # fmt: skip
+TRAIN = [
+    "config", "quantise", "losses", "data", "networks", "budget", "loop", "graph", "refinement", "export", "finish",
     "cli", "__main__",
 ]  # fmt: skip
-TRAIN = ["config", "quantise", "losses", "data", "networks", "loop", "export", "finish", "cli"]
 
 
 def imported(path: Path) -> set[str]:

@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +23,7 @@ from vqcodec import zoo
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
+from vqcodec.train.cli import main  # noqa: E402
 from vqcodec.train.config import ModelConfig, TrainConfig, override  # noqa: E402
 from vqcodec.train.data import Pictures, linear_basis  # noqa: E402
 from vqcodec.train.losses import gaussian_bits  # noqa: E402
@@ -32,10 +37,10 @@ TINY = [
 
 
 def run(*arguments: object) -> str:
-    command = [sys.executable, "-m", "vqcodec", "train", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        assert main([str(x) for x in arguments]) == 0, said.getvalue()
+    return said.getvalue()
 
 
 def test_a_tiny_model_trains_resumes_exports_and_codes(photo: NDArray[np.uint8], tmp_path: Path) -> None:
@@ -52,10 +57,16 @@ def test_a_tiny_model_trains_resumes_exports_and_codes(photo: NDArray[np.uint8],
     log = run(data, *common, "--resume", out / "last.pt", "--set", "steps=9")
     assert "joint step 7 " in log
     assert "joint step 6 " not in log
-    for phase in ("analysis", "synthesis"):
+    for phase in ("decoder", "analysis", "synthesis"):
         log = run(data, *common, "--resume", out / "last.pt", "--phase", phase, "--set", "steps=2")
         assert f"{phase} step 2 " in log
-    run(data, *common, "--resume", out / "last.pt", "--phase", "finish", "--base-minutes", "0.02", "--samples", 30)
+        assert "of the machine" in log
+    finish = ["--phase", "finish", "--base-minutes", "0.02", "--base-crops", 64, "--samples", 30, "--validation", data]
+    log = run(data, *common, "--resume", out / "last.pt", *finish, "--set", "eval_pictures=1")
+    rows = json.loads((out / "model" / "rd.json").read_text(encoding="utf-8"))
+    assert [row["quality"] for row in rows] == sorted(row["quality"] for row in rows)
+    assert rows[-1]["bpp"] > rows[0]["bpp"]
+    assert "files, quality 100: {bpp:.4f} bpp {psnr:.3f} dB".format(**rows[-1]) in log
     picture = photo[:120, :150]
     for quality in (1, 50, 95):
         coded = vqcodec.encode(picture, quality, model=out / "model")
@@ -64,6 +75,49 @@ def test_a_tiny_model_trains_resumes_exports_and_codes(photo: NDArray[np.uint8],
         assert psnr(picture, back) > {1: 12, 50: 20, 95: 25}[quality]
     with pytest.raises(vqcodec.ModelError):
         vqcodec.decode(coded)
+
+
+def test_two_processes_train_one_model(photo: NDArray[np.uint8], tmp_path: Path) -> None:
+    """DistributedDataParallel under torchrun with gloo; the first process writes for TensorBoard, too."""
+    pytest.importorskip("tensorboard")
+    Image.fromarray(photo[:200, :300]).save(tmp_path / "a.png")
+    shape = [x for setting in TINY for x in ("--set-model", setting)]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    options = ["-o", tmp_path / "run", "--device", "cpu", "--threads", 1, "--tensorboard", tmp_path / "board"]
+    settings = [x for s in ("crop=64", "batch=2", "log_seconds=0", "steps=3") for x in ("--set", s)]
+    command = [*launch, "-m", "vqcodec.train", tmp_path / "a.png", *options, *settings, *shape]
+    command += ["--validation", tmp_path / "a.png"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([str(x) for x in command], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("joint step 3 ") == 1, "one process speaks"
+    events = b"".join(path.read_bytes() for path in (tmp_path / "board").iterdir())
+    assert b"crops/s" in events
+    assert b"original, level 0.2, 0.6, base alone" in events
+    assert (tmp_path / "run" / "last.pt").exists()
+
+
+def test_mistakes_on_the_command_line_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "a.png")
+    for arguments, text in (
+        (["--phase", "x"], "invalid choice"),
+        (["--set", "minutes"], "NAME=VALUE"),
+        ([], "must end"),
+    ):
+        assert main([str(tmp_path / "a.png"), "-o", str(tmp_path / "o"), *arguments]) == 2
+        said = capsys.readouterr().err
+        assert text in said
+        assert said.count("\n") == 1
+
+
+def test_the_budget_in_the_documentation_is_that_of_the_model() -> None:
+    from vqcodec.train.budget import parts, table
+
+    page = (Path(__file__).parent.parent / "docs" / "model.md").read_text(encoding="utf-8")
+    assert table(ModelConfig()) in page, "python -m vqcodec.train.budget"
+    decoder = [part for part in parts(ModelConfig()) if part.decoder]
+    assert sum(part.kmac for part in decoder) < 30
+    assert sum(part.parameters for part in parts(ModelConfig())) < 12e6
 
 
 def test_tuning_the_synthesis_leaves_the_bitstream_alone(photo: NDArray[np.uint8]) -> None:

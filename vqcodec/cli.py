@@ -480,11 +480,10 @@ def archive(context: click.Context, arguments: tuple[str, ...]) -> None:
 def train(context: click.Context, arguments: tuple[str, ...]) -> None:
     """Train a model on your own pictures (needs torch: pip install 'vqcodec[train]')."""
     try:
-        from vqcodec.train.cli import train as command
+        from vqcodec.train.cli import main as run
     except ModuleNotFoundError as error:
         missing = (error.name or "").split(".")[0]
         if missing in ("", "vqcodec"):
             raise
         raise UsageError(f"training needs {missing}: pip install 'vqcodec[train]'") from None
-    with command.make_context("train", list(arguments), parent=context.parent) as inner:
-        command.invoke(inner)
+    context.exit(run(arguments))

@@ -35,6 +35,7 @@ from vqcodec.entropy import ClassTables, Decoder, Encoder
 from vqcodec.errors import DamagedError, ModelError, UsageError
 from vqcodec.image import DEFAULT_MAX_PIXELS, Picture
 from vqcodec.prior import Step, checkerboard, quarter
+from vqcodec.refine import PLANS, refine
 from vqcodec.tiles import LATENT_STRIDE, Grid, Rect, Tile
 from vqcodec.zoo import Model
 
@@ -145,9 +146,14 @@ class _Chooser:
 
 
 def _encode_tile(
-    model: Model, latents: NDArray[np.float32], vectors: NDArray[np.float32], quality: int, effort: int
+    model: Model,
+    rgb: NDArray[np.uint8],
+    latents: NDArray[np.float32],
+    vectors: NDArray[np.float32],
+    quality: int,
+    effort: int,
 ) -> tuple[bytes, bytes | None, Ints, Ints | None]:
-    """One tile: latents [h, w, M] and base vectors [h, w, D] -> base payload, refinement payload, their indices."""
+    """One tile: pixels [16 h, 16 w, 3], latents [h, w, M] and base vectors [h, w, D] -> payloads and indices."""
     h, w = latents.shape[:2]
     wanted = model.codebook.nearest(vectors.reshape(h * w, -1)).reshape(h, w)
     coder = Encoder()
@@ -160,6 +166,12 @@ def _encode_tile(
     payload = coder.finish()
     if quality == BASE_ONLY_QUALITY:
         return payload, None, base, None
+    if effort in PLANS and model.gradient is not None:
+        features, base_mean = model.prior.base(model.codebook.values(base))
+        hat, size = model.analysis_hat(quality), model.prior.step_size[quality - 1]
+        latents = refine(
+            model.gradient, PLANS[effort], latents, rgb, features, base_mean, hat, size, model.lagrangian(quality)
+        )
     chooser = _Chooser(model, latents.astype(np.float64), quality, effort, Encoder())
     _, indices = _walk_refinement(model, base, quality, chooser)
     return payload, chooser.coder.finish(), base, indices
@@ -236,13 +248,13 @@ def encode_picture(
     _check_options(quality, effort)
     files = zoo.find(model)
     loaded = zoo.load(files, threads)
-    _ = loaded.analysis  # loaded here, before several threads ask for it
+    _ = loaded.analysis, effort in PLANS and loaded.gradient  # loaded here, before several threads ask for them
     height, width = picture.rgb.shape[:2]
     grid = Grid(width, height, 1 << tile_log2)
 
     def work(tile: Tile) -> tuple[bytes, bytes | None]:
         latents, vectors = _analyse(loaded, picture.rgb, grid, tile, quality)
-        return _encode_tile(loaded, latents, vectors, quality, effort)[:2]
+        return _encode_tile(loaded, _padded(picture.rgb, tile.latents), latents, vectors, quality, effort)[:2]
 
     payloads = []
     for number, result in enumerate(_in_order(work, grid.tiles, threads)):

@@ -11,7 +11,7 @@ import json
 from typing import Any
 
 from vqcodec import codec, container
-from vqcodec.zoo import FILES, ModelFiles
+from vqcodec.zoo import ModelFiles
 
 Facts = dict[str, Any]
 BAR_WIDTH = 30  # [characters] of the whole file
@@ -86,7 +86,7 @@ def model_as_json(files: ModelFiles) -> str:
     Raises:
         ModelError: one of its files is missing or damaged.
     """
-    for name in FILES:
+    for name in files.card["files"]:
         files.verified(name)
     return as_json({**files.card, "checksum": files.checksum.hex()})
 
@@ -98,7 +98,7 @@ def model_as_text(files: ModelFiles) -> str:
         ModelError: one of its files is missing or damaged.
     """
     lines = [files.id, f"  {'named in files':<18}{files.checksum.hex()}"]
-    for name in FILES:
+    for name in files.card["files"]:
         size_bytes = files.verified(name).stat().st_size
         lines.append(f"  {name:<18}{size_bytes:>12,} bytes, its sha256 is right")
     card = files.folder / "CARD.md"

@@ -16,7 +16,12 @@ from numpy.typing import NDArray
 from vqcodec.errors import ModelError
 
 
-def _session(path: Path, threads: int) -> Any:
+def session(path: Path, threads: int) -> Any:
+    """An ONNX Runtime session.
+
+    Raises:
+        ModelError: not a graph that can be loaded.
+    """
     import onnxruntime  # here, because it takes a quarter of a second, and `vqcodec info` can do without
 
     options = onnxruntime.SessionOptions()
@@ -34,7 +39,7 @@ class Analysis:
     """Picture -> latents and base vectors."""
 
     def __init__(self, path: Path, threads: int = 0) -> None:
-        self._run = _session(path, threads).run
+        self._run = session(path, threads).run
 
     def __call__(
         self, rgb: NDArray[np.uint8], hat: NDArray[np.float64]
@@ -58,7 +63,7 @@ class Synthesis:
     """Latents -> picture."""
 
     def __init__(self, path: Path, threads: int = 0) -> None:
-        self._run = _session(path, threads).run
+        self._run = session(path, threads).run
 
     def __call__(self, latents: NDArray[np.float32], hat: NDArray[np.float64]) -> NDArray[np.uint8]:
         """Synthesise.

@@ -24,12 +24,14 @@ from vqcodec.codebook import BaseCodebook, hat_weights, quality_level
 from vqcodec.entropy import ClassTables
 from vqcodec.errors import ModelError
 from vqcodec.prior import BasePrior, RefinementPrior
+from vqcodec.refine import Gradient
 from vqcodec.transform import Analysis, Synthesis
 
 WEIGHTS = Path(__file__).with_name("weights")
 # Ids are explicit, never reused; a model that files may name is never removed.
 MODELS: dict[str, str] = {"photo-1": "photo-1"}
 DEFAULT_MODEL = "photo-1"
+GRADIENT = "gradient.onnx"
 MAX_FILE_BYTES = 256 * 2**20
 FILES = ("tables.npz", "analysis.onnx", "synthesis.onnx")
 
@@ -144,6 +146,7 @@ class Model:
             raise ModelError(f"the tables of the model {files.id} are malformed ({error})") from None
         self._analysis: Analysis | None = None
         self._synthesis: Synthesis | None = None
+        self._gradient: Gradient | None = None
 
     @property
     def analysis(self) -> Analysis:
@@ -158,6 +161,13 @@ class Model:
         if self._synthesis is None:
             self._synthesis = Synthesis(self.files.verified("synthesis.onnx"), self.threads)
         return self._synthesis
+
+    @property
+    def gradient(self) -> Gradient | None:
+        """The graph for the encoder's highest efforts; None if the model came without it."""
+        if self._gradient is None and GRADIENT in self.files.card["files"]:
+            self._gradient = Gradient(self.files.verified(GRADIENT), self.threads)
+        return self._gradient
 
     @property
     def analysis_halo(self) -> int:

@@ -10,13 +10,15 @@ finish     base layer's prior on frozen indices, integer tables, export       ->
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import click
+import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -26,12 +28,22 @@ from vqcodec.train.data import Pictures, load_pictures
 from vqcodec.train.export import integer_tables, write_model
 from vqcodec.train.finish import analysed, count_tables, train_base_prior
 from vqcodec.train.loop import Trainer, load_checkpoint, new_model
+from vqcodec.train.losses import psnr
 from vqcodec.train.networks import BasePrior, Codec
 
 PHASES = ("joint", "decoder", "analysis", "synthesis", "finish")
+RD_QUALITIES = (1, 5, 15, 30, 45, 60, 75, 90, 100)
+EXAMPLES = """examples:
+  vqcodec train photos/ -o run --set minutes=60
+  vqcodec train photos/ -o run --resume run/last.pt --phase decoder --set minutes=10 --set learning_rate=2e-4
+  vqcodec train photos/ -o run --resume run/last.pt --phase finish --name mine
+  vqcodec compress photo.png photo.vqc --model run/model
+
+Several processes: torchrun --nproc-per-node N -m vqcodec.train ...
+"""
 
 
-def _pairs(values: tuple[str, ...]) -> dict[str, Any]:
+def _pairs(values: Sequence[str]) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for value in values:
         name, found, text = value.partition("=")
@@ -66,6 +78,7 @@ def finish(
     out: Path,
     name: str,
     minutes: float,
+    crops: int,
     samples: int,
     device: torch.device,
     seed: int,
@@ -74,6 +87,7 @@ def finish(
 
     Args:
         minutes: training time of the base prior, from the one in `base_prior.pt` if it is there; 0 takes that one.
+        crops: how many crops the base prior learns from.
         samples: crops on which the frequency tables are counted.
     """
     path = out / "base_prior.pt"
@@ -81,7 +95,7 @@ def finish(
         start = None
         if path.exists():  # go on from an earlier try
             start = torch.load(path, map_location="cpu", weights_only=True)["model"]
-        base_prior, bits = train_base_prior(model, pictures, minutes, device, seed, start=start)
+        base_prior, bits = train_base_prior(model, pictures, minutes, device, seed, crops, start)
         torch.save({"model": base_prior.state_dict(), "bits": bits}, path)
     else:
         saved = torch.load(path, map_location="cpu", weights_only=True)
@@ -94,100 +108,107 @@ def finish(
     return out / "model"
 
 
-@click.command()
-@click.argument("data", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder for checkpoints and model.")
-@click.option("--config", type=click.Path(path_type=Path), help="TOML file with [model] and [train] tables.")
-@click.option("--resume", type=click.Path(path_type=Path), help="Checkpoint to go on from.")
-@click.option("--phase", type=click.Choice(PHASES), default="joint", show_default=True)
-@click.option("--validation", multiple=True, type=click.Path(path_type=Path), help="Pictures to judge on.")
-@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Override a [train] setting.")
-@click.option("--set-model", "shape", multiple=True, metavar="NAME=VALUE", help="Override a [model] setting.")
-@click.option("--cache", type=click.Path(path_type=Path), help="Folder that keeps decoded pictures between runs.")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto.")
-@click.option("--threads", type=int, default=0, help="Processor threads (0: torch's choice).")
-@click.option("--name", default="custom", show_default=True, help="finish: the model's id.")
-@click.option("--base-minutes", type=float, default=8.0, show_default=True, help="finish: time for the base prior.")
-@click.option("--samples", type=int, default=400, show_default=True, help="finish: crops to count tables on.")
-def train(
-    data: tuple[Path, ...],
-    out: Path,
-    config: Path | None,
-    resume: Path | None,
-    phase: str,
-    validation: tuple[Path, ...],
-    settings: tuple[str, ...],
-    shape: tuple[str, ...],
-    cache: Path | None,
-    device: str,
-    threads: int,
-    name: str,
-    base_minutes: float,
-    samples: int,
-) -> None:
-    """Train a model on DATA (folders, tar shards or pictures), phase by phase.
+def parser() -> argparse.ArgumentParser:
+    """The options of `vqcodec train`."""
+    command = argparse.ArgumentParser(
+        "vqcodec train",
+        description="Train a model on DATA (folders, tar shards or pictures), phase by phase.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        exit_on_error=False,
+    )
+    option = command.add_argument
+    option("data", nargs="+", type=Path, metavar="DATA")
+    option("-o", "--out", required=True, type=Path, help="folder for checkpoints and model")
+    option("--config", type=Path, help="TOML file with [model] and [train] tables")
+    option("--resume", type=Path, help="checkpoint to go on from")
+    option("--phase", choices=PHASES, default="joint", help="default: joint")
+    option("--validation", action="append", type=Path, default=[], help="pictures to judge on; repeatable")
+    option("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE", help="a [train] setting")
+    option("--set-model", dest="shape", action="append", default=[], metavar="NAME=VALUE", help="a [model] setting")
+    option("--cache", type=Path, help="folder that keeps decoded pictures between runs")
+    option("--device", default="auto", help="cpu, cuda, or auto (the default)")
+    option("--threads", type=int, default=0, help="processor threads (default: torch's choice)")
+    option("--tensorboard", type=Path, metavar="DIR", help="write scalars and pictures for TensorBoard")
+    option("--name", default="custom", help="finish: the model's id (default: custom)")
+    option("--base-minutes", type=float, default=8.0, help="finish: time for the base prior (default: 8)")
+    option("--base-crops", type=int, default=3000, help="finish: crops that the base prior learns from (default: 3000)")
+    option("--samples", type=int, default=400, help="finish: crops to count tables on (default: 400)")
+    return command
 
-    \b
-    vqcodec train photos/ -o run --set minutes=60
-    vqcodec train photos/ -o run --resume run/last.pt --phase synthesis --set minutes=10
-    vqcodec train photos/ -o run --resume run/last.pt --phase finish --name mine
-    vqcodec compress photo.png photo.vqc --model run/model
 
-    Several processes: torchrun --nproc-per-node N -m vqcodec train ...
+def main(arguments: Sequence[str]) -> int:
+    """Run the command line.
+
+    Returns:
+        the exit code.
     """
     try:
-        _run(
-            data, out, config, resume, phase, validation, settings, shape, cache, device, threads,
-            name, base_minutes, samples,
-        )  # fmt: skip
+        options = parser().parse_args(arguments)
+        _run(options)
     except VqcError as error:
         print(f"vqcodec: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        return error.exit_code
+    except ModuleNotFoundError as error:  # onnx, which only the export needs
+        print(f"vqcodec: this needs {error.name}: pip install 'vqcodec[train]'", file=sys.stderr)
+        return UsageError.exit_code
+    except (argparse.ArgumentError, argparse.ArgumentTypeError) as error:
+        print(f"vqcodec: {error} (see vqcodec train --help)", file=sys.stderr)
+        return UsageError.exit_code
+    return 0
 
 
-def _run(
-    data: tuple[Path, ...],
-    out: Path,
-    config: Path | None,
-    resume: Path | None,
-    phase: str,
-    validation: tuple[Path, ...],
-    settings: tuple[str, ...],
-    shape: tuple[str, ...],
-    cache: Path | None,
-    device_name: str,
-    threads: int,
-    name: str,
-    base_minutes: float,
-    samples: int,
-) -> None:
-    model_table, train_table = load_toml(config)
-    wanted = override(ModelConfig(), {**model_table, **_pairs(shape)})
-    t = override(TrainConfig(), {**train_table, **_pairs(settings)})
-    if threads:
-        torch.set_num_threads(threads)
+def _run(o: argparse.Namespace) -> None:
+    model_table, train_table = load_toml(o.config)
+    wanted = override(ModelConfig(), {**model_table, **_pairs(o.shape)})
+    t = override(TrainConfig(), {**train_table, **_pairs(o.settings)})
+    if o.threads:
+        torch.set_num_threads(o.threads)
     if "RANK" in os.environ and not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() and device_name != "cpu" else "gloo")
-    device = _device(device_name)
+        dist.init_process_group("nccl" if torch.cuda.is_available() and o.device != "cpu" else "gloo")
+    device = _device(o.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
-    out.mkdir(parents=True, exist_ok=True)
-    pictures = _load(data, device, cache)
-    judged = _load(validation, device, cache) if validation else None
+    o.out.mkdir(parents=True, exist_ok=True)
+    pictures = _load(tuple(o.data), device, o.cache)
+    judged = _load(tuple(o.validation), device, o.cache) if o.validation else None
     state: dict[str, Any] | None = None
-    if resume:
-        model, state = load_checkpoint(resume)
-    elif phase == "joint":
+    if o.resume:
+        model, state = load_checkpoint(o.resume)
+    elif o.phase == "joint":
         model = new_model(wanted, pictures, t.seed)
     else:
-        raise UsageError(f"--phase {phase} needs --resume with the checkpoint of the phase before")
-    if phase == "finish":
-        folder = finish(model, pictures, out, name, base_minutes, samples, device, t.seed)
+        raise UsageError(f"--phase {o.phase} needs --resume with the checkpoint of the phase before")
+    if o.phase == "finish":
+        folder = finish(model, pictures, o.out, o.name, o.base_minutes, o.base_crops, o.samples, device, t.seed)
         print(f"model written to {folder}")
+        if judged is not None:
+            rate_distortion(folder, judged, t.eval_pictures)
         return
-    t = override(t, {"phase": phase})
-    Trainer(model, pictures, judged, t, out, device, state).run()
+    t = override(t, {"phase": o.phase})
+    Trainer(model, pictures, judged, t, o.out, device, state, o.tensorboard).run()
     if not dist.is_initialized() or dist.get_rank() == 0:
-        (out / "config.json").write_text(json.dumps({"model": str(model.config), "train": str(t)}, indent=1) + "\n")
+        (o.out / "config.json").write_text(json.dumps({"model": str(model.config), "train": str(t)}, indent=1) + "\n")
+
+
+def rate_distortion(folder: Path, pictures: Pictures, count: int) -> list[dict[str, float]]:
+    """Rate and distortion of real files of the validation pictures; printed, and written to `folder`/rd.json."""
+    from vqcodec import codec  # the range coder, which training itself can do without
+
+    rows = []
+    numbers = np.linspace(0, len(pictures) - 1, min(count, len(pictures))).astype(int)
+    for quality in RD_QUALITIES:
+        bpps, decibels = [], []
+        for number in numbers:
+            rgb = pictures.picture(int(number)).cpu().numpy()
+            data = codec.encode(rgb, quality, model=folder)
+            back = codec.decode_picture(data, model=folder).rgb
+            bpps.append(8 * len(data) / (rgb.shape[0] * rgb.shape[1]))
+            decibels.append(psnr(float(np.square((rgb.astype(np.float64) - back) / 255).mean())))
+        row = {"quality": quality, "bpp": float(np.mean(bpps)), "psnr": float(np.mean(decibels))}
+        print("files, quality {quality}: {bpp:.4f} bpp {psnr:.3f} dB".format(**row), flush=True)
+        rows.append(row)
+    (folder / "rd.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    return rows

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""torch -> a model folder: transforms as ONNX graphs (float16 on disk), priors rounded to integers, card and checksums.
+"""torch -> a model folder: transforms as ONNX graphs (graph.py), priors rounded to integers, card and checksums.
 
-The graphs are written node by node with `onnx.helper`: the same weights give the same bytes, and no tracing is
-involved. Layout and meaning of the tables: docs/FORMAT.md, "Model files".
+Layout and meaning of the tables: docs/FORMAT.md, "Model files".
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ from torch import Tensor, nn
 
 from vqcodec.codebook import ACT_BITS, LATENT_BITS, hat_weights, quality_level
 from vqcodec.prior import LOG_ONE
-from vqcodec.train.networks import SLOPE, BasePrior, Block, Codec, Gain, PriorStep
+from vqcodec.train.graph import Graph
+from vqcodec.train.graph import array as _array
+from vqcodec.train.networks import BasePrior, Block, Codec, PriorStep
+from vqcodec.train.refinement import refinement_graph
+from vqcodec.zoo import GRADIENT
 
 Tables = dict[str, NDArray[Any]]
-
-
-def _array(x: Tensor) -> NDArray[np.float64]:
-    return x.detach().cpu().double().numpy()
 
 
 def _round_layer(out: Tables, name: str, weight: Tensor, bias: Tensor | None) -> None:
@@ -89,84 +88,9 @@ def integer_tables(model: Codec, base_prior: BasePrior) -> Tables:
     return out
 
 
-class _Graph:
-    """A growing ONNX graph. Each method adds a node and returns the name of its output."""
-
-    def __init__(self) -> None:
-        self.nodes: list[Any] = []
-        self.initialisers: list[Any] = []
-
-    def constant(self, value: NDArray[Any], half: bool = True) -> str:
-        from onnx import TensorProto, numpy_helper
-
-        name = f"c{len(self.initialisers)}"
-        if not half:
-            self.initialisers.append(numpy_helper.from_array(value, name))
-            return name
-        self.initialisers.append(numpy_helper.from_array(value.astype(np.float16), name))
-        return self.node("Cast", [name], to=TensorProto.FLOAT)
-
-    def node(self, kind: str, inputs: list[str], **attributes: Any) -> str:
-        from onnx import helper
-
-        name = f"t{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, inputs, [name], **attributes))
-        return name
-
-    def conv(self, x: str, conv: nn.Conv2d, scale_out: Tensor | None = None, scale_in: Tensor | None = None) -> str:
-        weight, bias = conv.weight.detach(), conv.bias.detach() if conv.bias is not None else None
-        if scale_in is not None:
-            weight = weight * scale_in[None, :, None, None]
-        if scale_out is not None:
-            weight = weight * scale_out[:, None, None, None]
-            bias = bias * scale_out if bias is not None else None
-        inputs = [x, self.constant(_array(weight))]
-        if bias is not None:
-            inputs.append(self.constant(_array(bias)))
-        return self.node(
-            "Conv",
-            inputs,
-            kernel_shape=list(conv.kernel_size),
-            strides=list(conv.stride),
-            pads=[*conv.padding, *conv.padding],
-            group=conv.groups,
-        )
-
-    def block(self, x: str, block: Block) -> str:
-        h = self.node("LeakyRelu", [self.conv(x, block.enter)], alpha=SLOPE)
-        x = self.node("Add", [x, self.conv(self.conv(h, block.depthwise), block.leave)])
-        if block.ffn:
-            h = self.node("LeakyRelu", [self.conv(x, block.expand)], alpha=SLOPE)
-            x = self.node("Add", [x, self.conv(h, block.reduce)])
-        return x
-
-    def gain(self, x: str, gain: Gain) -> str:
-        # The weights of `hat` sum to one, so the 1 of (1 + gain) can go into the table.
-        vector = self.node("MatMul", ["hat", self.constant(_array(gain.table) + 1)])
-        shape = self.constant(np.array([1, -1, 1, 1], np.int64), half=False)
-        return self.node("Mul", [x, self.node("Reshape", [vector, shape])])
-
-    def rename(self, old: str, new: str) -> None:
-        for node in self.nodes:
-            node.output[:] = [new if name == old else name for name in node.output]
-            node.input[:] = [new if name == old else name for name in node.input]
-
-    def serialise(self, inputs: dict[str, list[Any]], outputs: dict[str, list[Any]]) -> bytes:
-        from onnx import TensorProto, checker, helper
-
-        def values(shapes: dict[str, list[Any]]) -> list[Any]:
-            return [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in shapes.items()]
-
-        graph = helper.make_graph(self.nodes, "vqcodec", values(inputs), values(outputs), self.initialisers)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], producer_name="vqcodec")
-        model.ir_version = 8
-        checker.check_model(model)
-        return bytes(model.SerializeToString(deterministic=True))
-
-
 def analysis_graph(model: Codec) -> bytes:
     """The analysis transform: x [1, 3, H, W], hat [1, A] -> y [1, M, h, w], z [1, D, h, w]."""
-    a, c, g = model.analysis, model.config, _Graph()
+    a, c, g = model.analysis, model.config, Graph()
     x = g.node("Sub", ["x", g.constant(np.array(0.5))])
     h = g.conv(x, a.patch)
     for block in a.blocks8:
@@ -187,15 +111,15 @@ def analysis_graph(model: Codec) -> bytes:
 
 def synthesis_graph(model: Codec) -> bytes:
     """The synthesis transform: y [1, M, h, w], hat [1, A + 1] -> x [1, 3, H, W], nominally in [0, 1]."""
-    s, c, g = model.synthesis, model.config, _Graph()
+    s, c, g = model.synthesis, model.config, Graph()
     h = g.gain(g.conv("y", s.enter, scale_in=1 / s.sigma), s.gain_in)
     for block in s.blocks16:
         h = g.block(h, block)
-    h = g.node("DepthToSpace", [g.conv(g.gain(h, s.gain16), s.up)], blocksize=2, mode="CRD")
+    h = g.depth_to_space(g.conv(g.gain(h, s.gain16), s.up), 2, c.synthesis_width8)
     for block in s.blocks8:
         h = g.block(h, block)
-    fine = g.node("DepthToSpace", [g.conv(g.gain(h, s.gain8), s.out)], blocksize=8, mode="CRD")
-    coarse = g.node("DepthToSpace", [g.conv("y", s.linear)], blocksize=16, mode="CRD")
+    fine = g.depth_to_space(g.conv(g.gain(h, s.gain8), s.out), 8, 3)
+    coarse = g.depth_to_space(g.conv("y", s.linear), 16, 3)
     x = g.node("Add", [g.node("Add", [coarse, fine]), g.constant(np.array(0.5))])
     g.rename(x, "x")
     return g.serialise({"y": [1, c.latents, "h", "w"], "hat": [1, c.anchors + 1]}, {"x": [1, 3, "H", "W"]})
@@ -210,7 +134,7 @@ def halos(model: Codec) -> tuple[int, int]:
 
 
 def write_model(folder: Path, name: str, model: Codec, tables: Tables, notes: dict[str, Any]) -> None:
-    """Write the model folder: `tables.npz`, the two graphs, `model.json` with their sizes and sha256.
+    """Write the model folder: `tables.npz`, the three graphs, `model.json` with their sizes and sha256.
 
     Args:
         folder: made if missing.
@@ -222,8 +146,9 @@ def write_model(folder: Path, name: str, model: Codec, tables: Tables, notes: di
     np.savez_compressed(folder / "tables.npz", **tables)  # type: ignore[arg-type]
     (folder / "analysis.onnx").write_bytes(analysis_graph(model))
     (folder / "synthesis.onnx").write_bytes(synthesis_graph(model))
+    (folder / GRADIENT).write_bytes(refinement_graph(model))
     files = {}
-    for path in ("tables.npz", "analysis.onnx", "synthesis.onnx"):
+    for path in ("tables.npz", "analysis.onnx", "synthesis.onnx", GRADIENT):
         data = (folder / path).read_bytes()
         files[path] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     analysis_halo, synthesis_halo = halos(model)

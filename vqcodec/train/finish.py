@@ -51,7 +51,7 @@ def train_base_prior(
     minutes: float,
     device: torch.device,
     seed: int = 1,
-    crops: int = 1500,
+    crops: int = 3000,
     start: dict[str, Tensor] | None = None,
 ) -> tuple[BasePrior, float]:
     """Train the base layer's prior on the indices of the frozen codebook.
@@ -94,8 +94,7 @@ def train_base_prior(
             decay = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1, done)))
             group["lr"] = 2e-3 * min(1.0, (step + 1) / 100) * decay
         batch = indices[torch.randint(len(indices), (12,))]
-        batch = torch.rot90(batch, int(rng.integers(4)), (1, 2))
-        batch = batch.flip(2) if rng.integers(2) else batch
+        # Other sizes, but no turns: a codeword turned by 90 degrees is another codeword
         batch = batch[:, : int(rng.integers(8, 29)), : int(rng.integers(8, 29))]
         # The first pass knows nothing and learns little more than the codebook's histogram: now and then is enough.
         with torch.autocast(device.type, torch.bfloat16):

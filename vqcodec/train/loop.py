@@ -8,6 +8,7 @@ Runs on CPU and, unchanged, on CUDA (bf16 autocast, channels_last, optionally co
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 import time
@@ -20,10 +21,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from vqcodec.errors import InputError, UsageError
+from vqcodec.train.budget import machine_speed, step_operations
 from vqcodec.train.config import ModelConfig, TrainConfig, override, to_dict
 from vqcodec.train.data import Pictures, block_statistics, linear_basis
 from vqcodec.train.losses import mse_per_sample, psnr
-from vqcodec.train.networks import Codec, start_linear
+from vqcodec.train.networks import STRIDE, Codec, start_linear
 
 LEARNS = {
     "joint": ("analysis", "synthesis", "prior", "log_step"),
@@ -122,6 +124,14 @@ def evaluate(model: Codec, pictures: Pictures, count: int, device: torch.device)
     return rows
 
 
+def _board(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UsageError("--tensorboard needs tensorboard: pip install tensorboard") from None
+    return SummaryWriter(str(folder))
+
+
 class Trainer:
     """One phase of training of one model, resumable.
 
@@ -131,6 +141,7 @@ class Trainer:
         config: the phase.
         out: folder for `last.pt` and `log.txt`.
         resume: what `load_checkpoint` gave, to go on in the middle of a phase; None for a fresh optimiser.
+        tensorboard: folder for TensorBoard's scalars and pictures; None for none.
     """
 
     def __init__(
@@ -142,6 +153,7 @@ class Trainer:
         out: Path,
         device: torch.device,
         resume: dict[str, Any] | None = None,
+        tensorboard: Path | None = None,
     ) -> None:
         if not (config.steps or config.minutes):
             raise UsageError("give --set steps=N or --set minutes=M: a training run must end")
@@ -165,8 +177,16 @@ class Trainer:
         if config.compile:
             forward = torch.compile(forward)  # type: ignore[assignment]
         if self.world > 1:
-            forward = nn.parallel.DistributedDataParallel(forward, broadcast_buffers=False)
+            # Every process keeps the codebook's averages alike itself (quantise.py); the name changed in torch 2.13.
+            known = inspect.signature(nn.parallel.DistributedDataParallel).parameters
+            name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+            forward = nn.parallel.DistributedDataParallel(forward, **{name: False})  # type: ignore[arg-type]
         self.model = forward
+        self.board = _board(tensorboard) if tensorboard and self.rank == 0 else None
+        self.share = 0.0  # of the machine's speed, per crop and second
+        if self.rank == 0:
+            speed = machine_speed(device, torch.bfloat16 if config.bf16 else torch.float32) * self.world
+            self.share = step_operations(self.codec.config, config.crop) / speed
         self.codec.quantiser.learns = config.phase == "joint"
 
     def _groups(self) -> list[dict[str, Any]]:
@@ -248,11 +268,13 @@ class Trainer:
             if self.elapsed - marks["log"] > t.log_seconds:
                 loss, bpp, decibels, norm = torch.stack(window).mean(0).tolist()
                 speed = len(window) * t.batch * self.world / (self.elapsed - marks["log"])
+                rate = self.optimiser.param_groups[0]["lr"]
                 self._say(
-                    f"{t.phase} step {self.step} {self.elapsed / 60:.1f} min loss {loss:.4f} bpp {bpp:.3f} "
-                    f"psnr {decibels:.2f} norm {norm:.2f} lr {self.optimiser.param_groups[0]['lr']:.1e} "
-                    f"crops/s {speed:.1f}"
+                    f"{t.phase} step {self.step} {self.elapsed / 60:.1f} min {done:.1%} loss {loss:.4f} bpp {bpp:.3f} "
+                    f"psnr {decibels:.2f} norm {norm:.2f} lr {rate:.1e} crops/s {speed:.1f} "
+                    f"({speed * self.share:.0%} of the machine)"
                 )
+                self._draw({"loss": loss, "bpp": bpp, "psnr": decibels, "norm": norm, "lr": rate, "crops/s": speed})
                 window, marks["log"] = [], self.elapsed
             if self.elapsed - marks["save"] > 60 * t.save_minutes:
                 self.save()
@@ -272,6 +294,32 @@ class Trainer:
         assert self.validation is not None
         for row in evaluate(model, self.validation, self.t.eval_pictures, self.device):
             self._say("val level {level:.1f}: {bpp:.4f} bpp {psnr:.3f} dB (base alone {base:.2f} dB)".format(**row))
+            level = f"{row['level']:.1f}"
+            self._draw({f"validation bpp/{level}": row["bpp"], f"validation psnr/{level}": row["psnr"]})
+        if self.board is not None:
+            self._show(self.board, model)
+
+    @torch.no_grad()
+    def _show(self, board: Any, model: Codec) -> None:
+        """A validation picture beside what two levels and the base layer alone make of it, for TensorBoard."""
+        assert self.validation is not None
+        picture = self.validation.picture(0)
+        side = min(384, picture.shape[0] // STRIDE * STRIDE, picture.shape[1] // STRIDE * STRIDE)
+        x = picture[:side, :side].permute(2, 0, 1)[None].to(self.device).float() / 255
+        shown = [x]
+        for level in (0.2, 0.6):
+            out = model.eval()(x, torch.tensor([level], device=self.device), 1, False)
+            shown.append(out.restored)
+        assert out.base_restored is not None
+        row = torch.cat([*shown, out.base_restored], 3)[0].clamp(0, 1).cpu().float().numpy()
+        board.add_image("original, level 0.2, 0.6, base alone", row, self.step)
+        board.flush()
+
+    def _draw(self, values: dict[str, float]) -> None:
+        if self.board is not None:
+            for name, value in values.items():
+                self.board.add_scalar(name, value, self.step)
+            self.board.flush()
 
     def save(self) -> None:
         """Write `last.pt`."""
