@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import vqcodec
+from vqcodec import metadata
 
 PHOTOGRAPHS = Path(vqcodec.__file__).with_name("photographs")
 
@@ -26,3 +28,20 @@ def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
     """RGB PSNR in dB."""
     mse = np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2)
     return 99.0 if mse == 0 else float(10 * np.log10(255**2 / mse))
+
+
+def wide_gamut_profile() -> bytes:
+    """An ICC profile with the primaries of Display P3 and the transfer curve of sRGB."""
+    profile = metadata.srgb_profile()
+    assert profile is not None
+    out = bytearray(profile)
+    primaries = {
+        b"rXYZ": (0.5151, 0.2412, -0.0011),
+        b"gXYZ": (0.2920, 0.6922, 0.0419),
+        b"bXYZ": (0.1571, 0.0666, 0.7841),
+    }
+    for entry in range(132, 132 + 12 * struct.unpack_from(">I", profile, 128)[0], 12):
+        if (tag := profile[entry : entry + 4]) in primaries:
+            (offset,) = struct.unpack_from(">I", profile, entry + 4)
+            struct.pack_into(">3i", out, offset + 8, *(round(65536 * value) for value in primaries[tag]))
+    return bytes(out)

@@ -24,33 +24,42 @@ class Parts:
     fixed: bytearray  # magic, version, flags, model, quality
     width: int
     height: int
-    lengths: list[int]  # as the table has them
-    bodies: list[bytes]  # sections, ICC and EXIF as stored
+    lengths: list[int]  # as the table has them, further sections left out
+    bodies: list[bytes]  # sections, ICC, EXIF and XMP as stored
     tail: bytes = b""
     raw_table: bytes | None = None  # in place of the varints of `lengths`
     numbers: list[int] = field(default_factory=list)  # section numbers for the checksums; their order if empty
+    more: bytearray = field(default_factory=bytearray)  # the byte of further flags, where there is one
+    kinds: list[int] = field(default_factory=list)  # of the further sections, the last of the bodies
 
     @classmethod
     def of(cls, data: bytes) -> Parts:
         """Takes a good file apart."""
         layout = container.read_header(data)
         sections = list(layout.sections())
-        lengths = [s.size_bytes // (4 if s.tile is not None else 1) for s in sections]
         bodies = [data[s.offset : s.offset + s.size_bytes] for s in sections]
-        return cls(bytearray(data[:11]), layout.header.width, layout.header.height, lengths, bodies)
+        more = bytearray(data[11:12] if data[10] & container.MORE_FLAGS else b"")
+        kinds = [kind for kind, _ in layout.lengths.further]
+        header = layout.header
+        return cls(bytearray(data[:11]), header.width, header.height, [], bodies, more=more, kinds=kinds).measured()
 
     def measured(self) -> Parts:
         """Sets the lengths to those of the bodies, as far as the flags say what is counted in words."""
         flags = self.fixed[5]
         first = bool(flags & container.FLAG_ICC) + bool(flags & container.FLAG_EXIF)
-        last = len(self.bodies) - bool(flags & container.FLAG_ALPHA)
-        self.lengths = [len(b) // 4 if first <= n < last else len(b) for n, b in enumerate(self.bodies)]
+        further = len(self.bodies) - len(self.kinds)
+        last = further - bool(flags & container.FLAG_ALPHA)
+        self.lengths = [len(b) // 4 if first <= n < last else len(b) for n, b in enumerate(self.bodies[:further])]
         return self
 
     def joined(self) -> bytes:
         """The file's bytes."""
         table = b"".join(map(varint, self.lengths)) if self.raw_table is None else self.raw_table
-        head = bytes(self.fixed) + varint(self.width) + varint(self.height) + table
+        if self.kinds:
+            sizes = map(len, self.bodies[-len(self.kinds) :])
+            table += varint(len(self.kinds))
+            table += b"".join(varint(kind) + varint(size) for kind, size in zip(self.kinds, sizes, strict=False))
+        head = bytes(self.fixed + self.more) + varint(self.width) + varint(self.height) + table
         crc = zlib.crc32(head)
         out = [head, struct.pack("<I", crc)]
         for number, body in zip(self.numbers or range(len(self.bodies)), self.bodies, strict=False):
@@ -153,16 +162,34 @@ def _change_flags(parts: Parts, _: list[bytes], random: Random) -> None:
     parts.measured()
 
 
+def _change_further_flags(parts: Parts, _: list[bytes], random: Random) -> None:
+    parts.more = bytearray(random.choice((b"", b"\0", b"\1", b"\2", b"\3", b"\4", b"\xff")))
+    parts.fixed[10] = parts.fixed[10] & 127 | (128 if parts.more else 0)
+
+
+def _change_further_kinds(parts: Parts, _: list[bytes], random: Random) -> None:
+    if random.random() < 0.5:
+        parts.bodies.append(random.choice((random.randbytes(7), zlib.compress(b"<x/>"), zlib.compress(bytes(2**20)))))
+        parts.kinds.append(0)
+        parts.more = bytearray([(parts.more[0] if parts.more else 0) | container.MORE_SECTIONS])
+        parts.fixed[10] |= container.MORE_FLAGS
+    if parts.kinds:
+        parts.kinds[random.randrange(len(parts.kinds))] = random.choice((0, 1, 2, 2, 3, 4, 2**32 - 1))
+
+
 def _change_model(parts: Parts, _: list[bytes], random: Random) -> None:
     parts.fixed[random.randrange(4, 10)] ^= 1 << random.randrange(8)
 
 
 def _change_a_side(parts: Parts, _: list[bytes], random: Random) -> None:
-    value = random.choice((*EXTREMES, parts.width + random.randrange(-20, 20), random.randrange(700)))
-    if random.random() < 0.5:
-        parts.width = max(0, value)
-    else:
-        parts.height = max(0, value)
+    value = max(0, random.choice((*EXTREMES, parts.width + random.randrange(-20, 20), random.randrange(700))))
+    match random.randrange(3):
+        case 0:
+            parts.width = value
+        case 1:
+            parts.height = value
+        case _:  # large, and yet one tile
+            parts.width, parts.height = random.randrange(1, 1025), random.randrange(1, 1025)
 
 
 def _change_a_length(parts: Parts, _: list[bytes], random: Random) -> None:
@@ -194,6 +221,6 @@ def _follow_it_with_more(parts: Parts, _: list[bytes], random: Random) -> None:
 CHANGES = [
     _scramble_a_body, _scramble_a_body, _scramble_a_body, _shorten_a_body, _swap_bodies, _splice_a_body,
     _splice_a_body, _noise_as_body, _noise_as_body, _change_quality, _change_quality, _change_flags, _change_flags,
-    _change_model, _change_a_side, _change_a_side, _change_a_length, _change_the_table,
+    _change_model, _change_further_flags, _change_further_kinds, _change_a_side, _change_a_side, _change_a_length, _change_the_table,
     _change_the_number_of_sections, _wrong_section_numbers, _follow_it_with_more,
 ]  # fmt: skip

@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image, ImageCms
+from PIL import Image
 
 import vqcodec
-from tests.conftest import psnr
-from vqcodec import cli, codec, container, image, jobs, output, streams
+from tests.conftest import psnr, wide_gamut_profile
+from vqcodec import cli, codec, container, image, jobs, metadata, output, streams
 
 QUALITY = ("-q", "60")
 needs_dev_full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
@@ -198,12 +198,14 @@ def test_regions_and_sizes(run: Run, here: Path, coded: bytes) -> None:
 def test_strip_leaves_metadata_out(run: Run, here: Path, small: NDArray[np.uint8]) -> None:
     exif = Image.Exif()
     exif[315] = "somebody"
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    Image.fromarray(small).save(here / "rich.jpg", quality=95, exif=exif, icc_profile=profile)
-    for options, kept in (((), True), (("--strip",), False)):
-        run("compress", "rich.jpg", "rich.vqc", "-f", *options)
-        facts = json.loads(run("info", "rich.vqc", "--json").out)
-        assert (facts["icc_bytes"] is not None, facts["exif_bytes"] is not None) == (kept, kept)
+    options = {"quality": 95, "exif": exif, "xmp": b"<x:xmpmeta/>"}
+    for profile, wide in ((metadata.srgb_profile(), False), (wide_gamut_profile(), True)):
+        Image.fromarray(small).save(here / "rich.jpg", icc_profile=profile, **options)
+        for arguments, kept in (((), True), (("--strip",), False)):
+            run("compress", "rich.jpg", "rich.vqc", "-f", *arguments)
+            facts = json.loads(run("info", "rich.vqc", "--json").out)
+            assert (facts["exif_bytes"] is not None, facts["xmp_bytes"] is not None) == (kept, kept)
+            assert (facts["icc_bytes"] is not None, facts["srgb"]) == (wide, kept and not wide)
 
 
 def test_what_was_converted_is_said(run: Run, here: Path) -> None:
@@ -612,7 +614,7 @@ def test_numpy_is_kept_from_starting_threads_before_it_is_loaded(here: Path) -> 
     code = f"""if True:
         import os, sys
         from vqcodec import cli, jobs
-        def check(*_):
+        def check(*_, **__):
             assert "numpy" not in sys.modules
             assert [os.environ[name] for name in {cli.THREAD_VARIABLES!r}] == ["1"] * 3
         jobs.run = check
@@ -634,4 +636,4 @@ def test_training_without_torch(run: Run, monkeypatch: pytest.MonkeyPatch) -> No
 def test_pictures_are_searched_by_suffixes_that_can_be_read() -> None:
     Image.init()
     readable = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
-    assert readable >= jobs.PICTURE_SUFFIXES - {".avif"}
+    assert readable >= jobs.PICTURE_SUFFIXES - {".avif", ".heic", ".heif"}

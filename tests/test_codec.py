@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import vqcodec
-from tests.conftest import psnr
+from tests.conftest import psnr, wide_gamut_profile
 from vqcodec import codec, container, image, zoo
 from vqcodec.codebook import Ints
 from vqcodec.entropy import Encoder
@@ -173,25 +173,17 @@ def test_metadata_and_orientation(photo: U8) -> None:
     exif[0x0112] = 6  # turned: stored rows are columns of the picture as it should be seen
     exif[0x010F] = "camera"
     stream = io.BytesIO()
-    source.save(stream, "PNG", exif=exif, icc_profile=ICC)
+    source.save(stream, "PNG", exif=exif, icc_profile=wide_gamut_profile())
     data = vqcodec.encode(stream.getvalue(), 80)
     back = vqcodec.decode(data)
     assert back.size == (60, 100)
     assert back.getexif()[0x010F] == "camera"
     assert back.getexif().get(0x0112, 1) == 1
-    assert back.info["icc_profile"] == ICC
+    assert back.info["icc_profile"] == wide_gamut_profile()
     bare = vqcodec.encode(stream.getvalue(), 80, strip=True)
     assert len(bare) < len(data)
-    assert "icc_profile" not in vqcodec.decode(bare).info
-
-
-def _profile() -> bytes:
-    from PIL import ImageCms
-
-    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-
-
-ICC = _profile()
+    assert "exif" not in vqcodec.decode(bare).info
+    assert vqcodec.decode(bare).info["icc_profile"] == wide_gamut_profile()
 
 
 def test_options_out_of_range(photo: U8) -> None:

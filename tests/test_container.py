@@ -43,12 +43,14 @@ RICH = Contents(
     alpha=b"\x89PNG",
     icc=b"profile" * 5,
     exif=b"",
+    xmp=b"<x:xmpmeta/>" * 3,
 )
 
 
 def read_by_the_book(data: bytes) -> Contents:
     """A second reader, written from docs/FORMAT.md alone; trusts its input, except for the checksums."""
-    position = 11
+    position = 11 + data[10] // 128
+    more = data[11] if data[10] & 128 else 0
 
     def u32() -> int:
         nonlocal position
@@ -74,6 +76,11 @@ def read_by_the_book(data: bytes) -> Contents:
     sizes = [varint() for _ in range(icc + exif)]
     sizes += [4 * varint() for _ in range(n * (1 + refinement))]
     sizes += [varint() for _ in range(alpha)]
+    kinds = []
+    for _ in range(varint() if more & 2 else 0):
+        kinds.append(varint())
+        sizes.append(varint())
+    assert not any(kind % 2 for kind in kinds)
     header_end = position
     assert u32() == zlib.crc32(data[:header_end])
     header_crc = data[header_end:position]
@@ -86,13 +93,16 @@ def read_by_the_book(data: bytes) -> Contents:
     assert position == len(data)
     icc_body = zlib.decompress(bodies.pop(0)) if icc else None
     exif_body = zlib.decompress(bodies.pop(0)) if exif else None
+    further = dict(zip(kinds, bodies[len(bodies) - len(kinds) :], strict=True))
+    bodies = bodies[: len(bodies) - len(kinds)]
     return Contents(
-        Header(width, height, data[10], data[6:10], gray, side_log2),
+        Header(width, height, data[10] & 127, data[6:10], gray, side_log2, bool(more & 1)),
         tuple(bodies[:n]),
         tuple(bodies[n : 2 * n]) if refinement else None,
         bodies[-1] if alpha else None,
         icc_body,
         exif_body,
+        zlib.decompress(further[2]) if 2 in further else None,
     )
 
 
@@ -107,6 +117,11 @@ def raw_header(
     return seal(b"\xb1VQC" + bytes([version, flags]) + MODEL + bytes([quality]) + sides + table)
 
 
+def further(table: bytes) -> bytes:
+    """A header that announces further sections with this table."""
+    return raw_header(quality=0x80 + 75, sides=b"\x02\x14\x0a", table=b"\x00" + table)
+
+
 payloads = st.integers(0, 6).flatmap(lambda words: st.binary(min_size=4 * words, max_size=4 * words))
 
 
@@ -119,10 +134,13 @@ def contents(draw: st.DrawFn) -> Contents:
         model=draw(st.binary(min_size=4, max_size=4)),
         gray=draw(st.booleans()),
         tile_log2=draw(st.integers(8, 12)),
+        srgb=draw(st.booleans()),
     )
     layer = st.tuples(*[payloads] * header.tile_count)
     optional = st.none() | st.binary(max_size=40)
-    return Contents(header, draw(layer), draw(st.none() | layer), draw(optional), draw(optional), draw(optional))
+    layers = draw(layer), draw(st.none() | layer)
+    icc = None if header.srgb else draw(optional)
+    return Contents(header, *layers, draw(optional), icc, draw(optional), draw(optional))
 
 
 # ---- exact bytes ---------------------------------------------------------------------------------------------------
@@ -203,7 +221,7 @@ def test_describe_adds_up_and_is_json(before: Contents) -> None:
     data = pack(before)
     facts = describe(read_header(data))
     assert json.loads(json.dumps(facts)) == facts
-    parts = ("header", "checksum", "base", "refinement", "alpha", "icc", "exif")
+    parts = ("header", "checksum", "base", "refinement", "alpha", "icc", "exif", "xmp", "further")
     assert sum(int(facts[f"{part}_bytes"] or 0) for part in parts) == facts["file_bytes"] == len(data)
     assert facts["bpp"] == 8 * len(data) / (before.header.width * before.header.height)
 
@@ -275,7 +293,19 @@ def test_swapped_and_foreign_payloads_are_found() -> None:
         (raw_header()[:9], "cut off inside its header"),
         (raw_header()[:-1], "cut off inside its header"),
         (raw_header(flags=0xA0), "reserved bits.*newer vqcodec"),
-        (raw_header(quality=0x80 + 75), "reserved bits.*newer vqcodec"),
+        (raw_header(quality=0x80 + 75, sides=b"\x00\x14\x0a"), "reserved bits.*newer vqcodec"),
+        (raw_header(quality=0x80 + 75, sides=b"\x04\x14\x0a"), "reserved bits.*newer vqcodec"),
+        (raw_header(quality=0x80 + 75, sides=b"\x81\x14\x0a"), "reserved bits.*newer vqcodec"),
+        (raw_header(quality=0x80 + 75, flags=0x44, sides=b"\x01\x14\x0a"), "reserved bits.*newer vqcodec"),
+        (raw_header(quality=0x80 + 75)[:11], "cut off inside its header"),
+        (raw_header(quality=0x80, sides=b"\x01\x14\x0a"), "quality 0"),
+        (further(b"\x00"), "0 further sections are not possible"),
+        (further(b"\x41"), "65 further sections are not possible"),
+        (further(b"\x01\x00\x00"), "do not ascend"),
+        (further(b"\x02\x02\x00\x02\x00"), "do not ascend"),
+        (further(b"\x02\x04\x00\x02\x00"), "do not ascend"),
+        (further(b"\x40" + b"\x02\x00" * 2), "cut off|do not ascend|not valid"),
+        (further(b"\x01\x05\x00"), "section of kind 5, which only a newer vqcodec can read"),
         (raw_header(quality=0), "quality 0"),
         (raw_header(quality=101), "quality 101"),
         (raw_header(sides=b"\x00\x0a"), "0 x 10 pixels"),
@@ -455,7 +485,7 @@ def test_partial_of_every_prefix() -> None:
         found = unpack_partial(data[:size], max_pixels=ANY_SIZE)
         assert found.refinement is not None
         there = [s.offset + s.size_bytes + 4 <= size for s in layout.sections()]
-        bodies = [found.icc, found.exif, *found.base, *found.refinement, found.alpha]
+        bodies = [found.icc, found.exif, *found.base, *found.refinement, found.alpha, found.xmp]
         assert [body is not None for body in bodies] == there
         assert len(found.damage) == 1
         assert f"{size} of {len(data)} bytes" in found.damage[0]
@@ -467,10 +497,56 @@ def test_partial_cut_in_the_refinement_keeps_the_whole_base() -> None:
     found = unpack_partial(data[: first.offset], max_pixels=ANY_SIZE)
     assert found.base == RICH.base
     assert found.refinement == (None,) * 9
-    assert "tile 0 (x 0..255, y 0..255), refinement layer and 9 sections behind it are missing" in found.damage[0]
+    assert "tile 0 (x 0..255, y 0..255), refinement layer and 10 sections behind it are missing" in found.damage[0]
 
 
 def test_partial_mentions_bytes_behind_the_end() -> None:
     found = unpack_partial(pack(EXAMPLE) + b"more", max_pixels=ANY_SIZE)
     assert found.base == EXAMPLE.base
     assert found.damage == ("4 bytes follow the end of the picture; the file is damaged.",)
+
+
+# ---- further sections ----------------------------------------------------------------------------------------------
+
+
+def with_further(*sections: tuple[int, bytes]) -> bytes:
+    """A file of one empty base payload and these sections behind it, all checksums right."""
+    table = bytes([len(sections)]) + b"".join(
+        container._write_varint(kind) + container._write_varint(len(body)) for kind, body in sections
+    )
+    out = header = further(table)
+    for number, body in enumerate((b"", *(body for _, body in sections))):
+        out += body + struct.pack("<I", zlib.crc32(header[-4:] + struct.pack("<I", number) + body))
+    return out
+
+
+def test_an_unknown_section_that_may_be_skipped_is_skipped() -> None:
+    data = with_further((2, zlib.compress(b"xmp")), (4, b"something new"), (1000, b""))
+    found = unpack(data, max_pixels=ANY_SIZE)
+    assert found == Contents(Header(20, 10, 75, MODEL), (b"",), xmp=b"xmp")
+    assert read_by_the_book(data) == found
+    facts = describe(read_header(data))
+    assert (facts["further_bytes"], facts["file_bytes"]) == (13, len(data))
+    for position in range(len(data)):
+        bad = data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :]
+        with pytest.raises(DamagedError):
+            unpack(bad, max_pixels=ANY_SIZE)
+
+
+def test_an_unknown_section_that_must_be_understood_is_refused() -> None:
+    with pytest.raises(DamagedError, match="kind 3, which only a newer vqcodec can read"):
+        unpack_partial(with_further((2, b""), (3, b"new")), max_pixels=ANY_SIZE)
+
+
+def test_damaged_xmp_is_named() -> None:
+    found = unpack_partial(with_further((2, b"nonsense")), max_pixels=ANY_SIZE)
+    assert found.xmp is None
+    assert found.damage == ("XMP data: not a zlib stream; the file is damaged.",)
+    whole = unpack_partial(pack(RICH), max_pixels=ANY_SIZE)
+    assert (whole.xmp, whole.damage) == (RICH.xmp, ())
+
+
+def test_the_mark_of_srgb_takes_one_byte() -> None:
+    marked = dataclasses.replace(EXAMPLE, header=dataclasses.replace(EXAMPLE.header, srgb=True))
+    assert len(pack(marked)) == len(pack(EXAMPLE)) + 1
+    assert unpack(pack(marked), max_pixels=ANY_SIZE).header.srgb

@@ -47,7 +47,7 @@ def small_files() -> list[bytes]:
         codec.encode_picture(image.load(photo[:9, :9, 0]), 70),
         vqcodec.encode(stream.getvalue(), 50),
     ]
-    return [*tiny, *((FOLDER / f"{name}.vqc").read_bytes() for name in ("one", "gray", "alpha"))]
+    return [*tiny, *((FOLDER / f"{name}.vqc").read_bytes() for name in ("one", "gray", "alpha", "srgb", "metadata"))]
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ import vqcodec
 
 ROOT = Path(vqcodec.__file__).parent
 ORDER = [
-    "errors", "threads", "output", "streams", "picture", "png", "formats", "image", "tiles", "container", "codebook",
-    "prior", "entropy", "transform", "refine", "zoo", "restore", "codec", "tokens", "rate", "api", "describe", "demo",
-    "jobs", "token_files", "pillow_plugin", "cli", "__main__",
+    "errors", "threads", "output", "streams", "metadata", "picture", "png", "formats", "image", "tiles", "container",
+    "codebook", "prior", "entropy", "transform", "refine", "zoo", "restore", "codec", "tokens", "rate", "api",
+    "describe", "demo", "compare", "workers", "jobs", "token_files", "archive", "pillow_plugin", "cli", "__main__",
 ]  # fmt: skip
 TRAIN = [
     "config", "quantise", "losses", "data", "networks", "budget", "loop", "graph", "refinement", "export", "finish",

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 import vqcodec
-from tests.conftest import psnr
-from vqcodec import codec, image
+from tests.conftest import psnr, wide_gamut_profile
+from vqcodec import codec, image, metadata
 
 U8 = NDArray[np.uint8]
 
@@ -277,7 +277,7 @@ def test_verify(path: Path, coded: bytes, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_damaged_metadata(crop: U8) -> None:
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    profile = wide_gamut_profile()
     data = bytearray(saved(Image.fromarray(crop), icc_profile=profile))
     data[60] ^= 1
     picture = opened(bytes(data))
@@ -339,7 +339,7 @@ def test_pictures_that_cannot_be_saved(tmp_path: Path, crop: U8) -> None:
 
 
 def test_icc_profile(crop: U8) -> None:
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    profile = wide_gamut_profile()
     source = Image.fromarray(crop)
     assert "icc_profile" not in opened(saved(source)).info
     assert opened(saved(source, icc_profile=profile)).info["icc_profile"] == profile
@@ -349,6 +349,19 @@ def test_icc_profile(crop: U8) -> None:
     again.load()
     assert again.info["icc_profile"] == profile
     assert "icc_profile" not in opened(saved(source, icc_profile=None)).info
+    marked = opened(saved(source, icc_profile=metadata.srgb_profile()))
+    assert marked.info["icc_profile"] == metadata.srgb_profile()
+
+
+def test_xmp_is_taken_as_it_is(crop: U8) -> None:
+    packet = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"/>'
+    source = Image.fromarray(np.dstack([crop, crop[..., 0]]))
+    source.info["xmp"] = packet
+    assert "xmp" not in opened(saved(source)).info
+    back = opened(saved(source, xmp=packet))
+    assert back.info["xmp"] == packet
+    back.load()
+    assert back.mode == "RGBA"
 
 
 @pytest.mark.parametrize("prefix", [None, b"", b"Exif\0\0"])

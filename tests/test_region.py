@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import vqcodec
+from tests.conftest import wide_gamut_profile
 from vqcodec import codec, image
 
 U8 = NDArray[np.uint8]
@@ -132,10 +133,8 @@ def test_transparent_pixels_do_not_bleed_into_a_smaller_picture() -> None:
 
 
 def test_metadata_stays(photo: U8) -> None:
-    from PIL import ImageCms
-
     source = Image.fromarray(photo[:40, :50])
-    source.info["icc_profile"] = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    source.info["icc_profile"] = wide_gamut_profile()
     part = vqcodec.decode(vqcodec.encode(source, 40), region=(3, 4, 5, 6), scale=2)
     assert part.size == (3, 3)
     assert part.info["icc_profile"] == source.info["icc_profile"]

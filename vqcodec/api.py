@@ -41,16 +41,29 @@ def encode(
         effort: 1 to 9; more is smaller and slower. Never changes what a decoder must do.
         threads: 0 for all processors.
         model: id or folder of a model; None for the default.
-        strip: leave out ICC profile and EXIF.
+        strip: leave out EXIF and XMP, and a colour profile that says no more than sRGB.
         max_pixels: refuse larger pictures.
 
     Returns:
         the file's bytes; the same input and options give the same bytes.
 
     Raises:
-        InputError, ModelError
+        InputError: the picture cannot be read.
         LimitError: too many pixels; or no quality reaches `psnr`, or is as small as `max_bytes`.
+        ModelError: there is no such model.
         UsageError: an option out of range, or more than one of quality, bpp, psnr and max_bytes.
+
+    Examples:
+        >>> import numpy as np, vqcodec
+        >>> photo = np.full((64, 96, 3), (200, 120, 40), np.uint8)
+        >>> data = vqcodec.encode(photo, quality=75)
+        >>> len(data) < photo.size / 50
+        True
+        >>> len(vqcodec.encode(photo, max_bytes=200)) <= 200
+        True
+        >>> vqcodec.encode(photo, quality=101)
+        Traceback (most recent call last):
+        vqcodec.errors.UsageError: quality must be a whole number from 1 to 100, not 101
     """
     target = rate.Target(bpp, psnr, max_bytes, quality)
     picture = image.load(image_like, max_pixels=max_pixels)
@@ -82,12 +95,26 @@ def decode(
             from its base layer alone, a lost one as flat gray, a lost alpha channel as opaque.
 
     Returns:
-        a PIL image of mode L, LA, RGB or RGBA with its ICC profile and EXIF in `info`; with `allow_partial`,
+        a PIL image of mode L, LA, RGB or RGBA with its ICC profile, EXIF and XMP in `info`; with `allow_partial`,
         `info["damage"]` holds a sentence for each part that is not as it was (an empty list for a whole file).
 
     Raises:
-        DamagedError, LimitError, ModelError
+        DamagedError: it is not a .vqc file, or not as it was written.
+        LimitError: the picture has more than `max_pixels` pixels.
+        ModelError: the model that the file names is not there.
         UsageError: a region outside the picture, or another scale.
+
+    Examples:
+        >>> import numpy as np, vqcodec
+        >>> data = vqcodec.encode(np.full((64, 96, 3), (200, 120, 40), np.uint8))
+        >>> picture = vqcodec.decode(data)
+        >>> picture.mode, picture.size
+        ('RGB', (96, 64))
+        >>> vqcodec.decode(data, region=(10, 20, 30, 40), scale=2).size
+        (15, 20)
+        >>> vqcodec.decode(data[:-1])
+        Traceback (most recent call last):
+        vqcodec.errors.DamagedError: ...
     """
     picture = codec.decode_picture(
         data,
@@ -109,6 +136,12 @@ def info(data: bytes) -> dict[str, Any]:
 
     Raises:
         DamagedError: not a .vqc file, or its header is damaged.
+
+    Examples:
+        >>> import numpy as np, vqcodec
+        >>> facts = vqcodec.info(vqcodec.encode(np.zeros((40, 100, 3), np.uint8), quality=30))
+        >>> facts["width"], facts["height"], facts["quality"], facts["model_id"]
+        (100, 40, 30, 'photo-1')
     """
     found = container.describe(container.read_header(data))
     try:
@@ -146,7 +179,14 @@ def from_indices(
     Raises:
         InputError: arrays that are no indices of this model; or an index for which its prior has no code (no `encode`
             makes one, your own model may; `decode_indices` takes those, too).
-        ModelError, UsageError
+        ModelError: there is no such model.
+        UsageError: a quality or a tile side that is not possible.
+
+    Examples:
+        >>> import numpy as np, vqcodec
+        >>> data = vqcodec.from_indices(np.zeros((3, 7), np.int32), width=100, height=40)
+        >>> vqcodec.indices(data).base.shape
+        (3, 7)
     """
     given = tokens.of_arrays(base, refinement, width, height, quality, gray, tile_side)
     return tokens.to_file(given, model=model)
@@ -166,13 +206,20 @@ def decode_indices(
 ) -> Image.Image:
     """Restore the picture that these codebook indices stand for, without a file in between.
 
-    Args: as for `from_indices`, and `threads` as for `decode`.
+    Arguments are those of `from_indices`, and `threads` that of `decode`.
 
     Returns:
         a PIL image of mode L or RGB.
 
     Raises:
-        InputError, ModelError, UsageError
+        InputError: arrays that are no indices of this model.
+        ModelError: there is no such model.
+        UsageError: a quality or a tile side that is not possible.
+
+    Examples:
+        >>> import numpy as np, vqcodec
+        >>> vqcodec.decode_indices(np.zeros((3, 7), np.int32)).size
+        (112, 48)
     """
     given = tokens.of_arrays(base, refinement, width, height, quality, gray, tile_side)
     return image.to_pil(tokens.to_picture(given, threads=threads, model=model))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The command line: compress, decompress, info, tokens, demo, train. Options, file names, messages and exit codes.
+"""The command line: every command with its options, file names, messages and exit codes.
 
 What a command does lives elsewhere (codec.py, image.py, demo.py), and is imported when it is needed: `--help` and a
 mistyped option must not wait for NumPy, and `--threads` must be set before NumPy is loaded. Whatever goes wrong ends
@@ -13,27 +13,31 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from vqcodec import __version__, jobs, streams
-from vqcodec.errors import DamagedError, LimitError, ModelError, PartialError, UsageError, VqcError
+from vqcodec import __version__, jobs, streams, workers
+from vqcodec.errors import DamagedError, LimitError, ModelError, PartialError, UsageError
 from vqcodec.streams import DASH, shown
+from vqcodec.threads import processors
+from vqcodec.workers import Outcome
 
 if TYPE_CHECKING:
     from vqcodec.image import Picture
 
 SUFFIX = ".vqc"
 PROGRESS_TILES = 4  # no progress bar for pictures with as many tiles or fewer
-MAX_DAMAGE = 20  # sentences about one damaged file
 BYTES_PER_PIXEL = 16  # no picture or .vqc file that anybody writes takes more, but for metadata:
 METADATA_BYTES = 64 << 20
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 130, 143
+MAX_DAMAGE = 20  # sentences about one damaged file
+COMPLETION_VARIABLE = "_VQCODEC_COMPLETE"
+EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
 
 
 # ---- from the first argument to the exit code ------------------------------------------------------------------------
@@ -49,6 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         the exit code. (`vqcodec train` may also raise SystemExit.)
     """
     streams.fill_closed_descriptors()
+    if instruction := os.environ.get(COMPLETION_VARIABLE):  # the shell asks what could follow
+        from click.shell_completion import shell_complete
+
+        return shell_complete(commands, {}, "vqcodec", COMPLETION_VARIABLE, instruction)
     if arguments is None:
         arguments = sys.argv[1:]
         signal.signal(signal.SIGTERM, _terminate)
@@ -81,11 +89,8 @@ def _exit(error: BaseException) -> tuple[int, str]:
             context = getattr(error, "ctx", None)
             command = context.command_path if context else "vqcodec"
             return UsageError.exit_code, f"{error.format_message().rstrip('.')} (see {command} --help)"
-        case VqcError() | OSError() | MemoryError():
-            return jobs.failure(error)
         case _:
-            text = f"{type(error).__name__}: {error}"
-            return EXIT_INTERNAL, f"internal error, please report it ({text}); VQCODEC_TRACEBACK=1 shows where"
+            return workers.failure(error)
 
 
 # ---- messages while at work ------------------------------------------------------------------------------------------
@@ -100,32 +105,29 @@ def _about(name: str) -> Iterator[None]:
         raise type(error)(f"{shown(name)}: {error}") from error
 
 
-def _notes(name: str, notes: Sequence[str]) -> None:
-    for note in notes:
-        streams.complain(f"note: {name}: {note}")
+def _noted(name: str, notes: Sequence[str]) -> tuple[str, ...]:
+    return tuple(f"{name}: {note}" for note in notes)
 
 
-def _summary(source: str, target: str, what: str, started: float) -> None:
-    """One line for the person at the terminal; nothing for scripts."""
-    if streams.on_terminal(sys.stderr):
-        seconds = time.perf_counter() - started
-        line = f"{shown(source)} -> {shown(target, 'stdout')}: {what}, {seconds:.2f} s"
-        with suppress(OSError):
-            sys.stderr.write(line + "\n")
+def _summary(source: str, target: str, what: str, started: float) -> str:
+    """One line about one file."""
+    seconds = time.perf_counter() - started
+    return f"{shown(source)} -> {shown(target, 'stdout')}: {what}, {seconds:.2f} s"
 
 
 class _Progress:
-    """A progress bar on a terminal's stderr, for pictures of many tiles; called after each tile."""
+    """A progress bar on a terminal's stderr, for a picture of many tiles; called after each tile."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, alone: bool) -> None:
         self._label = shown(name)
+        self._alone = alone  # otherwise there is a bar over all files
         self._bar: Any = None
 
     def __enter__(self) -> _Progress:
         return self
 
     def __call__(self, done: int, tiles: int) -> None:
-        if tiles <= PROGRESS_TILES or not streams.on_terminal(sys.stderr):
+        if not self._alone or tiles <= PROGRESS_TILES or not streams.on_terminal(sys.stderr):
             return
         if self._bar is None:
             self._bar = click.progressbar(length=tiles, label=self._label, file=sys.stderr)
@@ -176,7 +178,15 @@ _model = click.option("--model", metavar="ID|PATH", help="A shipped model's id, 
 _max_pixels = click.option(
     "--max-pixels", type=click.IntRange(1), metavar="N", help="Refuse larger pictures (default 268,435,456)."
 )
-_paths = click.argument("paths", nargs=-1, required=True, metavar="IN OUT | IN... -o DIR")
+_recursive = click.option("-r", "--recursive", is_flag=True, help="Search folders below folders; the tree is kept.")
+_skip_existing = click.option("--skip-existing", is_flag=True, help="Leave out inputs whose output is there.")
+_jobs = click.option(
+    "-j", "--jobs", type=click.IntRange(0, 1024), default=1, metavar="N",
+    help="Processes for several inputs, each with its share of the threads; 0 for one per processor. Default 1.",
+)  # fmt: skip
+_paths = click.argument(
+    "paths", nargs=-1, required=True, type=click.Path(readable=False), metavar="IN OUT | IN... -o DIR"
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -188,6 +198,7 @@ def commands() -> None:
     vqcodec compress photo.png photo.vqc
     vqcodec decompress photo.vqc back.png
     vqcodec info photo.vqc
+    vqcodec compare photo.png
     vqcodec demo
 
     Exit codes: 0 ok, 2 usage, 3 unreadable input or unwritable output, 4 damaged .vqc, 5 model not found, 6 output
@@ -210,55 +221,77 @@ def commands() -> None:
 @click.option("--max-bytes", type=click.IntRange(1), metavar="N", help="Instead of -q: the largest size of a file.")
 @_effort
 @_output_folder
+@_recursive
+@_jobs
+@_skip_existing
 @_force
 @_threads
 @_model
-@click.option("--strip", is_flag=True, help="Leave out ICC profile and EXIF.")
+@click.option("--strip", is_flag=True, help="Leave out EXIF and XMP; a colour profile stays if it is not sRGB.")
 @_max_pixels
 def compress(paths: tuple[str, ...], folder: str | None, **options: Any) -> None:
-    """Compress a picture to a .vqc file; "-" is stdin or stdout.
+    """Compress pictures to .vqc files; "-" is stdin or stdout.
 
     \b
     vqcodec compress photo.png photo.vqc
     vqcodec compress -q 50 photo.jpg small.vqc
     vqcodec compress --max-bytes 50000 photo.jpg small.vqc
-    vqcodec compress holiday/ -o archive/
+    vqcodec compress holiday/ more.png -o archive/
+    vqcodec compress -r -j 0 --skip-existing pictures/ -o archive/
     curl -s URL | vqcodec compress - - > photo.vqc
     """
     targets = {name: options.pop(name) for name in ("quality", "bpp", "psnr", "max_bytes")}
     given = ["--" + name.replace("_", "-") for name, value in targets.items() if value is not None]
     if len(given) > 1:
         raise UsageError(f"{given[0]} and {given[1]} cannot both be met: give one of them")
+    options["targets"] = targets
+    _many(_compress, paths, folder, SUFFIX, jobs.PICTURE_SUFFIXES, options)
 
-    def one(source: str, target: str) -> None:
-        _compress(source, target, targets, **options)
 
-    jobs.run(jobs.pairs(paths, folder, SUFFIX, jobs.PICTURE_SUFFIXES), one)
+def _many(
+    work: Any, paths: tuple[str, ...], folder: str | None, suffix: str, wanted: frozenset[str], options: dict[str, Any]
+) -> None:
+    """Runs `work` over all inputs, with those of the options that are its own."""
+    recursive, count, skip = (options.pop(name) for name in ("recursive", "jobs", "skip_existing"))
+    if skip and options["force"]:
+        raise UsageError("--skip-existing leaves existing files alone, --force replaces them: give one of them")
+    found = jobs.todo(paths, folder, suffix, wanted, recursive=recursive)
+    count = min(count or processors(), len(found.pairs))
+    if count > 1:
+        options["threads"] = options["threads"] or max(1, processors() // count)
+    if found.several and options["model"]:  # said once, and not of every file
+        from vqcodec import zoo
+
+        zoo.find(options["model"])
+    jobs.run(found, partial(work, **options), jobs=count, skip_existing=skip)
 
 
 def _compress(
     source: str,
     target: str,
-    targets: dict[str, Any],
     *,
+    targets: dict[str, Any],
     effort: int | None,
     force: bool,
     threads: int,
     model: str | None,
     strip: bool,
     max_pixels: int | None,
-) -> None:
+    alone: bool,
+) -> Outcome:
     started = time.perf_counter()
     if Path(target).suffix.lower() in jobs.PICTURE_SUFFIXES:
         raise UsageError(f"{shown(target)} is the name of a picture: give the output a name that ends in {SUFFIX}")
+    if not alone:
+        jobs.make_folder(os.path.dirname(target))
     jobs.check_target(source, target, force)
     from vqcodec import codec, image, rate
 
     wanted = rate.Target(**targets)
     limit = max_pixels or image.DEFAULT_MAX_PIXELS
     picture = image.load(streams.read_stdin(_limit_bytes(limit)) if source == DASH else source, max_pixels=limit)
-    _notes(shown(source), picture.notes)
-    with _about(source), _Progress(source) as progress:
+    notes = [*picture.notes]
+    with _about(source), _Progress(source, alone) as progress:
         reached = rate.encode_picture(
             picture,
             wanted,
@@ -271,15 +304,22 @@ def _compress(
     streams.write(target, reached.data, force=force)
     if wanted.aim is not None:
         far = wanted.bpp is not None and abs(reached.bpp / wanted.bpp - 1) > rate.TOLERANCE
-        nearest = f": the nearest to the {wanted.bpp:g} bpp asked for" if far else ""
-        _notes(shown(source), [reached.sentence + nearest])
+        notes.append(reached.sentence + (f": the nearest to the {wanted.bpp:g} bpp asked for" if far else ""))
     height, width = picture.rgb.shape[:2]
-    _summary(source, target, f"{width} x {height}, {len(reached.data):,} bytes, {reached.bpp:.3f} bpp", started)
+    what = f"{width} x {height}, {len(reached.data):,} bytes, {reached.bpp:.3f} bpp"
+    in_bytes = 0 if source == DASH else os.path.getsize(source)
+    return Outcome(
+        width * height, in_bytes, len(reached.data), _noted(shown(source), notes),
+        _summary(source, target, what, started),
+    )  # fmt: skip
 
 
 @commands.command()
 @_paths
 @_output_folder
+@_recursive
+@_jobs
+@_skip_existing
 @_force
 @_threads
 @click.option("--model", metavar="PATH", help="The folder of the model, if the file was written with one of your own.")
@@ -289,48 +329,56 @@ def _compress(
 @click.option("--allow-partial", is_flag=True, help="Restore what is left of a damaged file (exit code 8).")
 @_max_pixels
 def decompress(paths: tuple[str, ...], folder: str | None, form: str | None, **options: Any) -> None:
-    """Restore the picture of a .vqc file; "-" is stdin or stdout.
+    """Restore the pictures of .vqc files; "-" is stdin or stdout.
 
     \b
     vqcodec decompress photo.vqc photo.png
-    vqcodec decompress --region 1000,500,640,480 photo.vqc piece.png
+    vqcodec decompress --region 0,0,128,96 photo.vqc piece.png
     vqcodec decompress --scale 8 photo.vqc thumbnail.png
-    vqcodec decompress archive/ -o pictures/ --format webp
     vqcodec decompress --allow-partial broken.vqc rest.png
+    vqcodec decompress archive/ -o pictures/ --format webp
+    vqcodec decompress -r -j 0 archive/ -o pictures/
     vqcodec decompress - - < photo.vqc | display
     """
     suffix = None if form is None else "." + form.lower().removeprefix(".")
-
-    def one(source: str, target: str) -> None:
-        _decompress(source, target, suffix, **options)
-
-    jobs.run(jobs.pairs(paths, folder, suffix or ".png", frozenset({SUFFIX})), one)
+    options["suffix"] = suffix
+    _many(_decompress, paths, folder, suffix or ".png", frozenset({SUFFIX}), options)
 
 
 def _decompress(
     source: str,
     target: str,
-    suffix: str | None,
     *,
+    suffix: str | None,
     force: bool,
     threads: int,
     model: str | None,
+    max_pixels: int | None,
     region: tuple[int, int, int, int] | None,
     scale: str,
-    max_pixels: int | None,
     allow_partial: bool,
-) -> None:
+    alone: bool,
+) -> Outcome:
     started = time.perf_counter()
     suffix = suffix or (".png" if target == DASH else Path(target).suffix)
     if not suffix:
         raise UsageError(f"{shown(target)} has no suffix to say its format: add .png or the like, or give --format png")
+    if not alone:
+        jobs.make_folder(os.path.dirname(target))
     jobs.check_target(source, target, force)
     from vqcodec import codec, container, image
 
     _check_format(suffix)
     limit = max_pixels or image.DEFAULT_MAX_PIXELS
     data = streams.read_marked(source, container.MAGIC, _limit_bytes(limit))
-    with streams.opened(target, force=force) as write, _about(source), _Progress(source) as progress:
+    out_bytes = 0
+    with streams.opened(target, force=force) as write, _about(source), _Progress(source, alone) as progress:
+
+        def counted(piece: bytes) -> None:
+            nonlocal out_bytes
+            out_bytes += len(piece)
+            write(piece)
+
         strips = codec.decode_strips(
             data,
             region=region,
@@ -341,12 +389,17 @@ def _decompress(
             allow_partial=allow_partial,
             progress=progress,
         )
-        notes = image.write_strips(strips, suffix, write)
-    _notes(shown(source), strips.damage[:MAX_DAMAGE])
-    _notes(shown(target, "stdout"), notes)
-    _summary(source, target, f"{strips.width} x {strips.height}", started)
-    if strips.damage:
-        raise PartialError(f"{shown(source)}: damaged; {shown(target, 'stdout')} shows what is left of it")
+        notes = image.write_strips(strips, suffix, counted)
+    name = shown(target, "stdout")
+    partial_failure = (PartialError.exit_code, f"{shown(source)}: damaged; {name} shows what is left of it")
+    return Outcome(
+        strips.width * strips.height,
+        len(data),
+        out_bytes,
+        _noted(shown(source), strips.damage[:MAX_DAMAGE]) + _noted(name, notes),
+        _summary(source, target, f"{strips.width} x {strips.height}, {out_bytes:,} bytes", started),
+        partial_failure if strips.damage else None,
+    )
 
 
 def _limit_bytes(max_pixels: int) -> int:
@@ -364,15 +417,25 @@ def _check_format(suffix: str) -> None:
 
 
 @commands.command()
-@click.argument("file")
+@click.argument("file", required=False, type=click.Path(readable=False))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for scripts.")
-def info(file: str, as_json: bool) -> None:
+@click.option("--model", metavar="ID|PATH", help="Check a model's files and show its card, in place of a FILE.")
+def info(file: str | None, as_json: bool, model: str | None) -> None:
     """Say what is in a .vqc FILE ("-" for stdin), and whether it is whole.
 
     \b
     vqcodec info photo.vqc
     vqcodec info photo.vqc --json | jq .bpp
+    vqcodec info --model photo-1
     """
+    if (file is None) == (model is None):
+        raise UsageError("give a FILE, or a model with --model: one of them")
+    if file is None:
+        from vqcodec import describe, zoo
+
+        found = zoo.find(model)
+        streams.write_text(describe.model_as_json(found) if as_json else describe.model_as_text(found))
+        return
     from vqcodec import container, describe, image
 
     data = streams.read_marked(file, container.MAGIC, _limit_bytes(image.DEFAULT_MAX_PIXELS))
@@ -423,11 +486,86 @@ def demo(folder: str, force: bool, threads: int) -> None:
     """Compress the bundled photograph at three qualities, restore it, and compare it with JPEG.
 
     Prints a table and writes vqcodec-demo.png, the pictures side by side.
+
+    \b
+    vqcodec demo
+    vqcodec demo -o pictures/
     """
     from vqcodec import demo as module
 
     jobs.make_folder(folder)
     module.run(folder, force=force, threads=threads)
+
+
+@commands.command()
+@click.argument("picture", type=click.Path(readable=False))
+@click.argument("page", required=False, type=click.Path(readable=False))
+@click.option(
+    "-q", "--quality", "qualities", type=click.IntRange(1, 100), multiple=True, metavar="N",
+    help="Sizes to compare at: those of vqcodec at this quality. May be given several times; default 40, 60 and 80.",
+)  # fmt: skip
+@_effort
+@_force
+@_threads
+@_model
+@_max_pixels
+def compare(
+    picture: str, page: str | None, qualities: tuple[int, ...], effort: int | None, force: bool, threads: int,
+    model: str | None, max_pixels: int | None,
+) -> None:  # fmt: skip
+    """Write a page that shows PICTURE beside vqcodec, JPEG and AVIF of the same size, with a slider and the numbers.
+
+    PAGE is one HTML file for any browser; without a name, photo.png gives photo-compare.html in this folder. Original
+    and vqcodec are in it without loss, so expect some bytes per pixel.
+
+    \b
+    vqcodec compare photo.png
+    vqcodec compare photo.png page.html -q 30 -q 60
+    """
+    target = page or Path(picture).stem + "-compare.html"
+    jobs.check_target(picture, target, force)
+    from vqcodec import codec, image
+    from vqcodec import compare as module
+
+    limit = max_pixels or image.DEFAULT_MAX_PIXELS
+    loaded = image.load(streams.read_stdin(_limit_bytes(limit)) if picture == DASH else picture, max_pixels=limit)
+    for note in _noted(shown(picture), loaded.notes):
+        streams.complain(f"note: {note}")
+    text = module.page(
+        loaded, Path(shown(picture)).name, qualities=qualities or module.QUALITIES,
+        effort=codec.DEFAULT_EFFORT if effort is None else effort, threads=threads, model=model,
+    )  # fmt: skip
+    streams.write(target, text.encode("utf-8"), force=force)
+    if target != DASH:
+        streams.write_text(f"{streams.printable(target)}: {len(text):,} bytes, open it in a browser\n")
+
+
+@commands.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what makes SHELL complete commands, options and file names.
+
+    \b
+    vqcodec completion bash >> ~/.bashrc
+    vqcodec completion zsh >> ~/.zshrc
+    vqcodec completion fish > ~/.config/fish/completions/vqcodec.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    assert found is not None
+    streams.write_text(found(commands, {}, "vqcodec", COMPLETION_VARIABLE).source() + "\n")
+
+
+@commands.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def archive(context: click.Context, arguments: tuple[str, ...]) -> None:
+    """Code all pictures below one address to another, on a Ray cluster."""
+    from vqcodec.archive import archive as command
+
+    with command.make_context("archive", list(arguments) or ["--help"], parent=context.parent) as inner:
+        command.invoke(inner)
 
 
 @commands.command(add_help_option=False, context_settings={"ignore_unknown_options": True})

@@ -13,14 +13,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vqcodec import container, image, zoo
+from vqcodec import container, image, metadata, zoo
 from vqcodec.codebook import (
     BASE_ONLY_QUALITY,
     LATENT_BITS,
@@ -54,7 +54,15 @@ ImageLike = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[An
 
 
 class Indices(NamedTuple):
-    """The codebook indices of a picture: all that a .vqc file says of its pixels."""
+    """The codebook indices of a picture: all that a .vqc file says of its pixels.
+
+    Examples:
+        >>> import numpy as np, vqcodec
+        >>> data = vqcodec.encode(np.full((40, 100, 3), 128, np.uint8), quality=1)
+        >>> found = vqcodec.indices(data)
+        >>> found.base.shape, found.refinement is None
+        ((3, 7), True)
+    """
 
     base: NDArray[np.int32]  # [ceil(H/16), ceil(W/16)], in [0, codebook size)
     refinement: NDArray[np.int32] | None  # [ceil(H/16), ceil(W/16), latent channels]; None in a base-only file
@@ -267,9 +275,37 @@ def encode_picture(
     loaded = zoo.load(files, each)
     base, refinement = encode_layers(loaded, picture.rgb, quality, effort, at_once, tile_log2, progress=progress)
     header = container.Header(width, height, quality, files.checksum, picture.gray, tile_log2)
-    alpha = None if picture.alpha is None else image.encode_alpha(picture.alpha)
-    metadata = (None, None) if strip else (picture.icc, picture.exif)
-    return container.pack(container.Contents(header, base, refinement, alpha, *metadata))
+    return pack(header, base, refinement, beside(picture, strip=strip))
+
+
+class Beside(NamedTuple):
+    """What a file holds beside the indices."""
+
+    srgb: bool
+    alpha: bytes | None
+    icc: bytes | None
+    exif: bytes | None
+    xmp: bytes | None
+
+
+def beside(picture: Picture, *, strip: bool = False) -> Beside:
+    """Alpha and metadata of a picture as a file holds them; with `strip` no more than its colours need."""
+    srgb = picture.icc is not None and metadata.is_srgb(picture.icc)
+    return Beside(
+        srgb=srgb and not strip,
+        alpha=None if picture.alpha is None else image.encode_alpha(picture.alpha),
+        icc=None if srgb else picture.icc,  # not stripped: without it the colours would be others
+        exif=None if strip else picture.exif,
+        xmp=None if strip else picture.xmp,
+    )
+
+
+def pack(
+    header: container.Header, base: tuple[bytes, ...], refinement: tuple[bytes, ...] | None, parts: Beside
+) -> bytes:
+    """A whole file from its layers' payloads and what stands beside them."""
+    header = replace(header, srgb=parts.srgb)
+    return container.pack(container.Contents(header, base, refinement, parts.alpha, parts.icc, parts.exif, parts.xmp))
 
 
 def encode_layers(
@@ -401,6 +437,11 @@ def area_of(header: container.Header, region: Region | None) -> Rect:
     return Rect(x, y, x + width, y + height)
 
 
+def profile_of(header: container.Header, icc: bytes | None) -> bytes | None:
+    """The colour profile of a picture: the file's own, or one of sRGB where the file has its mark."""
+    return metadata.srgb_profile() if header.srgb and not header.gray else icc
+
+
 def decode_strips(
     data: bytes,
     *,
@@ -450,7 +491,8 @@ def decode_strips(
                 yield rgb
         damage.extend(reader.losses())
 
-    strips = Strips(area.width, area.height, rows(), alpha, header.gray, contents.icc, contents.exif, damage)
+    icc = profile_of(header, contents.icc)
+    strips = Strips(area.width, area.height, rows(), alpha, header.gray, icc, contents.exif, damage, contents.xmp)
     return strips.reduced(scale)
 
 
@@ -487,14 +529,18 @@ def indices(
 ) -> Indices:
     """The codebook indices of a .vqc file, the same on every machine.
 
-    Args: as for `decode`.
+    Arguments and errors are those of `decode`.
 
     Returns:
         base indices [h, w] int32 and refinement indices [h, w, M] int32 (None in a base-only file), with h, w the
         picture's size over 16, rounded up.
 
-    Raises:
-        DamagedError, LimitError, ModelError
+    Examples:
+        >>> import numpy as np, vqcodec
+        >>> data = vqcodec.encode(np.full((40, 100, 3), 128, np.uint8), quality=50)
+        >>> base, refinement = vqcodec.indices(data)
+        >>> base.shape, base.dtype, refinement.shape[:2]
+        ((3, 7), dtype('int32'), (3, 7))
     """
     contents, loaded, grid, at_once = _opened(data, max_pixels, model, threads)
     base = np.empty((grid.latent_height, grid.latent_width), np.int32)

@@ -15,11 +15,13 @@ set on every byte but the last; at most 5 bytes, below 2**32, and never longer t
                               | 7   6   5   |   4    |  3   |  2  |   1   |  0   |
                               bits 7..5: log2(tile side) - 8, 0..4 for 256..4096 pixels; 5..7 are reserved
     6       4       model     first 4 bytes of the SHA-256 of the model
-    10      1       quality   1..100; bit 7 is reserved and zero
-    11      varint  width     1..2**24 pixels
+    10      1       quality   1..100; bit 7: there are more flags
+    11      0 or 1  more      bit 0: the picture is marked as sRGB; bit 1: there are further sections; others reserved
+    ..      varint  width     1..2**24 pixels
     ..      varint  height    1..2**24 pixels
     ..      varints table     the length of every section in the order of the sections below:
-                              bytes for ICC, EXIF and alpha; 32-bit words for the payloads of tiles
+                              bytes for ICC, EXIF and alpha; 32-bit words for the payloads of tiles;
+                              of further sections first their number, then kind and bytes of each
     ..      4       CRC-32 of all bytes before it
 
     SECTIONS                  number     present
@@ -28,6 +30,8 @@ set on every byte but the last; at most 5 bytes, below 2**32, and never longer t
     base payload              per tile   always; tiles in raster order
     refinement payload        per tile   if flag refine
     alpha channel, opaque     1          if flag alpha
+    further sections          each kind  at most once, kinds ascending; an odd kind must be understood, an even one may
+                                         be skipped; 2 is XMP data, zlib
 
 Every section is followed by 4 bytes: the CRC-32 of (CRC-32 of the header, u32; number of the section from 0, u32;
 the section's bytes). So a section that belongs to another file or another place is found out too. Nothing follows
@@ -39,7 +43,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, cast
 
 from vqcodec.errors import DamagedError, LimitError
@@ -53,12 +57,16 @@ MIN_TILE_LOG2, MAX_TILE_LOG2 = 8, 12
 
 FLAG_GRAY, FLAG_ALPHA, FLAG_ICC, FLAG_EXIF, FLAG_REFINEMENT = 1, 2, 4, 8, 16
 TILE_SHIFT = 5  # of the tile side's three bits in the flags
-QUALITY_RESERVED = 0x80
+MORE_FLAGS = 0x80  # in the byte of the quality
+MORE_SRGB, MORE_SECTIONS = 1, 2
+MAX_FURTHER = 64  # sections
+KIND_XMP = 2
 MAX_VARINT_BYTES = 5
 WORD_BYTES = 4
 CRC_BYTES = 4
 
 ICC, EXIF, BASE, REFINEMENT, ALPHA = "ICC profile", "EXIF data", "base layer", "refinement layer", "alpha channel"
+XMP = "XMP data"
 
 _FIXED = struct.Struct("<4sBB4sB")  # magic, version, flags, model, quality
 _CRC = struct.Struct("<I")
@@ -75,6 +83,7 @@ class Header:
     model: bytes  # first 4 bytes of the model's SHA-256
     gray: bool = False
     tile_log2: int = 10
+    srgb: bool = False  # the picture came with a profile that says sRGB; without it sRGB is assumed, too
 
     @property
     def tile_side(self) -> int:
@@ -106,13 +115,14 @@ class Lengths:
     icc: int | None = None  # compressed
     exif: int | None = None  # compressed
     alpha: int | None = None
+    further: tuple[tuple[int, int], ...] = ()  # kind and length
 
 
 class Section(NamedTuple):
     """One section and where it lies; its CRC-32 stands at `offset + size_bytes`."""
 
     number: int  # counted from 0 through the file
-    kind: str  # ICC, EXIF, BASE, REFINEMENT or ALPHA
+    kind: str  # ICC, EXIF, BASE, REFINEMENT, ALPHA, XMP or a name made up for what this version does not know
     tile: int | None  # index, for BASE and REFINEMENT
     offset: int  # [bytes] from the start of the file
     size_bytes: int
@@ -148,7 +158,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Contents:
-    """What `pack` takes and `unpack` gives. ICC and EXIF are uncompressed here."""
+    """What `pack` takes and `unpack` gives. ICC, EXIF and XMP are uncompressed here."""
 
     header: Header
     base: tuple[bytes, ...]  # per tile, little-endian 32-bit words
@@ -156,14 +166,15 @@ class Contents:
     alpha: bytes | None = None
     icc: bytes | None = None
     exif: bytes | None = None
+    xmp: bytes | None = None
 
 
 @dataclass(frozen=True)
 class PartialContents:
     """What `unpack_partial` could save: None in place of each damaged section, and a sentence for each in `damage`.
 
-    `refinement` is None only where the file never had that layer. `alpha`, `icc` and `exif` are None where absent or
-    damaged. No `damage` means that the file is whole.
+    `refinement` is None only where the file never had that layer. `alpha`, `icc`, `exif` and `xmp` are None where
+    absent or damaged. No `damage` means that the file is whole.
     """
 
     header: Header
@@ -174,6 +185,7 @@ class PartialContents:
     exif: bytes | None
     damage: tuple[str, ...]
     has_alpha: bool = False  # the file has an alpha channel, damaged or not
+    xmp: bytes | None = None
 
 
 # ---- the whole file ------------------------------------------------------------------------------------------------
@@ -186,21 +198,23 @@ def pack(contents: Contents) -> bytes:
         contents: header and payloads; as many payloads as the header has tiles, each of whole 32-bit words.
 
     Returns:
-        The bytes of the file: the same for the same contents (and the same zlib, if there is ICC or EXIF).
+        The bytes of the file: the same for the same contents (and the same zlib, if there is metadata).
 
     Raises:
-        LimitError: the picture has too large a side or too many tiles, or ICC or EXIF is over 16 MiB.
+        LimitError: the picture has too large a side or too many tiles, or ICC, EXIF or XMP is over 16 MiB.
     """
     _check_packable(contents)
     icc = None if contents.icc is None else zlib.compress(contents.icc, 9)
     exif = None if contents.exif is None else zlib.compress(contents.exif, 9)
-    bodies = [icc, exif, *contents.base, *(contents.refinement or ()), contents.alpha]
+    xmp = None if contents.xmp is None else zlib.compress(contents.xmp, 9)
+    bodies = [icc, exif, *contents.base, *(contents.refinement or ()), contents.alpha, xmp]
     lengths = Lengths(
         base=tuple(map(len, contents.base)),
         refinement=None if contents.refinement is None else tuple(map(len, contents.refinement)),
         icc=None if icc is None else len(icc),
         exif=None if exif is None else len(exif),
         alpha=None if contents.alpha is None else len(contents.alpha),
+        further=() if xmp is None else ((KIND_XMP, len(xmp)),),
     )
     header = _write_header(contents.header, lengths)
     header_crc = _CRC.unpack(header[-CRC_BYTES:])[0]
@@ -228,7 +242,7 @@ def unpack(data: bytes, *, max_pixels: int) -> Contents:
     check_whole(found)
     refinement = cast("tuple[bytes, ...] | None", found.refinement)
     base = cast("tuple[bytes, ...]", found.base)
-    return Contents(found.header, base, refinement, found.alpha, found.icc, found.exif)
+    return Contents(found.header, base, refinement, found.alpha, found.icc, found.exif, found.xmp)
 
 
 def check_whole(found: PartialContents) -> None:
@@ -260,7 +274,7 @@ def unpack_partial(data: bytes, *, max_pixels: int) -> PartialContents:
             "raise the limit if you trust the file."
         )
     damage: list[str] = []
-    found: dict[str, list[bytes | None]] = {kind: [] for kind in (ICC, EXIF, BASE, REFINEMENT, ALPHA)}
+    found: dict[str, list[bytes | None]] = {kind: [] for kind in (ICC, EXIF, BASE, REFINEMENT, ALPHA, XMP)}
     cut_off: list[Section] = []
     for section in layout.sections():
         body = None
@@ -271,7 +285,7 @@ def unpack_partial(data: bytes, *, max_pixels: int) -> PartialContents:
                 body = read_section(data, layout, section)
             except DamagedError as error:
                 damage.append(str(error))
-        found[section.kind].append(body)
+        found.setdefault(section.kind, []).append(body)
     damage += _size_damage(layout, len(data), cut_off)
     return PartialContents(
         header=header,
@@ -280,6 +294,7 @@ def unpack_partial(data: bytes, *, max_pixels: int) -> PartialContents:
         alpha=found[ALPHA][0] if found[ALPHA] else None,
         icc=found[ICC][0] if found[ICC] else None,
         exif=found[EXIF][0] if found[EXIF] else None,
+        xmp=found[XMP][0] if found[XMP] else None,
         damage=tuple(damage),
         has_alpha=layout.lengths.alpha is not None,
     )
@@ -299,6 +314,7 @@ def describe(layout: Layout) -> dict[str, int | float | bool | str | None]:
         "width": header.width,
         "height": header.height,
         "gray": header.gray,
+        "srgb": header.srgb,
         "quality": header.quality,
         "model": header.model.hex(),
         "tile_side": header.tile_side,
@@ -313,6 +329,8 @@ def describe(layout: Layout) -> dict[str, int | float | bool | str | None]:
         "alpha_bytes": lengths.alpha,
         "icc_bytes": lengths.icc,
         "exif_bytes": lengths.exif,
+        "xmp_bytes": dict(lengths.further).get(KIND_XMP),
+        "further_bytes": sum(size for kind, size in lengths.further if kind != KIND_XMP) or None,
         "bpp": 8 * layout.file_size_bytes / pixels,
         "base_bpp": 8 * base_bytes / pixels,
         "refinement_bpp": None if refinement_bytes is None else 8 * refinement_bytes / pixels,
@@ -332,10 +350,16 @@ def _write_header(header: Header, lengths: Lengths) -> bytes:
         | (FLAG_REFINEMENT if lengths.refinement is not None else 0)
         | (header.tile_log2 - MIN_TILE_LOG2) << TILE_SHIFT
     )
-    out = bytearray(_FIXED.pack(MAGIC, VERSION, flags, header.model, header.quality))
+    more = (MORE_SRGB if header.srgb else 0) | (MORE_SECTIONS if lengths.further else 0)
+    out = bytearray(_FIXED.pack(MAGIC, VERSION, flags, header.model, header.quality | (MORE_FLAGS if more else 0)))
+    out += bytes([more] if more else [])
     out += _write_varint(header.width) + _write_varint(header.height)
-    for kind, _, size_bytes in _in_order(lengths):
+    for kind, _, size_bytes in _in_order(replace(lengths, further=())):
         out += _write_varint(size_bytes // _unit_bytes(kind))
+    if lengths.further:
+        out += _write_varint(len(lengths.further))
+        for number, size_bytes in lengths.further:
+            out += _write_varint(number) + _write_varint(size_bytes)
     return bytes(out + _CRC.pack(zlib.crc32(out)))
 
 
@@ -361,23 +385,34 @@ def read_header(data: bytes) -> Layout:
         raise _header_cut_off()
     _, _, flags, model, quality = _FIXED.unpack_from(data)
     tile_log2 = MIN_TILE_LOG2 + (flags >> TILE_SHIFT)
-    if tile_log2 > MAX_TILE_LOG2 or quality & QUALITY_RESERVED:
-        raise DamagedError("The header uses reserved bits: the file is damaged, or written by a newer vqcodec.")
-    width, position = _read_varint(data, _FIXED.size)
+    more, position = 0, _FIXED.size
+    if quality & MORE_FLAGS:
+        quality -= MORE_FLAGS
+        if position >= len(data):
+            raise _header_cut_off()
+        more, position = data[position], position + 1
+        if not 1 <= more <= MORE_SRGB | MORE_SECTIONS or (more & MORE_SRGB and flags & FLAG_ICC):
+            raise _reserved_bits()
+    if tile_log2 > MAX_TILE_LOG2:
+        raise _reserved_bits()
+    width, position = _read_varint(data, position)
     height, position = _read_varint(data, position)
     if not (1 <= quality <= 100 and 1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
         raise DamagedError(f"The header is damaged: quality {quality}, {width} x {height} pixels is not possible.")
-    header = Header(width, height, quality, model, bool(flags & FLAG_GRAY), tile_log2)
-    lengths, position = _read_table(data, position, header.tile_count, flags)
+    header = Header(width, height, quality, model, bool(flags & FLAG_GRAY), tile_log2, bool(more & MORE_SRGB))
+    lengths, position = _read_table(data, position, header.tile_count, flags, bool(more & MORE_SECTIONS))
     if position + CRC_BYTES > len(data):
         raise _header_cut_off()
     crc = _CRC.unpack_from(data, position)[0]
     if crc != zlib.crc32(memoryview(data)[:position]):
         raise DamagedError("The header is damaged: its checksum does not match.")
+    for number, _ in lengths.further:
+        if number % 2:  # told only now, when it is sure that nothing is damaged
+            raise DamagedError(f"The file has a section of kind {number}, which only a newer vqcodec can read.")
     return Layout(header, lengths, position + CRC_BYTES, crc)
 
 
-def _read_table(data: bytes, position: int, tile_count: int, flags: int) -> tuple[Lengths, int]:
+def _read_table(data: bytes, position: int, tile_count: int, flags: int, has_further: bool) -> tuple[Lengths, int]:
     """Reads the table of lengths; returns it and the position behind it.
 
     The number of tiles comes from an unverified width and height, so it is held against the bytes there first.
@@ -388,7 +423,7 @@ def _read_table(data: bytes, position: int, tile_count: int, flags: int) -> tupl
     if position + tile_count * layers + CRC_BYTES > len(data):  # a length takes at least one byte
         raise _header_cut_off()
 
-    def one(present: int) -> int | None:
+    def one(present: object) -> int | None:
         nonlocal position
         if not present:
             return None
@@ -408,7 +443,16 @@ def _read_table(data: bytes, position: int, tile_count: int, flags: int) -> tupl
     base = per_tile()
     refinement = per_tile() if flags & FLAG_REFINEMENT else None
     alpha = one(flags & FLAG_ALPHA)
-    return Lengths(base, refinement, icc, exif, alpha), position
+    further: list[tuple[int, int]] = []
+    count = one(has_further) or 0
+    if has_further and not 1 <= count <= MAX_FURTHER:
+        raise DamagedError(f"The header is damaged: {count} further sections are not possible.")
+    for _ in range(count):
+        number, size_bytes = one(True) or 0, one(True) or 0
+        if number <= (further[-1][0] if further else 0):
+            raise DamagedError("The header is damaged: the kinds of its further sections do not ascend.")
+        further.append((number, size_bytes))
+    return Lengths(base, refinement, icc, exif, alpha, tuple(further)), position
 
 
 def _in_order(lengths: Lengths) -> Iterator[tuple[str, int | None, int]]:
@@ -423,6 +467,8 @@ def _in_order(lengths: Lengths) -> Iterator[tuple[str, int | None, int]]:
         yield REFINEMENT, tile, size_bytes
     if lengths.alpha is not None:
         yield ALPHA, None, lengths.alpha
+    for number, size_bytes in lengths.further:
+        yield XMP if number == KIND_XMP else f"section of kind {number}", None, size_bytes
 
 
 def _unit_bytes(kind: str) -> int:
@@ -465,7 +511,7 @@ def _section_crc(header_crc: int, number: int, body: bytes) -> int:
 
 
 def read_section(data: bytes, layout: Layout, section: Section) -> bytes:
-    """Returns the bytes of a section that lies wholly inside `data`, verified, ICC and EXIF uncompressed.
+    """Returns the bytes of a section that lies wholly inside `data`, verified, ICC, EXIF and XMP uncompressed.
 
     Raises:
         DamagedError: cut off, a checksum that does not match, or a damaged zlib stream.
@@ -476,7 +522,7 @@ def read_section(data: bytes, layout: Layout, section: Section) -> bytes:
     body = data[section.offset : end]
     if _CRC.unpack_from(data, end)[0] != _section_crc(layout.header_crc, section.number, body):
         raise DamagedError(f"{_place(layout.header, section)}: checksum does not match; the file is damaged.")
-    return _inflate(section.kind, body) if section.kind in (ICC, EXIF) else body
+    return _inflate(section.kind, body) if section.kind in (ICC, EXIF, XMP) else body
 
 
 def _inflate(kind: str, body: bytes) -> bytes:
@@ -511,7 +557,8 @@ def _check_packable(contents: Contents) -> None:
     for layer in (contents.base, contents.refinement):
         assert layer is None or len(layer) == header.tile_count
         assert all(len(payload) % WORD_BYTES == 0 for payload in layer or ())
-    for kind, metadata in ((ICC, contents.icc), (EXIF, contents.exif)):
+    assert not (header.srgb and contents.icc is not None)
+    for kind, metadata in ((ICC, contents.icc), (EXIF, contents.exif), (XMP, contents.xmp)):
         if metadata is not None and len(metadata) > MAX_METADATA_BYTES:
             raise LimitError(f"{kind}: more than {MAX_METADATA_BYTES >> 20} MiB; strip it from the picture.")
 
@@ -540,6 +587,10 @@ def _place(header: Header, section: Section) -> str:
 
 def _header_cut_off() -> DamagedError:
     return DamagedError("The file is cut off inside its header.")
+
+
+def _reserved_bits() -> DamagedError:
+    return DamagedError("The header uses reserved bits: the file is damaged, or written by a newer vqcodec.")
 
 
 def _wrong_version(version: int) -> DamagedError:

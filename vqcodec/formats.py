@@ -5,15 +5,18 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from vqcodec.errors import InputError, UsageError
 from vqcodec.picture import Picture, Strips, one_line, strict_pillow
-from vqcodec.png import PngWriter
+from vqcodec.png import XMP_KEYWORD, PngWriter
+
+JPEG_XMP_BYTES = 65_502  # what one marker segment holds
 
 
 @dataclass(frozen=True)
@@ -24,18 +27,21 @@ class _Format:
     modes: tuple[str, ...]
     icc: bool = False
     exif: bool = False
+    xmp: str = ""  # how: as "option" of the writer, in a PNG "chunk", under a TIFF "tag"
     options: dict[str, Any] = field(default_factory=dict)
 
 
 _ALL_MODES = ("L", "LA", "RGB", "RGBA")
-_JPEG = _Format("JPEG", ("L", "RGB"), icc=True, exif=True, options={"quality": 95, "subsampling": 0, "optimize": True})
-_TIFF = _Format("TIFF", _ALL_MODES, icc=True, exif=True)  # not compressed: Pillow through libtiff cannot write GPS data
-_WEBP = _Format("WEBP", ("RGB", "RGBA"), icc=True, exif=True, options={"lossless": True, "exact": True})
-_AVIF = _Format("AVIF", ("L", "RGB", "RGBA"), icc=True, exif=True, options={"quality": 95, "subsampling": "4:4:4"})
+_JPEG_OPTIONS = {"quality": 95, "subsampling": 0, "optimize": True}
+_AVIF_OPTIONS = {"quality": 95, "subsampling": "4:4:4"}
+_JPEG = _Format("JPEG", ("L", "RGB"), icc=True, exif=True, xmp="option", options=_JPEG_OPTIONS)
+_TIFF = _Format("TIFF", _ALL_MODES, icc=True, exif=True, xmp="tag")  # raw: through libtiff Pillow cannot write GPS data
+_WEBP = _Format("WEBP", ("RGB", "RGBA"), icc=True, exif=True, xmp="option", options={"lossless": True, "exact": True})
+_AVIF = _Format("AVIF", ("L", "RGB", "RGBA"), icc=True, exif=True, xmp="option", options=_AVIF_OPTIONS)
 _BMP = _Format("BMP", ("L", "RGB"))  # Pillow writes an alpha that no reader sees, itself included
 _PPM = _Format("PPM", ("L", "RGB"))
 _FORMATS = {
-    ".png": _Format("PNG", _ALL_MODES, icc=True, exif=True),
+    ".png": _Format("PNG", _ALL_MODES, icc=True, exif=True, xmp="chunk"),
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), _JPEG),
     **dict.fromkeys((".tif", ".tiff"), _TIFF),
     ".webp": _WEBP,
@@ -51,8 +57,8 @@ _FORMATS = {
 def to_pil(picture: Picture) -> Image.Image:
     """The picture as a PIL image of mode L, LA, RGB or RGBA.
 
-    Its `.info` holds "icc_profile", which Pillow's `save` takes by itself, and "exif" (with "Exif\\0\\0" in front),
-    which `save` wants handed over: `image.save(path, exif=image.info["exif"])`.
+    Its `.info` holds "icc_profile", which Pillow's `save` takes by itself, and "exif" (with "Exif\\0\\0" in front)
+    and "xmp", which `save` wants handed over: `image.save(path, exif=image.info["exif"])`.
     """
     planes = [picture.rgb[..., :1]] if picture.gray else [picture.rgb]
     if picture.alpha is not None:
@@ -63,6 +69,8 @@ def to_pil(picture: Picture) -> Image.Image:
         image.info["icc_profile"] = picture.icc
     if picture.exif:
         image.info["exif"] = b"Exif\0\0" + picture.exif
+    if picture.xmp:
+        image.info["xmp"] = picture.xmp
     return image
 
 
@@ -87,7 +95,13 @@ def encode_picture(picture: Picture, suffix: str) -> tuple[bytes, tuple[str, ...
     notes: list[str] = []
     image = _into_mode(to_pil(picture), target, notes)
     icc, exif = image.info.pop("icc_profile", None), image.info.pop("exif", None)
+    xmp = image.info.pop("xmp", None)
     options = dict(target.options)
+    if xmp is not None:
+        if option := _xmp_option(xmp, target, exif):
+            options.update(option)
+        else:
+            notes.append(f"{target.name} does not hold this XMP data: dropped")
     if icc is not None:
         if target.icc and (icc[16:20] == b"GRAY") == (image.mode in ("L", "LA")):
             options["icc_profile"] = icc
@@ -104,6 +118,7 @@ def encode_picture(picture: Picture, suffix: str) -> tuple[bytes, tuple[str, ...
         if "exif" not in options:
             raise InputError(f"cannot write this picture as {target.name}: {one_line(error)}") from error
     del options["exif"]  # TIFF rewrites the EXIF block and stumbles over odd ones
+    options.update({} if xmp is None else _xmp_option(xmp, target, None))
     notes.append(f"{target.name} does not hold this EXIF data: dropped")
     try:
         return _save(image, target.name, options), tuple(notes)
@@ -130,14 +145,14 @@ def write_strips(strips: Strips, suffix: str, write: Callable[[bytes], object]) 
     """
     target = _format_for(suffix)
     bands = (1 if strips.gray else 3) + (strips.alpha is not None)
-    if target.name == "PPM" and strips.alpha is None and strips.icc is None and strips.exif is None:
+    if target.name == "PPM" and all(part is None for part in (strips.alpha, strips.icc, strips.exif, strips.xmp)):
         return _write_ppm(strips, write)
     profile_fits = strips.icc is None or (strips.icc[16:20] == b"GRAY") == strips.gray
-    if target.name != "PNG" or not profile_fits:
+    if target.name != "PNG" or not profile_fits or not _is_utf8(strips.xmp):
         encoded, notes = encode_picture(strips.gathered(), suffix)
         write(encoded)
         return notes
-    writer = PngWriter(write, strips.width, strips.height, bands, strips.icc, strips.exif)
+    writer = PngWriter(write, strips.width, strips.height, bands, strips.icc, strips.exif, strips.xmp)
     top = 0
     for rgb in strips.rows:
         samples = rgb[..., :1] if strips.gray else rgb
@@ -149,12 +164,39 @@ def write_strips(strips: Strips, suffix: str, write: Callable[[bytes], object]) 
     return ()
 
 
+def _is_utf8(text: bytes | None) -> bool:
+    try:
+        (text or b"").decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _write_ppm(strips: Strips, write: Callable[[bytes], object]) -> tuple[str, ...]:
     kind = "P5" if strips.gray else "P6"
     write(f"{kind}\n{strips.width} {strips.height}\n255\n".encode())
     for rgb in strips.rows:
         write((rgb[..., 0] if strips.gray else rgb).tobytes())
     return ()
+
+
+def _xmp_option(xmp: bytes, target: _Format, exif: bytes | None) -> dict[str, Any]:
+    """What Pillow's writer wants to be told about XMP data; nothing where the format does not hold it."""
+    if target.xmp == "tag":
+        tags = Image.Exif()  # Pillow takes these tags in place of EXIF, so EXIF has to be among them
+        with suppress(Exception):  # odd EXIF is left out, and said where it is written
+            tags.load(exif or b"")
+        tags[700] = xmp
+        return {"tiffinfo": tags}
+    if target.xmp == "chunk":
+        chunks = PngImagePlugin.PngInfo()
+        try:
+            chunks.add_itxt(XMP_KEYWORD, xmp.decode("utf-8"))
+        except UnicodeDecodeError:
+            return {}
+        return {"pnginfo": chunks}
+    fits = target.xmp == "option" and not (target.name == "JPEG" and len(xmp) > JPEG_XMP_BYTES)
+    return {"xmp": xmp} if fits else {}
 
 
 def _save(image: Image.Image, name: str, options: dict[str, Any]) -> bytes:

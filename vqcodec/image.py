@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from vqcodec import metadata
 from vqcodec.errors import InputError, LimitError, VqcError
 from vqcodec.formats import encode_picture, to_pil, write_strips
 from vqcodec.picture import DEFAULT_MAX_PIXELS, Picture, Strips, one_line, strict_pillow
@@ -94,7 +95,9 @@ def _open(source: str | os.PathLike[str] | bytes | BinaryIO, name: str, opened: 
     if not stream.read(1):
         raise InputError(f"cannot read {name}: it is empty")
     stream.seek(0)
-    image = opened.enter_context(Image.open(stream))
+    heic = metadata.is_heic(stream.read(12))
+    stream.seek(0)
+    image = opened.enter_context(metadata.open_heic(stream, name) if heic else Image.open(stream))
     if image.format == "PNG":
         position = stream.tell()
         check_png(stream)
@@ -136,6 +139,8 @@ def _read(image: Image.Image) -> Picture:
     rawmode, deep = _stored_samples(image)
     image.load()
     notes = ["16-bit samples reduced to 8 bits"] if deep else []
+    if image.format == "HEIF":
+        notes += metadata.heic_notes(image.info)
     icc = image.info.get("icc_profile")
     exif, orientation = _exif(image, notes)
     key = _colour_key(image, rawmode)
@@ -155,6 +160,7 @@ def _read(image: Image.Image) -> Picture:
         icc=icc,
         exif=exif,
         notes=tuple(notes),
+        xmp=metadata.xmp(image.info.get("xmp")),
     )
 
 
@@ -355,7 +361,7 @@ def _exif(image: Image.Image, notes: list[str]) -> tuple[bytes | None, int]:
         elif raw is None and any(tag != ExifTags.Base.Orientation for tag in parsed):
             raw = parsed.tobytes()
         raw = re.sub(rb"^(Exif\x00\x00)+", b"", raw or b"")
-        return (_reset_orientation(raw, orientation != 1) if raw else None), orientation
+        return (_reset_orientation(metadata.without_thumbnail(raw)) if raw else None), orientation
     except Exception:  # any nonsense may stand there, and it is not the picture
         notes.append("damaged EXIF data dropped")
         return None, orientation
@@ -373,13 +379,12 @@ def _exif_of_tiff(parsed: Image.Exif) -> bytes | None:
     return kept.tobytes() if len(kept) else None
 
 
-def _reset_orientation(exif: bytes, turned: bool) -> bytes:
+def _reset_orientation(exif: bytes) -> bytes:
     """Sets Orientation to 1 in place: every other byte, maker notes with their offsets included, stays as it is.
 
     Args:
         exif: a TIFF structure. Its first directory: u16 count, entries of 12 bytes (u16 tag, u16 type, u32 count,
-            value), u32 offset of the second directory, the thumbnail.
-        turned: the picture was turned, so the thumbnail no longer fits and is unlinked.
+            value).
 
     Raises:
         ValueError, struct.error: it is not a TIFF structure.
@@ -394,8 +399,6 @@ def _reset_orientation(exif: bytes, turned: bool) -> bytes:
         tag, kind, _length = struct.unpack_from(order + "HHI", out, entry)
         if tag == ExifTags.Base.Orientation:
             struct.pack_into(order + ("I" if kind == 4 else "Hxx"), out, entry + 8, 1)
-    if turned and start + 2 + 12 * count + 4 <= len(out):
-        struct.pack_into(order + "I", out, start + 2 + 12 * count, 0)
     return bytes(out)
 
 

@@ -26,8 +26,9 @@ class Picture:
         gray: it came as gray and goes back as gray.
         icc: the ICC profile of `rgb` (an RGB profile, or a gray one when `gray`); None means sRGB.
         exif: the EXIF block as a bare TIFF structure (`II*` or `MM`, without the "Exif\\0\\0" in front of it), its
-            Orientation, where there is one, set to 1.
+            Orientation, where there is one, set to 1, its thumbnail left out.
         notes: one short sentence for each conversion that lost something or that nobody asked for.
+        xmp: the XMP packet, its orientation, where it gives one, set to 1.
     """
 
     rgb: NDArray[np.uint8]
@@ -36,6 +37,7 @@ class Picture:
     icc: bytes | None = None
     exif: bytes | None = None
     notes: tuple[str, ...] = ()
+    xmp: bytes | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +47,7 @@ class Strips:
     Attributes:
         rows: gives `[h, width, 3] uint8` each, `height` rows altogether; to be walked once.
         damage: a sentence for each part that could not be restored; complete when `rows` is used up.
-        alpha, gray, icc, exif: as in `Picture`.
+        alpha, gray, icc, exif, xmp: as in `Picture`.
     """
 
     width: int
@@ -56,6 +58,7 @@ class Strips:
     icc: bytes | None = None
     exif: bytes | None = None
     damage: list[str] = field(default_factory=list)
+    xmp: bytes | None = None
 
     def reduced(self, factor: int) -> Strips:
         """The picture at 1 / factor of its width and height, rounded up: the means of factor x factor pixels."""
@@ -83,7 +86,7 @@ class Strips:
             rgb[top : top + len(strip)] = strip
             top += len(strip)
         assert top == self.height
-        return Picture(rgb, self.alpha, self.gray, self.icc, self.exif, tuple(self.damage))
+        return Picture(rgb, self.alpha, self.gray, self.icc, self.exif, tuple(self.damage), self.xmp)
 
 
 def box_reduced(samples: NDArray[np.uint8], factor: int, alpha: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:

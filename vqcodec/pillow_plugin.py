@@ -3,8 +3,8 @@
 
 `Image.open` reads the header and the metadata; the picture is decoded when its pixels are asked for. `draft`, and so
 `thumbnail`, decode at a half, a quarter or an eighth of the size. What reads pictures through Pillow (imageio,
-scikit-image) then reads these, too. `save` takes quality, bpp, psnr or max_bytes, effort, threads, model, icc_profile
-and exif.
+scikit-image) then reads these, too. `save` takes quality, bpp, psnr or max_bytes, effort, threads, model, icc_profile,
+exif and xmp.
 
 Errors are those that Pillow's own formats raise: UnidentifiedImageError for what is not a .vqc file or has a damaged
 header, OSError for a damaged picture or a missing model, ValueError for options that make no sense.
@@ -60,11 +60,13 @@ class VqcImageFile(ImageFile.ImageFile):
         self.tile = [ImageFile._Tile("vqc", (0, 0, *self._size), self._layout.header_size_bytes, "")]
 
     def _read_metadata(self) -> None:
-        """ICC profile and EXIF into `info`; a damaged one is left out here, and `load` fails."""
+        """ICC profile, EXIF and XMP into `info`; a damaged one is left out here, and `load` fails."""
         assert self.fp is not None
+        if profile := codec.profile_of(self._layout.header, None):
+            self.info["icc_profile"] = profile
         for section in self._layout.sections():
-            if section.kind not in (container.ICC, container.EXIF):
-                break
+            if section.kind not in (container.ICC, container.EXIF, container.XMP):
+                continue
             self.fp.seek(section.offset)
             body = self.fp.read(section.size_bytes + container.CRC_BYTES)
             try:
@@ -73,8 +75,10 @@ class VqcImageFile(ImageFile.ImageFile):
                 continue
             if section.kind == container.ICC:
                 self.info["icc_profile"] = plain
-            else:
+            elif section.kind == container.EXIF:
                 self.info["exif"] = b"Exif\0\0" + plain
+            else:
+                self.info["xmp"] = plain
 
     def draft(self, mode: str | None, size: tuple[int, int] | None) -> tuple[str, tuple[int, int, float, float]] | None:
         """Have the picture decoded at a half, a quarter or an eighth, but not smaller than `size`; `mode` is ignored.
@@ -128,7 +132,8 @@ class VqcImageFile(ImageFile.ImageFile):
 
     def _data(self) -> bytes:
         """The file, and at most one byte of what should not be behind it."""
-        assert self.fp is not None
+        if self.fp is None:
+            raise ValueError("operation on a closed picture")
         self.fp.seek(0)
         data: bytes = self.fp.read(self._layout.file_size_bytes + 1)
         return data
@@ -168,7 +173,7 @@ def _save(im: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
     with _pillow_errors():
         target = rate.Target(**{name: given.get(name) for name in TARGETS})
         picture = image.load(plain, max_pixels=im.width * im.height)
-        picture = replace(picture, exif=_exif_bytes(given.get("exif")))
+        picture = replace(picture, exif=_exif_bytes(given.get("exif")), xmp=given.get("xmp") or None)
         options = {name: given[name] for name in OPTIONS if given.get(name) is not None}
         reached = rate.encode_picture(picture, target, **options)
     fp.write(reached.data)

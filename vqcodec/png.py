@@ -21,6 +21,7 @@ from PIL import Image
 from vqcodec.errors import DamagedError
 from vqcodec.picture import one_line, strict_pillow
 
+XMP_KEYWORD = "XML:com.adobe.xmp"  # of the text chunk that holds XMP (ISO 16684-3)
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -144,7 +145,7 @@ class PngWriter:
         write: takes the file's bytes, piece by piece.
         width, height: of the picture in pixels.
         bands: 1 gray, 2 gray and alpha, 3 RGB, 4 RGBA.
-        icc, exif: a profile, and a bare TIFF structure, or None.
+        icc, exif, xmp: a profile, a bare TIFF structure, and an XMP packet in UTF-8, or None.
     """
 
     def __init__(
@@ -155,6 +156,7 @@ class PngWriter:
         bands: int,
         icc: bytes | None = None,
         exif: bytes | None = None,
+        xmp: bytes | None = None,
     ) -> None:
         self._write = write
         self._zlib = zlib.compressobj(_LEVEL, zlib.DEFLATED, 15, 9, zlib.Z_FILTERED)
@@ -166,6 +168,8 @@ class PngWriter:
             write(_chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(icc)))
         if exif is not None:
             write(_chunk(b"eXIf", exif))
+        if xmp is not None:
+            write(_chunk(b"iTXt", XMP_KEYWORD.encode() + b"\0\0\0\0\0" + xmp))  # not compressed, no language
 
     def rows(self, samples: NDArray[np.uint8]) -> None:
         """Writes the next rows: `[h, width, bands] uint8`."""

@@ -18,7 +18,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from vqcodec import codec, container, image, zoo
+from vqcodec import codec, container, zoo
 from vqcodec.codebook import BASE_ONLY_QUALITY, MAX_QUALITY, Ints
 from vqcodec.codec import DEFAULT_EFFORT, DEFAULT_QUALITY, TILE_LOG2
 from vqcodec.errors import LimitError, UsageError
@@ -115,9 +115,7 @@ def encode_picture(
         )
         return Reached(data, quality, 8 * len(data) / (width * height))
     codec.check_options(DEFAULT_QUALITY, effort)
-    if strip:
-        picture = replace(picture, icc=None, exif=None)
-    encoder = _Encoder(picture, effort, threads, model, progress)
+    encoder = _Encoder(picture, effort, threads, model, strip, progress)
     if target.psnr is not None:
         return _reach_psnr(encoder, target.psnr)
     with single_blas():
@@ -135,6 +133,7 @@ class _Encoder:
         effort: int,
         threads: int,
         model: str | os.PathLike[str] | None,
+        strip: bool,
         progress: Progress | None,
     ) -> None:
         self.picture, self.effort, self.threads, self.name, self.progress = picture, effort, threads, model, progress
@@ -142,7 +141,7 @@ class _Encoder:
         height, width = picture.rgb.shape[:2]
         self.at_once, each = share(threads, Grid(width, height, 1 << TILE_LOG2).tile_count)
         self.model, self.checksum = zoo.load(files, each), files.checksum
-        self.alpha = None if picture.alpha is None else image.encode_alpha(picture.alpha)
+        self.beside = codec.beside(picture, strip=strip)
 
     @property
     def pixels(self) -> int:
@@ -173,8 +172,7 @@ class _Encoder:
     def _pack(self, quality: int, base: tuple[bytes, ...], refinement: tuple[bytes, ...] | None) -> bytes:
         height, width = self.picture.rgb.shape[:2]
         header = container.Header(width, height, quality, self.checksum, self.picture.gray, TILE_LOG2)
-        contents = container.Contents(header, base, refinement, self.alpha, self.picture.icc, self.picture.exif)
-        return container.pack(contents)
+        return codec.pack(header, base, refinement, self.beside)
 
     def fixed_bytes(self) -> int:
         """About the size of the file without its payloads."""
@@ -184,7 +182,7 @@ class _Encoder:
 
     def sample(self) -> Picture:
         """The picture, or where it is large, pieces from all over it put together."""
-        return replace(self.picture, rgb=_sample(self.picture.rgb), alpha=None, icc=None, exif=None)
+        return replace(self.picture, rgb=_sample(self.picture.rgb), alpha=None, icc=None, exif=None, xmp=None)
 
 
 def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
@@ -345,7 +343,7 @@ def _reach_psnr(encoder: _Encoder, wanted_db: float) -> Reached:
     guess = DEFAULT_QUALITY
     sample = encoder.sample()
     if sample.rgb.size < encoder.picture.rgb.size:
-        small = _Encoder(sample, encoder.effort, encoder.threads, encoder.name, None)
+        small = _Encoder(sample, encoder.effort, encoder.threads, encoder.name, True, None)
         guess = _lowest_quality(lambda quality: small.decoded(quality).psnr or 0.0, wanted_db, guess)
     decoded = cache(encoder.decoded)
     quality = _lowest_quality(lambda quality: decoded(quality).psnr or 0.0, wanted_db, min(guess, MAX_QUALITY))

@@ -38,6 +38,7 @@ from vqcodec.image import DEFAULT_MAX_PIXELS
 from vqcodec.streams import DASH, shown
 from vqcodec.tiles import LATENT_STRIDE
 from vqcodec.tokens import Tokens
+from vqcodec.workers import Outcome
 from vqcodec.zoo import Model
 
 SUFFIX, VQC_SUFFIX = ".npz", ".vqc"
@@ -193,13 +194,13 @@ def write(
     """
     if target != DASH and Path(target).suffix.lower() != SUFFIX:
         raise UsageError(f"{shown(target)}: give the token file a name that ends in {SUFFIX}")
-    sources = jobs.expanded(paths, jobs.PICTURE_SUFFIXES | {VQC_SUFFIX})
-    for source in sources:
+    todo = jobs.inputs(paths, jobs.PICTURE_SUFFIXES | {VQC_SUFFIX})
+    for source, _ in todo.pairs:
         jobs.check_target(source, target, force)
     limit = max_pixels or DEFAULT_MAX_PIXELS
     out = Writer(zoo.load(zoo.find(model), threads))
 
-    def one(source: str, _: str) -> None:
+    def one(source: str, target: str, *, alone: bool) -> Outcome:
         notes: tuple[str, ...]
         data = streams.NamedBytes(streams.read(source, MAX_FILE_BYTES))
         data.name = shown(source)
@@ -216,12 +217,12 @@ def write(
             wanted = codec.DEFAULT_QUALITY if quality is None else quality
             strength = codec.DEFAULT_EFFORT if effort is None else effort
             found = tokens.of_picture(picture, wanted, effort=strength, threads=threads, model=model)
-        for note in (*notes, "transparency is no part of the tokens: dropped")[: None if alpha else -1]:
-            streams.complain(f"note: {data.name}: {note}")
+        notes = (*notes, "transparency is no part of the tokens: dropped")[: None if alpha else -1]
         out.add("stdin" if source == DASH else Path(source).stem, found)
+        return Outcome(found.width * found.height, notes=tuple(f"{data.name}: {note}" for note in notes))
 
     try:
-        jobs.run([(source, str(number)) for number, source in enumerate(sources)], one)
+        jobs.run(todo, one)
     except click.exceptions.Exit:  # some failed, and it was said
         if len(out):
             streams.write(target, out.finish(), force=force)
@@ -247,7 +248,7 @@ def back(
     suffix = "." + form.lower().removeprefix(".")
     limit = max_pixels or DEFAULT_MAX_PIXELS
     found: dict[str, tuple[Reader, int]] = {}
-    todo = []
+    todo = jobs.Todo(several=True)
     for path in paths:
         data = streams.read(path, MAX_FILE_BYTES)
         with _about(shown(path)):
@@ -255,14 +256,14 @@ def back(
         for number, name in enumerate(reader.names):
             output = os.path.join(target, _file_name(name) + suffix)
             found.setdefault(output, (reader, number))
-            todo.append((f"{path}, {name}", output))
-    if not todo:
+            todo.pairs.append((f"{path}, picture {number} ({name})", output))
+    if not todo.pairs:
         raise InputError("nothing to do: there is no picture in the token file")
     jobs.make_folder(target)
 
-    def one(source: str, output: str) -> None:
-        streams.check_output(output, force)
-        reader, number = found[output]
+    def one(source: str, target: str, *, alone: bool) -> Outcome:
+        streams.check_output(target, force)
+        reader, number = found[target]
         with _about(shown(source)):
             own = zoo.by_checksum(bytes.fromhex(reader.checksum), model).folder
             taken = reader[number]
@@ -270,9 +271,12 @@ def back(
                 data, notes = tokens.to_file(taken, model=own), tuple[str, ...]()
             else:
                 data, notes = image.encode_picture(tokens.to_picture(taken, threads=threads, model=own), suffix)
-        for note in notes:
-            streams.complain(f"note: {shown(output)}: {note}")
-        streams.write(output, data, force=force)
+        streams.write(target, data, force=force)
+        return Outcome(
+            taken.width * taken.height,
+            out_bytes=len(data),
+            notes=tuple(f"{shown(target)}: {note}" for note in notes),
+        )
 
     jobs.run(todo, one)
 

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 import vqcodec
-from vqcodec import codec, image
+from vqcodec import codec, image, metadata
 
 FOLDER = Path(__file__).parent
 
@@ -25,8 +25,17 @@ def digest(array: np.ndarray) -> str:
     return hashlib.sha256(array.astype("<i4").tobytes()).hexdigest()
 
 
+def with_metadata(rgb: np.ndarray, icc: bytes | None) -> image.Picture:
+    """A picture with a colour profile, EXIF and XMP."""
+    exif = Image.Exif()
+    exif[315] = "somebody"
+    return image.Picture(np.ascontiguousarray(rgb), icc=icc, exif=exif.tobytes(), xmp=b"<x:xmpmeta/>")
+
+
 def main() -> None:
     """Encode crops of the bundled photograph in every kind of file, and write down their indices."""
+    from tests.conftest import wide_gamut_profile  # needs pytest, which those who only want `digest` may not have
+
     (path,) = Path(vqcodec.__file__).with_name("photographs").glob("*.png")
     photo = np.asarray(Image.open(path).convert("RGB"))
     alpha = np.dstack([photo[100:180, 200:300], np.arange(8000, dtype=np.uint8).reshape(80, 100)])
@@ -39,10 +48,13 @@ def main() -> None:
         "one": (photo[:1, :1], 50, 10),
         "gray": (photo[:77, :101, 0], 70, 10),
         "alpha": (alpha, 55, 10),
+        "metadata": (with_metadata(photo[200:260, 300:380], wide_gamut_profile()), 40, 10),
+        "srgb": (with_metadata(photo[200:260, 300:380], metadata.srgb_profile()), 40, 10),
     }
     expected = {}
     for name, (pixels, quality, tile_log2) in cases.items():
-        data = codec.encode_picture(image.load(pixels), quality, tile_log2=tile_log2)
+        picture = pixels if isinstance(pixels, image.Picture) else image.load(pixels)
+        data = codec.encode_picture(picture, quality, tile_log2=tile_log2)
         (FOLDER / f"{name}.vqc").write_bytes(data)
         found = vqcodec.indices(data)
         expected[name] = {

@@ -76,7 +76,8 @@ def train_base_prior(
                 _, z = model.analysis(x, model.hat(level))
             maps.append(model.quantiser(z.float())[1])
     indices = torch.cat(maps)
-    held_out, indices = indices[:40], indices[40:]
+    count = min(40, len(indices) // 5)
+    held_out, indices = indices[:count], indices[count:]
     prior = BasePrior(model.config).to(device)
     order0 = torch.bincount(indices.flatten(), minlength=model.config.codebook_size).float() + 1
     assert prior.out.bias is not None

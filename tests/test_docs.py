@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: MIT
+"""What the documentation says is so: examples run, commands work, links lead somewhere, the pages build."""
+
+from __future__ import annotations
+
+import doctest
+import importlib.util
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+import vqcodec
+from vqcodec import cli
+
+ROOT = Path(vqcodec.__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+if not (ROOT / "docs").is_dir():
+    pytest.skip("the documentation is not here", allow_module_level=True)
+
+# What stands behind these is tested elsewhere, or is not this machine's to run.
+ELSEWHERE = re.compile(r"^(pip|python -m|torchrun|mkdocs|bash|curl)\b|s3://")
+TINY = (
+    "--set steps=2 --set batch=2 --set crop=64 --threads 1 --device cpu --base-minutes 0.01 --base-crops 20 "
+    "--samples 20"
+)
+TINY_MODEL = [
+    "latents=24", "chunks=4,8,12", "analysis_width8=16", "analysis_width16=16", "analysis_blocks8=1",
+    "analysis_blocks16=1", "synthesis_width8=16", "synthesis_width16=16", "synthesis_blocks8=1", "synthesis_blocks16=1",
+    "prior_width=16", "prior_base_blocks=1", "codebook_size=64", "codebook_dim=8", "base_prior_width=16", "anchors=4",
+]  # fmt: skip
+
+
+# ---- examples in docstrings ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(vqcodec.__all__))
+def test_every_public_name_has_an_example_that_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = getattr(vqcodec, name)
+    assert found.__doc__, name
+    options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    runner = doctest.DocTestRunner(optionflags=options)
+    tests = [t for t in doctest.DocTestFinder(recurse=False).find(found, name) if t.examples]
+    assert tests, f"{name} has no example"
+    for test in tests:
+        runner.run(test)
+    assert runner.failures == 0
+
+
+# ---- commands --------------------------------------------------------------------------------------------------------
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    return [text for name, text in found if name == language]
+
+
+def commands(text: str) -> list[str]:
+    """The commands of a block, without remarks and prompts."""
+    found = [re.sub(r"\s+#.*$", "", line).strip().removeprefix("$ ") for line in text.splitlines()]
+    return [line for line in found if re.match(r"(vqcodec|pip|python|torchrun|mkdocs|bash|curl)\b", line)]
+
+
+def everything_said() -> Iterator[tuple[str, list[str]]]:
+    """Every block of commands in the documentation and in the help."""
+    for path in PAGES:
+        for number, text in enumerate(blocks(path, "")):
+            if found := commands(text):
+                yield f"{path.name}-{number}", found
+    for name in cli.commands.list_commands(click.Context(cli.commands)):
+        command = cli.commands.commands[name]
+        if name == "archive":
+            from vqcodec.archive import archive as command
+        text = command.help or ""
+        if name == "train" and importlib.util.find_spec("torch"):
+            from vqcodec.train.cli import parser
+
+            text = parser().format_help()
+        if found := commands(text.replace("\b", "")):
+            yield f"help-{name}", found
+
+
+SAID = list(everything_said())
+done_already: set[str] = set()
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory, photo: NDArray[np.uint8]) -> Path:
+    """A folder with all that the examples take for granted."""
+    folder = tmp_path_factory.mktemp("template")
+    for number, name in enumerate(
+        ["photo.png", "photo.jpg", "more.png", "holiday/1.jpg", "holiday/day/2.png", "pictures/1.png", "photos/1.png",
+         "photos/2.png", "photos/3.png"]
+    ):  # fmt: skip
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(photo[20 * number : 20 * number + 130, :140]).save(path)
+    data = vqcodec.encode(folder / "photo.png", 30, effort=1)
+    for name in ("photo.vqc", "archive/1.vqc", "archive/day/2.vqc"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(data)
+    (folder / "broken.vqc").write_bytes(data[:-20])
+    return folder
+
+
+def without_its_output(arguments: list[str], here: Path) -> None:
+    """Moves out of the way what a command is going to write, which another example has written or will read."""
+    names = ["photo-compare.html"]
+    if arguments[0] in ("compress", "decompress") and not {"-o", "-"} & set(arguments):
+        names.append(arguments[-1] if not arguments[-2].startswith("--") else arguments[-3])
+    if "-o" in arguments and arguments[0] != "train":
+        names.append(arguments[arguments.index("-o") + 1])
+    for name in names:
+        path = inside(name, here)
+        if path.exists():
+            path.rename(Path(tempfile.mkdtemp(dir=here.parent)) / "old")
+
+
+def inside(name: str, here: Path) -> Path:
+    """The place of a name, which must lie in the example's own folder: nothing else is touched."""
+    path = (here / name).resolve()
+    assert path.is_relative_to(here.resolve()), f"{name}: an example must not write to other folders"
+    assert path != here.resolve(), name
+    return path
+
+
+def tiny(arguments: list[str]) -> list[str]:
+    """The same training command with settings of a toy."""
+    kept = shlex.split(re.sub(r"--set minutes=\S+", "", shlex.join(arguments)))
+    model = [] if "--resume" in kept else [word for setting in TINY_MODEL for word in ("--set-model", setting)]
+    return [*kept, *shlex.split(TINY), *model]
+
+
+@pytest.mark.parametrize(("place", "found"), SAID, ids=[place for place, _ in SAID])
+def test_every_command_works(
+    place: str, found: list[str], template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    here = tmp_path / "here"
+    shutil.copytree(template, here)
+    monkeypatch.chdir(here)
+    monkeypatch.setattr("vqcodec.demo.PHOTOGRAPH", here / "photo.png")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".config/fish/completions").mkdir(parents=True)
+    (tmp_path / "vqcodec").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m vqcodec "$@"\n')
+    (tmp_path / "vqcodec").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    ran: list[str] = []
+    for line in found:
+        line = line.removeprefix("pip install . && ")
+        if ELSEWHERE.search(line):
+            continue
+        assert line.startswith("vqcodec "), line
+        arguments = shlex.split(line)[1:]
+        if arguments[0] == "archive":
+            monkeypatch.setattr("vqcodec.archive.run", lambda *_, **__: __import__("vqcodec.archive").archive.Report())
+        if arguments[0] == "train":
+            pytest.importorskip("torch")
+            arguments = tiny(arguments)
+        if line in done_already and arguments[0] != "train" and "--model" not in arguments:
+            ran.append(line)  # it stands in another place, too
+            continue
+        done_already.add(line)
+        for word in arguments:
+            if not word.startswith("-"):
+                assert not Path(word).is_absolute(), f"{line}: no absolute paths in examples"
+        without_its_output(arguments, here)
+        if set(line) & set("|<>"):
+            if any(shutil.which(word.split()[0]) is None for word in line.split("|")):
+                continue
+            done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=120)
+            assert done.returncode == 0, (line, done.stderr)
+        else:
+            partial = vqcodec.PartialError.exit_code if "--allow-partial" in arguments else 0
+            assert cli.main(arguments) == partial, (line, capfd.readouterr().err)
+        ran.append(line)
+    assert ran or any(ELSEWHERE.search(line) for line in found)
+
+
+def test_the_commands_were_found() -> None:
+    said = [line for _, found in SAID for line in found]
+    assert len(said) > 40
+    for start in (
+        "vqcodec compress",
+        "vqcodec train",
+        "vqcodec archive",
+        "pip install",
+        "vqcodec compare",
+        "python -m",
+    ):
+        assert any(line.startswith(start) for line in said), start
+
+
+def test_the_python_in_the_documentation_runs(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(template, tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
+    found = {path.name: blocks(path, "python") for path in PAGES}
+    assert any(found.values())
+    for name, texts in found.items():
+        names: dict[str, Any] = {}
+        for text in texts:  # one after the other, as they are read
+            exec(compile(text, name, "exec"), names)
+
+
+def test_extras_that_are_named_exist() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    for path in [*PAGES, *(ROOT / "vqcodec").rglob("*.py")]:
+        for names in re.findall(r"(?:vqcodec|'\.)\[([a-z,]+)\]", path.read_text(encoding="utf-8")):
+            assert set(names.split(",")) <= set(extras), (path, names)
+
+
+# ---- pages -----------------------------------------------------------------------------------------------------------
+
+
+def test_links_between_files_lead_somewhere() -> None:
+    cards = list((ROOT / "vqcodec").rglob("*.md"))
+    for path in [*PAGES, *cards]:
+        for link in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
+            if not link.startswith(("http:", "https:")):
+                assert (path.parent / link).exists(), (path.name, link)
+
+
+def test_every_model_has_its_card() -> None:
+    from vqcodec import zoo
+
+    for name in zoo.MODELS:
+        card = (zoo.WEIGHTS / zoo.MODELS[name] / "CARD.md").read_text(encoding="utf-8")
+        assert card.startswith(f"# {name}")
+        for heading in ("## Trained on", "## Limits", "## Measured", "## Licence"):
+            assert heading in card
+
+
+def test_info_of_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from vqcodec import zoo
+
+    files = zoo.find()
+    assert cli.main(["info", "--model", zoo.DEFAULT_MODEL]) == 0
+    out = capsys.readouterr().out
+    assert files.checksum.hex() in out
+    assert out.endswith((files.folder / "CARD.md").read_text(encoding="utf-8").rstrip() + "\n")
+    assert cli.main(["info", "--model", zoo.DEFAULT_MODEL, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["checksum"] == files.checksum.hex()
+    copy = tmp_path / "copy"
+    shutil.copytree(files.folder, copy)
+    (copy / "CARD.md").unlink()
+    assert cli.main(["info", "--model", str(copy)]) == 0
+    with (copy / "synthesis.onnx").open("r+b") as stream:
+        stream.seek(1000)
+        stream.write(b"broken")
+    for form in ([], ["--json"]):
+        assert cli.main(["info", "--model", str(copy), *form]) == 5
+    assert cli.main(["info", "--model", "nowhere"]) == 5
+    assert cli.main(["info", "photo.vqc", "--model", zoo.DEFAULT_MODEL]) == 2
+
+
+def test_the_documentation_builds_without_a_warning(tmp_path: Path) -> None:
+    for module in ("mkdocs", "material", "mkdocstrings_handlers.python"):
+        pytest.importorskip(module)
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=240)
+    assert done.returncode == 0, done.stderr
+    api = (tmp_path / "site/api/index.html").read_text(encoding="utf-8")
+    for name in vqcodec.__all__:
+        assert f'id="vqcodec.{name}"' in api, name

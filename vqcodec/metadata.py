@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: MIT
+"""What comes along with the samples: colour profiles, XMP, thumbnails, and pictures that only a plugin reads (HEIC).
+
+Which profile says no more than "sRGB" is found out here by asking LittleCMS what it does to colours, not by its name.
+How the metadata is stored is the container's affair.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+from collections.abc import Mapping
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from vqcodec.errors import InputError
+
+SRGB_TOLERANCE = 1  # levels of 255: real sRGB profiles differ by their rounding, others by dozens
+_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+_THUMBNAIL_OFFSET, _THUMBNAIL_BYTES = 0x0201, 0x0202  # tags JPEGInterchangeFormat and its length (EXIF 3.0)
+_PROFILE_DATE = bytes.fromhex("07d0 0001 0001 0000 0000 0000")  # 2000-01-01, in place of the current time
+
+
+# ---- colour profiles -------------------------------------------------------------------------------------------------
+
+
+def is_srgb(icc: bytes) -> bool:
+    """Whether an RGB profile describes sRGB: no colour of a grid moves by more than a level on its way to sRGB.
+
+    Args:
+        icc: an ICC profile (ICC.1:2022). A damaged one, and any where Pillow has no LittleCMS, is not sRGB.
+    """
+    if icc[16:20] != b"RGB ":
+        return False
+    grid = np.arange(0, 256, 17, dtype=np.uint8)
+    cube = np.stack(np.meshgrid(grid, grid, grid, indexing="ij"), axis=-1).reshape(64, 64, 3)
+    grays = np.repeat(np.arange(256, dtype=np.uint8), 3).reshape(4, 64, 3)
+    colours = np.concatenate([cube, grays])
+    try:
+        from PIL import ImageCms
+
+        source, target = ImageCms.ImageCmsProfile(io.BytesIO(icc)), ImageCms.createProfile("sRGB")
+        for intent in (ImageCms.Intent.PERCEPTUAL, ImageCms.Intent.RELATIVE_COLORIMETRIC):
+            image = ImageCms.profileToProfile(Image.fromarray(colours), source, target, renderingIntent=intent)
+            moved = np.abs(np.asarray(image).astype(np.int16) - colours)
+            if moved.max() > SRGB_TOLERANCE:
+                return False
+    except (ImportError, OSError, ImageCms.PyCMSError):
+        return False
+    return True
+
+
+def srgb_profile() -> bytes | None:
+    """An ICC profile of sRGB, the same bytes at any time; None where Pillow has no LittleCMS."""
+    try:
+        from PIL import ImageCms
+
+        profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    except (ImportError, OSError):
+        return None
+    return profile[:24] + _PROFILE_DATE + profile[36:]
+
+
+# ---- XMP -------------------------------------------------------------------------------------------------------------
+
+
+def xmp(found: object) -> bytes | None:
+    """The XMP packet of a picture with its orientation, where it gives one, set to 1 (upright).
+
+    Args:
+        found: what Pillow has for it: bytes, text, or nothing.
+
+    Returns:
+        The packet (ISO 16684-1:2019) without zero bytes at its end; every other byte stays as it is.
+    """
+    if isinstance(found, str):
+        found = found.encode("utf-8", "surrogatepass")
+    if not isinstance(found, bytes) or not found.strip(b"\0 \r\n\t"):
+        return None
+    packet = re.sub(rb"(tiff:Orientation\s*=\s*[\"'])[2-8]", rb"\g<1>1", found.rstrip(b"\0"))
+    return re.sub(rb"(<tiff:Orientation>\s*)[2-8]", rb"\g<1>1", packet)
+
+
+# ---- EXIF's thumbnail ------------------------------------------------------------------------------------------------
+
+
+def without_thumbnail(exif: bytes) -> bytes:
+    """EXIF data without its thumbnail, a second picture of some kilobytes that any program can make anew.
+
+    Every other byte stays in its place, for maker notes are full of offsets; what was the thumbnail becomes zeros,
+    which cost next to nothing once they are compressed.
+
+    Args:
+        exif: a TIFF structure. Its directories: u16 count, entries of 12 bytes (u16 tag, u16 type, u32 count, value),
+            u32 offset of the next directory; the second one is the thumbnail's.
+
+    Raises:
+        ValueError, struct.error: it is not a TIFF structure.
+    """
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
+    if order is None:
+        raise ValueError("not a TIFF structure")
+    out = bytearray(exif)
+
+    def directory(start: int) -> tuple[dict[int, int], int]:
+        (count,) = struct.unpack_from(order + "H", out, start)
+        end = start + 2 + 12 * count
+        return {
+            tag: value for tag, _, _, value in struct.iter_unpack(order + "HHII", out[start + 2 : end])
+        }, end  # fmt: skip
+
+    (first,) = struct.unpack_from(order + "I", out, 4)
+    _, link = directory(first)
+    if link + 4 > len(out):
+        return exif
+    (second,) = struct.unpack_from(order + "I", out, link)
+    if not second:
+        return exif
+    struct.pack_into(order + "I", out, link, 0)
+    try:
+        tags, _ = directory(second)
+        start, length = tags[_THUMBNAIL_OFFSET], tags[_THUMBNAIL_BYTES]
+    except (struct.error, KeyError):
+        return bytes(out)  # a thumbnail of another kind, or none: unlinked
+    if out[start : start + 2] == b"\xff\xd8":  # a JPEG file stands there, and nothing else is wiped out
+        out[start : start + length] = bytes(len(out[start : start + length]))
+    return bytes(out)
+
+
+# ---- HEIC ------------------------------------------------------------------------------------------------------------
+
+
+def is_heic(start: bytes) -> bool:
+    """Whether a file that begins so is of the HEIC family (ISO/IEC 23008-12:2022), which Pillow does not read."""
+    return start[4:8] == b"ftyp" and start[8:12] in _HEIC_BRANDS
+
+
+def open_heic(stream: BinaryIO, name: str) -> Image.Image:
+    """Opens a HEIC picture so far that its size is known; upright, whatever the file says of its orientation.
+
+    Raises:
+        InputError: pillow-heif is not installed.
+    """
+    try:
+        from pillow_heif import HeifImageFile
+    except ImportError:
+        raise InputError(f"cannot read {name}: HEIC pictures need pip install 'vqcodec[heic]'") from None
+    image: Image.Image = HeifImageFile(stream)  # type: ignore[no-untyped-call]
+    return image
+
+
+def heic_notes(info: Mapping[Any, Any]) -> list[str]:
+    """A sentence for each thing that a HEIC picture loses."""
+    notes = []
+    if info.get("bit_depth", 8) > 8:
+        notes.append(f"{info['bit_depth']}-bit samples reduced to 8 bits")
+    colours = info.get("nclx_profile") or {}
+    if not info.get("icc_profile") and colours.get("color_primaries", 1) not in (1, 2):
+        notes.append("its colour space is not sRGB and has no profile: taken for sRGB, its colours may be off")
+    return notes
