@@ -221,6 +221,6 @@ def _follow_it_with_more(parts: Parts, _: list[bytes], random: Random) -> None:
 CHANGES = [
     _scramble_a_body, _scramble_a_body, _scramble_a_body, _shorten_a_body, _swap_bodies, _splice_a_body,
     _splice_a_body, _noise_as_body, _noise_as_body, _change_quality, _change_quality, _change_flags, _change_flags,
-    _change_model, _change_further_flags, _change_further_kinds, _change_a_side, _change_a_side, _change_a_length, _change_the_table,
-    _change_the_number_of_sections, _wrong_section_numbers, _follow_it_with_more,
+    _change_model, _change_further_flags, _change_further_kinds, _change_a_side, _change_a_side, _change_a_length,
+    _change_the_table, _change_the_number_of_sections, _wrong_section_numbers, _follow_it_with_more,
 ]  # fmt: skip

@@ -79,10 +79,10 @@ def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[st
     for name in names:
         if name == "train":
             pytest.importorskip("torch")
-        try:
+        if name == "train":  # as `main` says, it has a parser of its own
+            with pytest.raises(SystemExit, match="^0$"):
+                cli.main([name, "--help"])
+        else:
             assert cli.main([name, "--help"]) == 0
-        except SystemExit as end:  # as `main` says, training has a parser of its own
-            assert name == "train"
-            assert not end.code
         text = capsys.readouterr().out
         assert f"\n  vqcodec {name} " in text or f"\n  vqcodec {name}\n" in text, name
