@@ -80,7 +80,7 @@ def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[st
         if name == "train":
             pytest.importorskip("torch")
         if name == "train":  # as `main` says, it has a parser of its own
-            with pytest.raises(SystemExit, match="^0$"):
+            with pytest.raises(SystemExit, match=r"^0$"):
                 cli.main([name, "--help"])
         else:
             assert cli.main([name, "--help"]) == 0
