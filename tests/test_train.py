@@ -256,3 +256,26 @@ def test_the_card_names_what_it_ships() -> None:
     for name in zoo.FILES:
         assert len(files.verified(name)) == files.card["files"][name]["bytes"]
     assert sum(entry["bytes"] for entry in files.card["files"].values()) < 25e6
+
+
+def test_tuning_takes_the_encoders_choice() -> None:
+    """Of the nearest index and the next one towards zero the one that costs less; a dear error leaves the nearest."""
+    generator = torch.Generator().manual_seed(5)
+    t = 3 * torch.randn(4, 6, 9, 9, generator=generator)
+    log2_scale = 2 * torch.rand(t.shape, generator=generator) - 1
+    zero, step = torch.zeros(()), torch.ones(4, 6, 1, 1)
+
+    def chosen(weight: float) -> torch.Tensor:
+        return scalar_quantise(t, zero, step, False, weight * step, log2_scale)[2]
+
+    nearest, index = t.round(), chosen(4.0)
+    below = nearest - nearest.sign()
+
+    def cost(k: torch.Tensor) -> torch.Tensor:
+        return gaussian_bits(k, log2_scale) + 4.0 * (t - k).square()
+
+    assert torch.equal(index, torch.where(cost(below) < cost(nearest), below, nearest))
+    moved = (index != nearest).float().mean()
+    assert 0.02 < moved < 0.5
+    assert torch.equal(chosen(1e6), nearest)
+    assert (chosen(0.5) != nearest).float().mean() > moved

@@ -64,7 +64,6 @@ class TrainConfig:
     weight_balance: float = 0.45  # each sample's loss is divided by lambda ** this, so that all rates count alike
     base_only_weight: float = 1.0
     commitment: float = 0.05
-    deadzone: float = 0.1  # of the rounding while the decoder is tuned: how the encoder's own choices look to it
     seed: int = 1
     log_seconds: float = 20.0
     save_minutes: float = 5.0

@@ -85,7 +85,7 @@ def sample_loss(model: nn.Module, codec: Codec, x: Tensor, level: Tensor, t: Tra
     """Rate-distortion loss of a batch, every rate weighted alike, and (loss, bpp, PSNR) for the log, [3]."""
     alone = max(1, len(x) // 4) if t.phase != "analysis" else 0
     tuning = t.phase in ("decoder", "synthesis")  # the encoder is frozen: everything as in a real file
-    out = model(x, level, alone, not tuning, t.deadzone if tuning else 0.0)
+    out = model(x, level, alone, not tuning, tuning)
     pixels = x.shape[2] * x.shape[3]
     bpp = out.bits / pixels + math.log2(codec.config.codebook_size) / 256
     mse = mse_per_sample(out.restored, x)
@@ -113,7 +113,7 @@ def evaluate(model: Codec, pictures: Pictures, count: int, device: torch.device)
             p = pictures.picture(int(number))
             p = p[: p.shape[0] // 16 * 16, : p.shape[1] // 16 * 16]
             x = p.permute(2, 0, 1)[None].to(device).float() / 255
-            out = model(x, torch.tensor([level], device=device), 1, False)
+            out = model(x, torch.tensor([level], device=device), 1, False, True)
             bpps.append(float(out.bits) / x.shape[2] / x.shape[3] + math.log2(model.config.codebook_size) / 256)
             dbs.append(psnr(float(mse_per_sample(out.restored.clamp(0, 1), x))))
             assert out.base_restored is not None

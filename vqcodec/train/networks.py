@@ -232,13 +232,13 @@ class RefinementPrior(nn.Module):
         step_size: Tensor,
         hat: Tensor,
         noise: bool = True,
-        deadzone: float = 0.0,
+        weight: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Quantise `y` step by step as the codec does, each step seeing what the ones before left.
 
         Args:
             y, base_mean: [B, M, h, w]; features: [B, N, h, w]; step_size: [B, M, 1, 1]; hat: [B, A].
-            noise, deadzone: as in `scalar_quantise`.
+            noise, weight: as in `scalar_quantise`.
 
         Returns:
             quantised latents, noisy indices relative to the mean, log2 (scale / step), all [B, M, h, w].
@@ -252,16 +252,18 @@ class RefinementPrior(nn.Module):
         for k, chunk in enumerate(self.chunks):
             here = slice(start, start + chunk)
             y_k, base_k, sigma_k = y[:, here], base_mean[:, here], sigma[here]
+            in_steps = log2_sigma[here] - log2_step[:, here]
+            worth = None if weight is None else weight[:, here]
             mean, scale = self.steps[2 * k](known, features, hat)
-            mean = base_k + sigma_k * mean
-            quantised, noisy, _ = scalar_quantise(y_k, mean, step_size[:, here], noise, deadzone)
+            mean, scale = base_k + sigma_k * mean, scale + in_steps
+            quantised, noisy, _ = scalar_quantise(y_k, mean, step_size[:, here], noise, worth, scale)
             seen = torch.where(first, (quantised - base_k) / sigma_k, torch.zeros_like(base_k))
             mean2, scale2 = self.steps[2 * k + 1](torch.cat([known, seen], 1), features, hat)
-            mean2 = base_k + sigma_k * mean2
-            quantised2, noisy2, _ = scalar_quantise(y_k, mean2, step_size[:, here], noise, deadzone)
+            mean2, scale2 = base_k + sigma_k * mean2, scale2 + in_steps
+            quantised2, noisy2, _ = scalar_quantise(y_k, mean2, step_size[:, here], noise, worth, scale2)
             quantised = torch.where(first, quantised, quantised2)
             noisy = torch.where(first, noisy, noisy2)
-            scale = torch.where(first, scale, scale2) + log2_sigma[here] - log2_step[:, here]
+            scale = torch.where(first, scale, scale2)
             parts.append((quantised, noisy, scale))
             known = torch.cat([known, (quantised - base_k) / sigma_k], 1)
             start += chunk
@@ -350,16 +352,15 @@ class Codec(nn.Module):
         with torch.autocast(hat.device.type, enabled=False):
             return torch.exp(hat @ self.log_step)[:, :, None, None]
 
-    def forward(
-        self, x: Tensor, level: Tensor, base_only: int = 0, noise: bool = True, deadzone: float = 0.0
-    ) -> Output:
+    def forward(self, x: Tensor, level: Tensor, base_only: int = 0, noise: bool = True, choose: bool = False) -> Output:
         """Code and restore a batch.
 
         Args:
             x: [B, 3, H, W] float32 in [0, 1].
             level: [B] float32 in [0, 1], the place on the quality scale of each sample.
             base_only: restore the first so many samples from the base layer alone as well.
-            noise, deadzone: as in `scalar_quantise`.
+            noise: as in `scalar_quantise`.
+            choose: take the indices that the encoder would choose, not the nearest.
         """
         hat = self.hat(level)
         y, z = self.analysis(x, hat)
@@ -367,7 +368,10 @@ class Codec(nn.Module):
             code, indices = self.quantiser(z)
         commitment = (z - code.detach()).square().sum(1).mean()
         features, base_mean = self.prior.base(code)
-        quantised, noisy, scale = self.prior(y, features, base_mean, self.step_size(hat), hat, noise, deadzone)
+        step_size = self.step_size(hat)
+        # A squared error of a latent is 1/768 of the mean squared error of its 256 pixels
+        weight = self.lambda_of(level)[:, None, None, None] / 3 * step_size.square() if choose else None
+        quantised, noisy, scale = self.prior(y, features, base_mean, step_size, hat, noise, weight)
         bits = gaussian_bits(noisy, scale).sum((1, 2, 3))
         restored = self.synthesis(quantised, F.pad(hat, (0, 1)))
         base_restored = None

@@ -7,6 +7,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from vqcodec.train.losses import gaussian_bits
+
 
 def all_reduce(tensor: Tensor) -> Tensor:
     """Sum over processes when there are several; the tensor itself otherwise."""
@@ -102,7 +104,12 @@ class VectorQuantiser(nn.Module):
 
 
 def scalar_quantise(
-    y: Tensor, mean: Tensor, step: Tensor, noise: bool = True, deadzone: float = 0.0
+    y: Tensor,
+    mean: Tensor,
+    step: Tensor,
+    noise: bool = True,
+    weight: Tensor | None = None,
+    log2_scale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Finite scalar quantisation around a predicted mean: index = round((y - mean) / step).
 
@@ -114,14 +121,30 @@ def scalar_quantise(
         y: [B, C, H, W] float32 latents.
         mean, step: the same shape or broadcastable to it; step > 0.
         noise: False gives the true index for the rate, too (evaluation, tuning of the decoder).
-        deadzone: how far beyond one half the value must lie to be rounded away from the mean; stands for the encoder's
-            rate-distortion choice, which takes the cheaper neighbour in close cases.
+        weight: bits that a squared error of one step is worth, broadcastable to `y`; with it the index is the encoder's
+            choice, the next one towards zero wherever rate + distortion gets smaller.
+        log2_scale: log2 of the Gaussian's standard deviation in steps, shaped as `y`; wanted with `weight`.
 
     Returns:
         the quantised latents, the noisy index for the rate, and the true index, each shaped as `y`.
     """
     t = (y - mean) / step
-    index = t.round() if deadzone == 0 else t.sign() * (t.abs() + (0.5 - deadzone)).floor()
+    index = t.round()
+    if weight is not None:
+        assert log2_scale is not None
+        index = cheaper(index, t, weight, log2_scale)
     quantised = mean + step * (t + (index - t).detach())
     noisy = t + torch.rand_like(t) - 0.5 if noise else index
     return quantised, noisy, index
+
+
+@torch.no_grad()
+def cheaper(index: Tensor, t: Tensor, weight: Tensor, log2_scale: Tensor) -> Tensor:
+    """The next index towards zero where rate + distortion gets smaller, as `vqcodec.codec.cheapen` chooses.
+
+    Arguments are those of `scalar_quantise`; index, t and log2_scale have one shape.
+    """
+    new = index - index.sign()
+    saved = gaussian_bits(index, log2_scale) - gaussian_bits(new, log2_scale)
+    lost = weight * ((t - new).square() - (t - index).square())
+    return torch.where(lost < saved, new, index)
