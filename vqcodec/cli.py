@@ -448,6 +448,7 @@ def info(file: str | None, as_json: bool, model: str | None) -> None:
 @commands.command(short_help="Codebook indices as NumPy arrays, and back.")
 @click.argument("paths", nargs=-1, required=True, metavar="IN... -o TOKENS.npz")
 @click.option("-o", "--output", "target", required=True, metavar="NPZ|DIR", help="Token file; with --back, a folder.")
+@click.option("-r", "--recursive", is_flag=True, help="Search folders below folders; names say where.")
 @_quality
 @_effort
 @click.option("--back", is_flag=True, help="From token files to pictures.")
@@ -469,9 +470,11 @@ def tokens(paths: tuple[str, ...], back: bool, form: str, **options: Any) -> Non
     if not back:
         token_files.write(paths, **options)
         return
-    quality, effort = options.pop("quality"), options.pop("effort")
+    quality, effort, recursive = (options.pop(name) for name in ("quality", "effort", "recursive"))
     if quality is not None or effort is not None:
         raise UsageError("--quality and --effort are of no use with --back: the token file says what its indices are")
+    if recursive:
+        raise UsageError("-r is of no use with --back: give the token files")
     token_files.back(paths, form=form, **options)
 
 

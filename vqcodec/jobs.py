@@ -198,15 +198,17 @@ def todo(
     return found
 
 
-def inputs(paths: tuple[str, ...], wanted: frozenset[str]) -> Todo:
-    """All inputs that become one output together: in place of outputs they have numbers. Arguments as for `todo`.
+def inputs(paths: tuple[str, ...], wanted: frozenset[str], *, recursive: bool = False) -> Todo:
+    """All inputs that become one output together. Arguments as for `todo`.
+
+    In place of outputs they have a number, and behind it, as in a path, their place below the folder that was given.
 
     Raises:
         InputError: there is nothing to do.
     """
     found = Todo(several=True)
-    sources = _sources(paths, wanted, False, found.failures)
-    found.pairs = [(source, str(number)) for number, (_, source) in enumerate(sources)]
+    sources = _sources(paths, wanted, recursive, found.failures)
+    found.pairs = [(source, os.path.join(str(number), place)) for number, (place, source) in enumerate(sources)]
     if not found.pairs and found.failures:
         raise InputError(found.failures[0][1])
     return found
