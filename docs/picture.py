@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from vqcodec import codec, image
+from vqcodec import codec, image, rate
 from vqcodec.compare import peers_of
 from vqcodec.demo import PHOTOGRAPH, psnr
 
-QUALITY = 40
+JPEG_QUALITY = 8  # the steps between JPEG's files are large here, so vqcodec is fitted to its size
 PIECE = (60, 20, 420, 380)  # left, upper, right, lower
 MARGIN, CAPTION_HEIGHT, FONT_SIZE = 8, 30, 17  # [pixels]
 TARGET = Path(__file__).parent / "images" / "coffee.jpg"
@@ -25,10 +25,9 @@ TARGET = Path(__file__).parent / "images" / "coffee.jpg"
 def main() -> None:
     """Writes the picture and prints its numbers."""
     picture = image.load(PHOTOGRAPH)
-    data = codec.encode_picture(picture, QUALITY)
+    file = peers_of(Image.fromarray(picture.rgb), None)[0].file(JPEG_QUALITY)
+    data = rate.encode_picture(picture, rate.Target(max_bytes=len(file))).data
     restored = codec.decode_picture(data).rgb
-    jpeg = peers_of(Image.fromarray(picture.rgb), None)[0]
-    _, file = jpeg.at_most(len(data))
     with Image.open(io.BytesIO(file)) as found:
         other = np.asarray(found)
     shown = [

@@ -107,6 +107,15 @@ def test_without_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray")
+def test_a_cluster_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.png").touch()
+    assert cli.main(["archive", str(tmp_path), str(tmp_path / "out"), "--cluster", "nonsense"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("vqcodec: cannot use the Ray cluster nonsense: ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray")
 def test_a_local_cluster(tmp_path: Path, photo: NDArray[np.uint8]) -> None:
     names = ["a.png", "b/c.png", "b/d.png", "e.png"]
     for number, name in enumerate(names):

@@ -73,6 +73,13 @@ def test_an_unknown_shell(capsys: pytest.CaptureFixture[str]) -> None:
     assert "bash" in capsys.readouterr().err
 
 
+def test_the_list_of_commands_is_not_cut_off(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
+    found = capsys.readouterr().out.split("Commands:\n")[1].splitlines()
+    assert len(found) == len(cli.commands.commands)
+    assert all(line.endswith(".") and not line.endswith("...") for line in found)
+
+
 def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     names = cli.commands.list_commands(click.Context(cli.commands))
     assert {"compress", "decompress", "info", "compare", "tokens", "completion", "demo", "archive"} <= set(names)

@@ -172,7 +172,7 @@ def test_every_command_works(
         if arguments[0] == "train":
             pytest.importorskip("torch")
             arguments = tiny(arguments)
-        if line in done_already and arguments[0] != "train" and "--model" not in arguments:
+        if line in done_already and arguments[0] not in ("train", "tokens") and "--model" not in arguments:
             ran.append(line)  # it stands in another place, too
             continue
         done_already.add(line)

@@ -168,6 +168,35 @@ def test_errors_are_listed_at_the_end_in_the_order_of_the_inputs(run: Run, here:
     assert sorted(files(here / "back")) == ["deep.png"]
 
 
+def test_what_is_left_of_several_damaged_files(run: Run, here: Path) -> None:
+    assert run("compress", *QUALITY, "in", "-o", "out")[0] == 0
+    whole = (here / "out/a.vqc").read_bytes()
+    (here / "out/a.vqc").write_bytes(whole[:-8])
+    code, _, lines = run("decompress", "--allow-partial", "out", "-o", "back")
+    assert code == 8
+    assert lines[-1] == "vqcodec: out/a.vqc: damaged; back/a.png shows what is left of it"
+    assert sorted(files(here / "back")) == ["a.png", "b.png"]
+    (here / "out/b.vqc").write_bytes(b"no picture at all")
+    code, _, lines = run("decompress", "--allow-partial", "-f", "out", "-o", "back")
+    assert code == 4  # a file that is lost is not hidden behind one that is restored in part
+    assert [line.split(":")[1].strip() for line in lines[-2:]] == ["out/a.vqc", "out/b.vqc"]
+
+
+def test_max_bytes_holds_for_each_of_many_with_metadata(run: Run, here: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "a word on the picture, " * 20
+    for name in ("a", "b"):
+        Image.open(here / f"in/{name}.png").save(here / f"in/{name}.jpg", quality=98, exif=exif)
+    code, _, lines = run("compress", "-j", 2, "-e", 7, "--max-bytes", 400, "in/a.jpg", "in/b.jpg", "-o", "out")
+    assert code == 0
+    written = files(here / "out")
+    assert len(written) == len(lines) == 2
+    for name, data in written.items():
+        assert len(data) <= 400
+        (line,) = [line for line in lines if f"in/{name[:-3]}" in line]
+        assert f", {len(data):,} bytes, " in line
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_what_is_there_can_be_skipped(run: Run, here: Path, count: int) -> None:
     assert run("compress", *QUALITY, "in", "-o", "out")[0] == 0

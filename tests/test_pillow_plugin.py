@@ -320,10 +320,13 @@ def test_save_writes_what_encode_does(tmp_path: Path, crop: U8) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"quality": 0}, {"quality": 101}, {"quality": "high"}, {"quality": 50, "bpp": 1.0}, {"bpp": -1}, {"effort": 10}],
-)
+    [
+        {"quality": 0}, {"quality": 101}, {"quality": "high"}, {"quality": 50, "bpp": 1.0}, {"bpp": -1}, {"effort": 10},
+        {"xmp": "<x/>"}, {"exif": 5},
+    ],
+)  # fmt: skip
 def test_options_that_make_no_sense(tmp_path: Path, crop: U8, options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"quality|bpp|effort"):
+    with pytest.raises(ValueError, match=r"quality|bpp|effort|xmp must be bytes|exif must be bytes"):
         Image.fromarray(crop).save(tmp_path / "a.vqc", **options)
     assert not list(tmp_path.iterdir())
 

@@ -173,6 +173,20 @@ def test_pictures_and_files_to_tokens_and_back(here: Path, photo: U8, tiled: byt
             assert np.array_equal(np.asarray(picture), np.asarray(vqcodec.decode(data)))
 
 
+def test_folders_below_folders(here: Path, photo: U8) -> None:
+    for name in ("all/a.png", "all/deep/a.png", "all/deep/er/b.png"):
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(photo[:32, :48]).save(here / name)
+    assert cli.main(["tokens", "all", "-q", "1", "-o", "t.npz"]) == 0
+    assert np.load("t.npz")["names"].tolist() == ["a"]
+    assert cli.main(["tokens", "-r", "all", "all/deep/a.png", "-q", "1", "-f", "-o", "t.npz"]) == 0
+    assert np.load("t.npz")["names"].tolist() == ["a", "deep/a", "deep/er/b", "a"]
+    assert cli.main(["tokens", "-r", "all", "-q", "1", "-f", "-o", "t.npz"]) == 0
+    assert cli.main(["tokens", "--back", "t.npz", "-o", "back"]) == 0
+    assert sorted(path.name for path in (here / "back").iterdir()) == ["a.png", "deep_a.png", "deep_er_b.png"]
+    assert cli.main(["tokens", "-r", "--back", "t.npz", "-o", "back"]) == 2
+
+
 def test_the_base_layer_alone(here: Path) -> None:
     assert cli.main(["tokens", "in/a.png", "-q", "1", "-o", "t.npz"]) == 0
     with np.load("t.npz") as arrays:

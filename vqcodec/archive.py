@@ -205,7 +205,7 @@ def run(
 
     Raises:
         InputError: the source cannot be listed, or nothing is there.
-        UsageError: Ray or fsspec is missing.
+        UsageError: Ray or fsspec is missing, or there is no such cluster.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would send statistics to its makers
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
@@ -219,7 +219,10 @@ def run(
         return report
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    ray.init(address=cluster, log_to_driver=False, configure_logging=False, ignore_reinit_error=True)
+    try:
+        ray.init(address=cluster, log_to_driver=False, configure_logging=False, ignore_reinit_error=True)
+    except (ValueError, ConnectionError, RuntimeError) as error:
+        raise UsageError(f"cannot use the Ray cluster {shown(cluster or 'of our own')}: {_one_line(error)}") from error
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = streams.on_terminal(sys.stderr)
     context.max_errored_blocks = -1  # a process that dies again and again takes its block with it, no more

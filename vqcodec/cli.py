@@ -197,16 +197,15 @@ def commands() -> None:
     \b
     vqcodec compress photo.png photo.vqc
     vqcodec decompress photo.vqc back.png
-    vqcodec info photo.vqc
-    vqcodec compare photo.png
-    vqcodec demo
+    vqcodec compress -r -j 0 photos/ -o archive/
+    vqcodec COMMAND --help
 
     Exit codes: 0 ok, 2 usage, 3 unreadable input or unwritable output, 4 damaged .vqc, 5 model not found, 6 output
     exists, 7 limit exceeded, 8 damaged .vqc restored in part.
     """
 
 
-@commands.command()
+@commands.command(short_help="Pictures to .vqc files.")
 @_paths
 @_quality
 @click.option(
@@ -314,7 +313,7 @@ def _compress(
     )  # fmt: skip
 
 
-@commands.command()
+@commands.command(short_help=".vqc files back to pictures.")
 @_paths
 @_output_folder
 @_recursive
@@ -416,7 +415,7 @@ def _check_format(suffix: str) -> None:
     image.encode_picture(picture, suffix)
 
 
-@commands.command()
+@commands.command(short_help="What is in a .vqc file, and whether it is whole.")
 @click.argument("file", required=False, type=click.Path(readable=False))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for scripts.")
 @click.option("--model", metavar="ID|PATH", help="Check a model's files and show its card, in place of a FILE.")
@@ -446,9 +445,10 @@ def info(file: str | None, as_json: bool, model: str | None) -> None:
         raise DamagedError(f"{shown(file)}: {facts['damage'][0]}")
 
 
-@commands.command()
+@commands.command(short_help="Codebook indices as NumPy arrays, and back.")
 @click.argument("paths", nargs=-1, required=True, metavar="IN... -o TOKENS.npz")
 @click.option("-o", "--output", "target", required=True, metavar="NPZ|DIR", help="Token file; with --back, a folder.")
+@click.option("-r", "--recursive", is_flag=True, help="Search folders below folders; names say where.")
 @_quality
 @_effort
 @click.option("--back", is_flag=True, help="From token files to pictures.")
@@ -470,13 +470,15 @@ def tokens(paths: tuple[str, ...], back: bool, form: str, **options: Any) -> Non
     if not back:
         token_files.write(paths, **options)
         return
-    quality, effort = options.pop("quality"), options.pop("effort")
+    quality, effort, recursive = (options.pop(name) for name in ("quality", "effort", "recursive"))
     if quality is not None or effort is not None:
         raise UsageError("--quality and --effort are of no use with --back: the token file says what its indices are")
+    if recursive:
+        raise UsageError("-r is of no use with --back: give the token files")
     token_files.back(paths, form=form, **options)
 
 
-@commands.command()
+@commands.command(short_help="A bundled photograph, there and back, beside JPEG.")
 @click.option(
     "-o", "--output-dir", "folder", default=".", metavar="DIR", help="Where to write the comparison (default: here)."
 )
@@ -497,7 +499,7 @@ def demo(folder: str, force: bool, threads: int) -> None:
     module.run(folder, force=force, threads=threads)
 
 
-@commands.command()
+@commands.command(short_help="A page with a slider: vqcodec, JPEG and AVIF at the same size.")
 @click.argument("picture", type=click.Path(readable=False))
 @click.argument("page", required=False, type=click.Path(readable=False))
 @click.option(
@@ -540,7 +542,7 @@ def compare(
         streams.write_text(f"{streams.printable(target)}: {len(text):,} bytes, open it in a browser\n")
 
 
-@commands.command()
+@commands.command(short_help="Completion for bash, zsh or fish.")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """Print what makes SHELL complete commands, options and file names.
@@ -557,7 +559,10 @@ def completion(shell: str) -> None:
     streams.write_text(found(commands, {}, "vqcodec", COMPLETION_VARIABLE).source() + "\n")
 
 
-@commands.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
+@commands.command(
+    short_help="Folders or buckets, on a Ray cluster.",
+    add_help_option=False, context_settings={"ignore_unknown_options": True},
+)  # fmt: skip
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 def archive(context: click.Context, arguments: tuple[str, ...]) -> None:
@@ -568,7 +573,10 @@ def archive(context: click.Context, arguments: tuple[str, ...]) -> None:
         command.invoke(inner)
 
 
-@commands.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
+@commands.command(
+    short_help="A model of your own (needs torch).",
+    add_help_option=False, context_settings={"ignore_unknown_options": True},
+)  # fmt: skip
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 def train(context: click.Context, arguments: tuple[str, ...]) -> None:

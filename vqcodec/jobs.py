@@ -52,7 +52,8 @@ def run(todo: Todo, work: Work, *, jobs: int = 1, skip_existing: bool = False) -
 
     Raises:
         VqcError, OSError, MemoryError: of a single job.
-        click.exceptions.Exit: with the exit code of the first failure, in the order of the inputs.
+        click.exceptions.Exit: with the exit code of the first failure, in the order of the inputs; that of a file
+            restored in part only where nothing worse happened.
     """
     if not todo.several:
         ((source, target),) = todo.pairs
@@ -84,7 +85,8 @@ def run(todo: Todo, work: Work, *, jobs: int = 1, skip_existing: bool = False) -
         seconds = time.perf_counter() - started
         _for_people(_summary(len(pairs) - len(told), len(skipped), len(told), done, seconds))
     if told:
-        raise click.exceptions.Exit(told[0][0])
+        codes = [code for code, _ in told]
+        raise click.exceptions.Exit(next((code for code in codes if code != PartialError.exit_code), codes[0]))
 
 
 def _distinct(todo: list[Pair]) -> tuple[dict[int, Pair], dict[int, tuple[int, str]]]:
@@ -107,11 +109,13 @@ def _distinct(todo: list[Pair]) -> tuple[dict[int, Pair], dict[int, tuple[int, s
 
 def _summary(done: int, skipped: int, failed: int, total: Outcome, seconds: float) -> str:
     """One line about all files."""
-    rate = f"{total.pixels / 1e6 / seconds:.1f} megapixels/s" if seconds else ""
-    parts = [f"{done:,} files", f"{total.in_bytes:,} -> {total.out_bytes:,} bytes", f"{seconds:.1f} s", rate]
+    parts = [f"{done:,} file{'' if done == 1 else 's'}"]
+    if total.pixels and seconds:
+        rate = f"{total.pixels / 1e6 / seconds:.1f} megapixels/s"
+        parts += [f"{total.in_bytes:,} -> {total.out_bytes:,} bytes", f"{seconds:.1f} s", rate]
     parts += [f"{skipped:,} skipped"] if skipped else []
     parts += [f"{failed:,} failed"] if failed else []
-    return ", ".join(part for part in parts if part)
+    return ", ".join(parts)
 
 
 def _for_people(line: str) -> None:
@@ -194,15 +198,17 @@ def todo(
     return found
 
 
-def inputs(paths: tuple[str, ...], wanted: frozenset[str]) -> Todo:
-    """All inputs that become one output together: in place of outputs they have numbers. Arguments as for `todo`.
+def inputs(paths: tuple[str, ...], wanted: frozenset[str], *, recursive: bool = False) -> Todo:
+    """All inputs that become one output together. Arguments as for `todo`.
+
+    In place of outputs they have a number, and behind it, as in a path, their place below the folder that was given.
 
     Raises:
         InputError: there is nothing to do.
     """
     found = Todo(several=True)
-    sources = _sources(paths, wanted, False, found.failures)
-    found.pairs = [(source, str(number)) for number, (_, source) in enumerate(sources)]
+    sources = _sources(paths, wanted, recursive, found.failures)
+    found.pairs = [(source, os.path.join(str(number), place)) for number, (place, source) in enumerate(sources)]
     if not found.pairs and found.failures:
         raise InputError(found.failures[0][1])
     return found

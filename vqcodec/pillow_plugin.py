@@ -173,7 +173,7 @@ def _save(im: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
     with _pillow_errors():
         target = rate.Target(**{name: given.get(name) for name in TARGETS})
         picture = image.load(plain, max_pixels=im.width * im.height)
-        picture = replace(picture, exif=_exif_bytes(given.get("exif")), xmp=given.get("xmp") or None)
+        picture = replace(picture, exif=_exif_bytes(given.get("exif")), xmp=_bytes("xmp", given.get("xmp")))
         options = {name: given[name] for name in OPTIONS if given.get(name) is not None}
         reached = rate.encode_picture(picture, target, **options)
     fp.write(reached.data)
@@ -183,7 +183,14 @@ def _exif_bytes(exif: Image.Exif | bytes | None) -> bytes | None:
     """A bare TIFF structure."""
     if isinstance(exif, Image.Exif):
         exif = exif.tobytes()
-    return (exif or b"").removeprefix(b"Exif\0\0") or None
+    return (_bytes("exif", exif) or b"").removeprefix(b"Exif\0\0") or None
+
+
+def _bytes(name: str, given: object) -> bytes | None:
+    """The bytes of an option of `save`; None for none."""
+    if given is None or isinstance(given, bytes):
+        return given or None
+    raise ValueError(f"{name} must be bytes, not {type(given).__name__}")
 
 
 def register() -> None:

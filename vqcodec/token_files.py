@@ -180,6 +180,7 @@ def write(
     paths: tuple[str, ...],
     *,
     target: str,
+    recursive: bool = False,
     quality: int | None,
     effort: int | None,
     force: bool,
@@ -194,7 +195,7 @@ def write(
     """
     if target != DASH and Path(target).suffix.lower() != SUFFIX:
         raise UsageError(f"{shown(target)}: give the token file a name that ends in {SUFFIX}")
-    todo = jobs.inputs(paths, jobs.PICTURE_SUFFIXES | {VQC_SUFFIX})
+    todo = jobs.inputs(paths, jobs.PICTURE_SUFFIXES | {VQC_SUFFIX}, recursive=recursive)
     for source, _ in todo.pairs:
         jobs.check_target(source, target, force)
     limit = max_pixels or DEFAULT_MAX_PIXELS
@@ -218,7 +219,8 @@ def write(
             strength = codec.DEFAULT_EFFORT if effort is None else effort
             found = tokens.of_picture(picture, wanted, effort=strength, threads=threads, model=model)
         notes = (*notes, "transparency is no part of the tokens: dropped")[: None if alpha else -1]
-        out.add("stdin" if source == DASH else Path(source).stem, found)
+        place = Path(target).parts[1:]
+        out.add("stdin" if source == DASH else "/".join([*place, Path(source).stem]), found)
         return Outcome(found.width * found.height, notes=tuple(f"{data.name}: {note}" for note in notes))
 
     try:
