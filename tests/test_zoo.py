@@ -80,7 +80,7 @@ def test_a_pickle_is_not_opened(folder: Path, tables: Tables, tmp_path: Path) ->
     trap = np.empty(1, object)
     trap[0] = Trap()
     stream = io.BytesIO()
-    np.savez(stream, allow_pickle=True, **{**tables, "codebook": trap})
+    np.savez(stream, **{**tables, "codebook": trap})
     put(folder, "tables.npz", stream.getvalue())
     with pytest.raises(vqcodec.ModelError, match="object"):
         zoo.load(zoo.find(folder))
