@@ -100,7 +100,10 @@ CHANGES: dict[str, Any] = {
     "weights of floats": lambda t: {"prior.enter.weight": t["prior.enter.weight"].astype(np.float32)},
     "no codebook to speak of": lambda t: {"codebook": t["codebook"][:1]},
     "codewords that are too large": lambda t: {"codebook": t["codebook"] * 2**10},
-    "a huge codebook": lambda t: {"codebook": np.zeros((2**17, 1), np.int8), "base_prior.out.bias": np.zeros(2**17)},
+    "a huge codebook": lambda t: {
+        name: np.zeros((2**17, *t[name].shape[1:]), np.int8)
+        for name in ("codebook", "base_prior.out.weight", "base_prior.out.bias")
+    },
     "weights of nothing": lambda t: {"base_prior.exp2": t["base_prior.exp2"] * 0},
     "a deviation that is too large": lambda t: {"prior.sigma": t["prior.sigma"].astype(np.int64) << 20},
     "a context that is too large": lambda t: {"prior.inverse_sigma": np.full_like(t["prior.inverse_sigma"], 2**29)},
@@ -117,10 +120,11 @@ CHANGES: dict[str, Any] = {
 
 def modelled(monkeypatch: pytest.MonkeyPatch, tables: Tables) -> zoo.Model:
     """The model of these tables, as one that was given with `--model`."""
-    files = zoo.find()
-    monkeypatch.setattr(zoo, "WEIGHTS", Path("elsewhere"))
-    monkeypatch.setattr(zoo, "read_tables", lambda _: tables)
-    return zoo.Model(files)
+    with monkeypatch.context() as patch:
+        files = zoo.find()
+        patch.setattr(zoo, "WEIGHTS", Path("elsewhere"))
+        patch.setattr(zoo, "read_tables", lambda _: tables)
+        return zoo.Model(files)
 
 
 @pytest.mark.parametrize("what", CHANGES)
@@ -128,7 +132,7 @@ def test_tables_from_which_exactness_would_not_follow(
     monkeypatch: pytest.MonkeyPatch, tables: Tables, what: str
 ) -> None:
     modelled(monkeypatch, tables)
-    with pytest.raises(vqcodec.ModelError):
+    with pytest.raises(vqcodec.ModelError, match=r"safe to use|no use|fit|malformed|integer array|coder needs"):
         modelled(monkeypatch, {**tables, **CHANGES[what](tables)})
 
 
@@ -161,8 +165,7 @@ def test_scrambled_tables(monkeypatch: pytest.MonkeyPatch, tables: Tables, photo
         if random.random() < 0.1:
             del changed[name]
         try:
-            with monkeypatch.context() as patch:
-                model = modelled(patch, changed)
+            model = modelled(monkeypatch, changed)
         except vqcodec.ModelError:
             found["ModelError"] += 1
             continue
