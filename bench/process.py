@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """One picture in a process of its own, and the small process that watches it. Run as a program, never imported by it.
 
-    python bench/process.py watch SECONDS COMMAND...              runs it; prints wall time and peak memory as JSON
+    python bench/process.py watch SECONDS COMMAND...              runs it; prints times and peak memory as JSON
     python -m bench.process encode|decode PEER SETTING IN OUT N   one codec, file to file, with N threads
 
 The watcher must stay small and load nothing: Linux counts the memory of the process that started a child as the
@@ -23,7 +23,8 @@ def watch(seconds: float, command: list[str]) -> dict[str, object]:
     """Run a command to its end, or kill it after `seconds`.
 
     Returns:
-        seconds (wall time), peak_bytes (resident; None where the system does not tell), code, stderr (its last lines).
+        seconds (wall time), user_seconds (of processor time) and peak_bytes (resident), both None where the system does
+        not tell, code, stderr (its last lines).
     """
     with tempfile.TemporaryFile() as errors:
         start = time.perf_counter()
@@ -31,18 +32,20 @@ def watch(seconds: float, command: list[str]) -> dict[str, object]:
         timer = threading.Timer(seconds, process.kill)
         timer.start()
         peak: int | None = None
+        user: float | None = None
         if hasattr(os, "wait4"):
             _, status, usage = os.wait4(process.pid, 0)
             code = os.waitstatus_to_exitcode(status)
             process.returncode = code
             peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+            user = usage.ru_utime
         else:
             code = process.wait()
         wall = time.perf_counter() - start
         timer.cancel()
         errors.seek(0)
         message = errors.read()[-2000:].decode(errors="replace")
-    return {"seconds": wall, "peak_bytes": peak, "code": code, "stderr": message}
+    return {"seconds": wall, "user_seconds": user, "peak_bytes": peak, "code": code, "stderr": message}
 
 
 def code_file(direction: str, name: str, setting: int, source: str, target: str, threads: int) -> None:

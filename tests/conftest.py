@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import signal
 import struct
 from pathlib import Path
 
@@ -15,6 +16,13 @@ import vqcodec
 from vqcodec import metadata
 
 PHOTOGRAPHS = Path(vqcodec.__file__).with_name("photographs")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """Shells start what runs in the background with SIGINT ignored, and so would the processes that tests interrupt."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

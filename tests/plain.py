@@ -99,7 +99,11 @@ def main(names: list[str]) -> int:
         right = (digest(found.base), fine) == (expected[name]["base"], expected[name]["refinement"])
         wrong += not right
         print(f"{name}: {'as expected' if right else 'WRONG'}", flush=True)
-    print(f"{platform.machine()}, Python {platform.python_version()}, NumPy {np.__version__}: {wrong} wrong")
+    import threadpoolctl
+
+    blas = [f"{pool['internal_api']} {pool.get('architecture')}" for pool in threadpoolctl.threadpool_info()]
+    versions = f"Python {platform.python_version()}, NumPy {np.__version__}, {', '.join(blas) or 'another BLAS'}"
+    print(f"{platform.machine()}, {versions}: {wrong} wrong")
     return wrong
 
 

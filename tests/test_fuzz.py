@@ -23,7 +23,7 @@ import vqcodec
 from tests.conftest import PHOTOGRAPHS
 from tests.golden.make import FOLDER
 from tests.mutate import Parts, broken, hostile
-from vqcodec import codec, container, image
+from vqcodec import codec, container, entropy, image, tokens, zoo
 from vqcodec.transform import Synthesis
 
 MAX_PIXELS = 40_000
@@ -171,3 +171,25 @@ def test_names_of_chunks_cannot_steer_a_terminal() -> None:
     parts = Parts.of((FOLDER / "alpha.vqc").read_bytes())
     parts.bodies[-1] = parts.bodies[-1].replace(b"IDAT", b"I\x1b[\x00")
     assert outcome(parts.joined(), False) == "DamagedError"
+
+
+def test_an_index_that_no_encoder_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An escape could stand for more than 2**20: `decode` showed it, `indices` ended in an AssertionError."""
+    base = np.zeros((1, 1), np.int32)
+    fine = np.zeros((1, 1, zoo.load(zoo.find()).prior.latents), np.int32)
+    with monkeypatch.context() as patch:
+        for module in (entropy, tokens):
+            patch.setattr(module, "MAX_INDEX", 2**21)
+        files = {}
+        for index in (2**20, -(2**20), 2**20 + 1, -(2**20) - 1, 2**21):
+            fine[0, 0, 0] = index
+            files[index] = vqcodec.from_indices(base, fine, width=16, height=16, quality=100)
+    for index, data in files.items():
+        if abs(index) <= 2**20:
+            found = vqcodec.indices(data).refinement
+            assert found is not None
+            assert found[0, 0, 0] == index
+        else:
+            assert outcome(data, False) == "DamagedError"
+            with pytest.raises(vqcodec.DamagedError, match="impossible index"):
+                vqcodec.indices(data)

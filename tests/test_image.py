@@ -110,12 +110,16 @@ def test_palette(transparency: int | bytes | None) -> None:
 
 def test_palette_with_alpha_and_premultiplied_modes() -> None:
     rgba = Image.fromarray(np.array([[[200, 100, 50, 255], [200, 100, 50, 0]]], np.uint8))
-    for mode in ("PA", "RGBa"):
-        picture = load(rgba.convert(mode))
+    palette = Image.fromarray(np.zeros((1, 2), np.uint8))
+    palette.putpalette([200, 100, 50])
+    palette.putalpha(rgba.getchannel("A"))
+    assert palette.mode == "PA"
+    for image in (palette, rgba.convert("RGBa")):
+        picture = load(image)
         assert not picture.gray
         assert picture.alpha is not None
         assert picture.alpha.tolist() == [[255, 0]]
-        assert np.abs(picture.rgb[0, 0].astype(int) - [200, 100, 50]).max() <= 26  # PA: the web palette
+        assert picture.rgb[0, 0].tolist() == [200, 100, 50]
     la = Image.fromarray(np.array([[[200, 255], [200, 0]]], np.uint8)).convert("La")
     picture = load(la)
     assert picture.gray

@@ -3,12 +3,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from tests import bounds
 from vqcodec import zoo
 from vqcodec.errors import ModelError
-from vqcodec.prior import CLIP, EXACT, Depthwise, Linear, checkerboard, quarter
+from vqcodec.prior import CLIP, Depthwise, Linear, checkerboard, quarter
 
 
 @pytest.fixture(scope="module")
@@ -59,26 +64,46 @@ def test_any_order_of_summation_gives_the_same(model: zoo.Model) -> None:
     np.testing.assert_array_equal(x @ layer.weight, x[:, order] @ layer.weight[order])
 
 
-def test_no_layer_of_the_shipped_model_can_leave_the_exact_range(model: zoo.Model) -> None:
-    layers: list[Linear | Depthwise] = []
+@pytest.fixture(scope="module")
+def arrays() -> dict[str, NDArray[Any]]:
+    return dict(np.load(Path(zoo.find().folder) / "tables.npz", allow_pickle=False))
 
-    def walk(thing: object) -> None:
-        if isinstance(thing, Linear | Depthwise):
-            layers.append(thing)
-        elif isinstance(thing, list | tuple):
-            for part in thing:
-                walk(part)
-        elif hasattr(thing, "__dict__"):
-            for part in vars(thing).values():
-                walk(part)
 
-    walk([model.prior, model.base_prior])
-    assert len(layers) > 50
-    for layer in layers:
-        axes = (0, 1) if isinstance(layer, Depthwise) else (0,)
-        peak = np.abs(layer.weight).sum(axes).max() * CLIP + np.abs(layer.bias).max()
-        assert peak < EXACT / 4
-        assert np.array_equal(layer.weight, np.rint(layer.weight))
+def test_no_sum_of_the_shipped_model_can_leave_the_exact_range(arrays: dict[str, NDArray[Any]]) -> None:
+    """The proof of docs/exactness.md with the numbers of the weights: `python -m tests.bounds`."""
+    assert len(bounds.layers(arrays)) > 50
+    assert bounds.peak(arrays["codebook"]) <= CLIP
+    found = bounds.bounds(arrays)
+    assert len(found) == 10
+    assert max(found.values()) < 2**51, found  # the loader leaves a factor of four
+    assert min(found.values()) > 2**20, "a bound that small forgets something"
+    assert max(bounds.int64_bounds(arrays).values()) < 2**63
+    louder = {**arrays, "prior.enter.weight": arrays["prior.enter.weight"].astype(np.int64) * 2**20}
+    assert max(bounds.bounds(louder).values()) > 2**53, "no weight would be too large for this test"
+
+
+def test_the_largest_sums_that_the_shipped_layers_can_have_are_exact(arrays: dict[str, NDArray[Any]]) -> None:
+    """Activations at their limits with the signs of an output's weights: its sum is the bound, in any order."""
+    rng = np.random.default_rng(4)
+    for name, bound in bounds.layers(arrays).items():
+        weights, biases = arrays[f"{name}.weight"].astype(np.int64), arrays[f"{name}.bias"]
+        sizes = np.abs(weights).reshape(len(weights), -1).sum(1) * int(CLIP) + np.abs(biases)
+        worst = int(sizes.argmax())
+        assert sizes[worst] == bound
+        sign = -1 if biases[worst] < 0 else 1
+        x = CLIP * sign * np.sign(weights[worst])
+        if weights.ndim == 2:
+            layer = Linear.load(arrays, name)
+            order = rng.permutation(len(x))
+            shuffled = Linear(layer.weight[order], layer.bias, layer.shift)
+            assert layer.raw(x[None])[0, worst] == shuffled.raw(x[None, order])[0, worst] == sign * bound
+            found = layer(x[None])[0, worst]
+        else:
+            depthwise = Depthwise.load(arrays, name)
+            field = np.zeros((3, 3, len(weights)))
+            field[:, :, worst] = x
+            found = depthwise(field)[1, 1, worst]
+        assert int(found) == half_up(sign * bound, int(arrays[f"{name}.shift"]))
 
 
 def test_a_layer_that_could_overflow_is_refused() -> None:

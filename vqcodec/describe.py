@@ -102,5 +102,6 @@ def model_as_text(files: ModelFiles) -> str:
         size_bytes = len(files.verified(name))
         lines.append(f"  {name:<18}{size_bytes:>12,} bytes, its sha256 is right")
     card = files.folder / "CARD.md"
-    text = card.read_text(encoding="utf-8") if card.is_file() else ""
-    return "\n".join([*lines, "", text]).rstrip() + "\n"
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    whole = "\n".join([*lines, "", text]).rstrip() + "\n"
+    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in whole)

@@ -186,6 +186,8 @@ class Decoder:
         excess = 1 << (length - 1)
         if length > 1:
             excess += self._get_uniform(1 << (length - 1))
+        if limit + excess > MAX_INDEX:
+            raise DamagedError("the compressed data holds an impossible index")
         return -(limit + excess) if negative else limit + excess
 
     def _get_uniform(self, size: int) -> int:

@@ -288,7 +288,9 @@ def _colour_key(image: Image.Image, rawmode: str) -> NDArray[Any] | None:
     key = image.info.get("transparency")
     if image.mode == "RGB" and isinstance(key, tuple | list) and len(key) == 3:
         return np.array([part >> 8 for part in key] if ";16" in rawmode else key)
-    if image.mode in ("1", "L") and isinstance(key, int):
+    if image.mode == "1" and isinstance(key, int):
+        return np.array([255 if key else 0])  # 1 or 255, depending on Pillow's version
+    if image.mode == "L" and isinstance(key, int):
         return np.array([key * {"L;2": 85, "L;4": 17}.get(rawmode, 1)])
     if image.mode.startswith("I;16") and isinstance(key, int):
         return np.array([key])

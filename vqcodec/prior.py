@@ -25,6 +25,7 @@ from vqcodec.errors import ModelError
 CLIP = 2.0**23  # of activations: +-512 in real numbers
 EXACT = 2.0**53
 MAX_SHIFT, MAX_TABLE, MAX_SIGMA = 48, 2.0**30, 2.0**27
+MAX_CODEBOOK = 2**16
 CLASSES = 64
 CLASSES_PER_OCTAVE = 6
 CLASS_ORIGIN = -3.5  # log2 (scale / step) of class 0
@@ -195,6 +196,8 @@ class BasePrior:
         _within("codebook", codebook.vectors, -CLIP, CLIP)
         exp2 = _within("base_prior.exp2", _integers(arrays, "base_prior.exp2", 1), 1, 2 * LOG_ONE)
         self.exp2 = exp2.astype(np.int64)
+        if not 2 <= codebook.size <= MAX_CODEBOOK:
+            raise ModelError("the model's codebook has a size that is no use")
         if self.exp2.shape != (256,) or self.out.bias.shape != (codebook.size,):
             raise ModelError("the model's base prior does not fit its codebook")
 

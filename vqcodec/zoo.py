@@ -39,6 +39,10 @@ GRADIENT = "gradient.onnx"
 MAX_FILE_BYTES = 256 * 2**20
 MAX_ARRAYS = 4096
 FILES = ("tables.npz", "analysis.onnx", "synthesis.onnx")
+CARD_RANGES = {  # of the numbers in model.json
+    "anchors": (2, 1024), "lambda_min": (1e-6, 1e12), "lambda_max": (1e-6, 1e12),
+    "analysis_halo": (0, 64), "synthesis_halo": (0, 64),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -83,14 +87,18 @@ def _read_card(folder: Path) -> ModelFiles:
         if path.stat().st_size > 2**20:
             raise ModelError(f"{path} is larger than a model card may be")
         card = json.loads(path.read_text(encoding="utf-8"))
-        for name in FILES:
+        for name in {*FILES, *card["files"]}:
             bytes.fromhex(card["files"][name]["sha256"])
-        str(card["id"]), int(card["anchors"]), float(card["lambda_min"]), float(card["lambda_max"])
-        int(card["analysis_halo"]), int(card["synthesis_halo"])
+            if name != Path(name).name:
+                raise ValueError(f"the file {name!r} lies outside the model's folder")
+        str(card["id"])
+        for name, (low, high) in CARD_RANGES.items():
+            if not isinstance(card[name], int | float) or not low <= card[name] <= high:
+                raise ValueError(f"{name} is out of range")
     except OSError as error:
         raise ModelError(f"no model at {folder}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ModelError(f"{path} is not a model card ({error})") from None
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise ModelError(f"{path} is not a model card ({one_line(error)})") from None
     return ModelFiles(folder, card)
 
 
