@@ -182,6 +182,8 @@ def _run(o: argparse.Namespace) -> None:
     else:
         raise UsageError(f"--phase {o.phase} needs --resume with the checkpoint of the phase before")
     if o.phase == "finish":
+        if not model.config.exportable():
+            raise UsageError("this model's quantisers are for comparisons; files have no place for what it codes")
         folder = finish(model, pictures, o.out, o.name, o.base_minutes, o.base_crops, o.samples, device, t.seed)
         print(f"model written to {folder}")
         if judged is not None:

@@ -178,10 +178,14 @@ def linear_basis(frontend: str, latents: int, covariance: Tensor, mean: Tensor) 
     """Basis [M, 768], deviations [M] and means [M] of the linear shortcut, sorted by energy.
 
     "klt": the leading principal components (Karhunen-Loeve). "dct": the 16x16 DCT-II of Y, Cb, Cr-like axes.
+    "random": an orthonormal basis of uniformly random directions, always the same one.
     """
     if frontend == "klt":
         _, vectors = torch.linalg.eigh(covariance)
         basis = vectors.T.flip(0)
+    elif frontend == "random":
+        directions = torch.randn(768, 768, generator=torch.Generator().manual_seed(768), dtype=torch.float64)
+        basis = torch.linalg.qr(directions)[0].T
     else:
         k, n = torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing="ij")
         dct = (torch.cos(torch.pi * (n + 0.5) * k / 16) * (2 / 16) ** 0.5).double()

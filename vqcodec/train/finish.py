@@ -40,7 +40,7 @@ def analysed(
         quality = 2 + number % 99
         x = pictures.crops(rng, 1, pictures.crop_size(size))
         y, z = model.analysis(x, model.hat(torch.tensor([quality_level(quality)], device=device)))
-        _, index = model.quantiser(z)
+        index = model.quantiser(z).indices
         out.append((quality, y[0].permute(1, 2, 0).double().cpu().numpy(), index[0].cpu().numpy()))
     return out
 
@@ -74,7 +74,7 @@ def train_base_prior(
             level = torch.from_numpy(rng.random(len(x), np.float32)).to(device)
             with torch.autocast(device.type, torch.bfloat16):
                 _, z = model.analysis(x, model.hat(level))
-            maps.append(model.quantiser(z.float())[1])
+            maps.append(model.quantiser(z.float()).indices)
     indices = torch.cat(maps)
     count = min(40, len(indices) // 5)
     held_out, indices = indices[:count], indices[count:]

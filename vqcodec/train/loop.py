@@ -28,7 +28,7 @@ from vqcodec.train.losses import mse_per_sample, psnr
 from vqcodec.train.networks import STRIDE, Codec, start_linear
 
 LEARNS = {
-    "joint": ("analysis", "synthesis", "prior", "log_step"),
+    "joint": ("analysis", "synthesis", "prior", "log_step", "quantiser"),
     "decoder": ("synthesis", "prior"),
     "synthesis": ("synthesis",),
     "analysis": ("analysis",),
@@ -87,7 +87,7 @@ def sample_loss(model: nn.Module, codec: Codec, x: Tensor, level: Tensor, t: Tra
     tuning = t.phase in ("decoder", "synthesis")  # the encoder is frozen: everything as in a real file
     out = model(x, level, alone, not tuning, t.deadzone if tuning else 0.0)
     pixels = x.shape[2] * x.shape[3]
-    bpp = out.bits / pixels + math.log2(codec.config.codebook_size) / 256
+    bpp = (out.bits + out.base_bits) / pixels
     mse = mse_per_sample(out.restored, x)
     lam = codec.lambda_of(level)
     balance = (lam / 436.0) ** -t.weight_balance
@@ -114,7 +114,7 @@ def evaluate(model: Codec, pictures: Pictures, count: int, device: torch.device)
             p = p[: p.shape[0] // 16 * 16, : p.shape[1] // 16 * 16]
             x = p.permute(2, 0, 1)[None].to(device).float() / 255
             out = model(x, torch.tensor([level], device=device), 1, False)
-            bpps.append(float(out.bits) / x.shape[2] / x.shape[3] + math.log2(model.config.codebook_size) / 256)
+            bpps.append(float(out.bits + out.base_bits) / x.shape[2] / x.shape[3])
             dbs.append(psnr(float(mse_per_sample(out.restored.clamp(0, 1), x))))
             assert out.base_restored is not None
             base.append(psnr(float(mse_per_sample(out.base_restored.clamp(0, 1), x))))
