@@ -18,7 +18,7 @@ ORDER = [
 ]  # fmt: skip
 TRAIN = [
     "config", "quantise", "losses", "lattice", "base", "data", "networks", "budget", "loop", "graph",
-    "refinement", "export", "finish", "cli", "__main__",
+    "refinement", "export", "finish", "cli", "bakeoff", "__main__",
 ]  # fmt: skip
 
 

@@ -164,11 +164,10 @@ def block_statistics(pictures: Pictures, rng: np.random.Generator, blocks: int =
     data = []
     for number in rng.choice(len(pictures), max(1, blocks // per), p=pictures.weights):
         picture = pictures.picture(int(number))
-        h, w = picture.shape[:2]
-        for _ in range(per):
-            top, left = int(rng.integers(h - 15)), int(rng.integers(w - 15))
-            data.append(picture[top : top + 16, left : left + 16].permute(2, 0, 1).reshape(-1))
-    x = torch.stack(data).float() / 255 - 0.5
+        windows = picture.unfold(0, 16, 1).unfold(1, 16, 1)  # [H - 15, W - 15, 3, 16, 16], a view
+        top, left = (torch.from_numpy(rng.integers(0, room, per)) for room in windows.shape[:2])
+        data.append(windows[top.to(picture.device), left.to(picture.device)].reshape(per, -1))
+    x = torch.cat(data).float() / 255 - 0.5
     mean = x.mean(0)
     x = x - mean
     return ((x.T @ x) / len(x)).double().cpu(), mean.double().cpu()

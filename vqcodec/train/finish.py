@@ -24,6 +24,7 @@ from vqcodec.entropy import ClassTables
 from vqcodec.prior import CLASS_ORIGIN, CLASSES_PER_OCTAVE, TOTAL, RefinementPrior, checkerboard
 from vqcodec.train.data import Pictures
 from vqcodec.train.networks import BasePrior, Codec, quarter
+from vqcodec.train.quantise import VectorQuantiser
 
 SPAN = 600  # indices beyond +-SPAN are counted at the edge
 SKIP_BELOW = 3e-4  # a class whose indices are non-zero more rarely than this is not coded
@@ -117,6 +118,7 @@ def train_base_prior(
 
 def _base_bits(model: Codec, prior: BasePrior, indices: Tensor, passes: Iterable[int] = range(4)) -> Tensor:
     """Mean bits per index of [B, h, w], over the positions of the passes named."""
+    assert isinstance(model.quantiser, VectorQuantiser)
     code = model.quantiser.codebook[indices].permute(0, 3, 1, 2)
     h, w = indices.shape[1:]
     quarters = [quarter(h, w, number, indices.device) for number in range(4)]

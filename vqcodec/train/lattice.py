@@ -123,7 +123,7 @@ def _log_even(x: Tensor, s: Tensor) -> Tensor:
     even, odd = _log_sum(x / 2, s / 2), _log_sum((x + 1) / 2, s / 2)
     while even.shape[-1] > 1:
         half = even.shape[-1] // 2
-        (e1, e2), (o1, o2) = even.split(half, -1), odd.split(half, -1)
+        (e1, e2), (o1, o2) = torch.split(even, half, -1), torch.split(odd, half, -1)
         even, odd = torch.logaddexp(e1 + e2, o1 + o2), torch.logaddexp(e1 + o2, o1 + e2)
     return even[..., 0]
 

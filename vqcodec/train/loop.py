@@ -36,12 +36,18 @@ LEARNS = {
 EVAL_LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
-def new_model(config: ModelConfig, pictures: Pictures, seed: int) -> Codec:
-    """A fresh model: linear shortcut from the pictures' statistics, codebook by k-means on its first vectors."""
+def new_model(
+    config: ModelConfig, pictures: Pictures, seed: int, statistics: tuple[Tensor, Tensor] | None = None
+) -> Codec:
+    """A fresh model: linear shortcut from the pictures' statistics, codebook by k-means on its first vectors.
+
+    `statistics`, what `block_statistics` gave for these pictures, saves counting them again.
+    """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     model = Codec(config)
-    basis, sigma, mean = linear_basis(config.frontend, config.latents, *block_statistics(pictures, rng))
+    statistics = statistics or block_statistics(pictures, np.random.default_rng([seed, 1]))
+    basis, sigma, mean = linear_basis(config.frontend, config.latents, *statistics)
     start_linear(model, basis, sigma, mean)
     with torch.no_grad():
         crops = pictures.crops(rng, 96, pictures.crop_size(192)).cpu()
@@ -218,7 +224,7 @@ class Trainer:
             done = float(shared)
         return min(1.0, done)
 
-    def _one_step(self, rng: np.random.Generator, done: float) -> Tensor:
+    def one_step(self, rng: np.random.Generator, done: float) -> Tensor:
         """One update; (loss, bpp, PSNR, gradient norm) on the device, [4]: nothing here waits for a GPU."""
         t = self.t
         rate = t.learning_rate * min(1.0, (self.step + 1) / t.warmup)
@@ -261,7 +267,7 @@ class Trainer:
         marks = dict.fromkeys(marks, self.elapsed)
         window: list[Tensor] = []
         while (done := self._progress()) < 1.0:
-            window.append(self._one_step(rng, done))
+            window.append(self.one_step(rng, done))
             self.elapsed = time.perf_counter() - begin
             if self.rank:
                 continue

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -30,7 +31,7 @@ def nearest(z: Tensor, codebook: Tensor) -> Tensor:
     """
     norms = codebook.square().sum(1)
     rows = max(1, 2**26 // len(codebook))  # bounds the memory of a large codebook
-    return torch.cat([(norms - 2 * part @ codebook.T).argmin(1) for part in z.split(rows)])
+    return torch.cat([(norms - 2 * part @ codebook.T).argmin(1) for part in torch.split(z, rows)])
 
 
 class Coded(NamedTuple):
@@ -63,10 +64,13 @@ def rotated(z: Tensor, code: Tensor) -> Tensor:
     along_e = (unit_e * z).sum(1, keepdim=True)
     turned = z - 2 * between * along_between + 2 * unit_q * along_e
     turned = turned * (norm_q / norm_e.clamp(min=tiny))
-    return turned + (code - turned).detach()  # the codeword exactly, where rounding or a zero vector says otherwise
+    exact: Tensor = (
+        turned + (code - turned).detach()
+    )  # the codeword exactly, where rounding or a zero vector says otherwise
+    return exact
 
 
-GRADIENTS = {"straight-through": straight_through, "rotation": rotated}
+GRADIENTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"straight-through": straight_through, "rotation": rotated}
 
 
 class VectorQuantiser(nn.Module):
