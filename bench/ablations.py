@@ -87,11 +87,11 @@ def summary(found: dict[str, Line], anchor: str = ANCHOR) -> Table:
         "bits per index", "parameters", "steps", "crops/s",
     )  # fmt: skip
     rates = compared(found, anchor)
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, line in found.items():
         alone = statistics.fmean(row["base_psnr"] for row in line["rows"]) if line["rows"] else math.nan
         rows.append(
-            (name, line["failed"] if "failed" in line else percent(rates[name]), _mean(line, "base_bpp"),
+            (name, str(line["failed"]) if "failed" in line else percent(rates[name]), _mean(line, "base_bpp"),
              f"{alone:.2f}" if line["rows"] else NOTHING, _use(line), _stages(line, "perplexity"),
              _stages(line, "bits_per_index", "{:.2f}"), f"{sum(line['parameters'].values()):,}", f"{line['steps']:,}",
              f"{line['crops_per_second']:,.0f}")
