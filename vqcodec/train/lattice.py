@@ -133,14 +133,17 @@ def lattice_bits(t: Tensor, log2_scale: Tensor, lattice: str) -> Tensor:
 
     Args:
         t: [B, C, H, W] values in steps relative to the predicted mean: dithered, or lattice points.
-        log2_scale: log2 of each channel's standard deviation in steps, same shape.
+        log2_scale: log2 of each channel's standard deviation before quantisation, in steps, same shape.
         lattice: "Z", "D4" or "E8".
 
     Returns:
         [B, C/n, H, W] bits, >= 0 but for rounding.
     """
     n = DIMENSIONS[lattice]
-    s = torch.exp2(log2_scale.clamp(SCALE_MIN_LOG2, SCALE_MAX_LOG2)) / UNIT[lattice]
+    variance = torch.exp2(2 * log2_scale.clamp(SCALE_MIN_LOG2, SCALE_MAX_LOG2))
+    # The Gaussian at a point has the probabilities of one integrated over the cells if it is wider: by 1/12 of variance
+    # where it is wide, twofold where it is narrow and the cell's edge is half as far as the next point.
+    s = torch.sqrt(variance + 3 * variance / (1 + 36 * variance)) / UNIT[lattice]
     x, s = grouped(t / UNIT[lattice], n), grouped(s, n)
     if lattice == "Z":
         total = _log_sum(x, s)[..., 0]
