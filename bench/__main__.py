@@ -200,5 +200,18 @@ def stages_command(picture: Path, quality: int, threads: int, repeats: int, out:
         click.echo(f"{page} " + ("has the new numbers" if changed else "had these numbers already"))
 
 
+@main.command("ablations")
+@click.argument("results", type=click.Path(path_type=Path))
+@click.option("--out", default=None, type=click.Path(path_type=Path), help="Another folder for tables and figure.")
+@click.option("--anchor", default="default", show_default=True, help="The variant that BD-rates are against.")
+def ablations_command(results: Path, out: Path | None, anchor: str) -> None:
+    """Tables and figure of RESULTS, the folder of a bake-off (python -m vqcodec.train.bakeoff)."""
+    from bench import ablations  # matplotlib takes a second
+
+    written = ablations.write(results, out or results, anchor)
+    click.echo(ablations.summary(ablations.read(results)[0], anchor).plain())
+    click.echo("\nwritten: " + ", ".join(str(path) for path in written))
+
+
 if __name__ == "__main__":
     main(prog_name="python -m bench")

@@ -60,7 +60,7 @@ def test_the_graph_is_the_networks_and_its_gradient_is_the_slope(photo: U8, tmp_
         out = model(x, level, 0, False)
         hat = model.hat(level)
         y, z = model.analysis(x, hat)
-        features, base_mean = model.prior.base(model.quantiser(z)[0])
+        features, base_mean = model.prior.base(model.quantiser(z).code)
     path = tmp_path / "gradient.onnx"
     path.write_bytes(refinement_graph(model))
     gradient = refine.Gradient(path.read_bytes(), 1)

@@ -125,7 +125,7 @@ def test_tuning_the_synthesis_leaves_the_bitstream_alone(photo: NDArray[np.uint8
     from vqcodec.train.loop import LEARNS
     from vqcodec.train.networks import Codec
 
-    config = override(ModelConfig(), dict(setting.split("=") for setting in TINY))
+    config = override(ModelConfig(), dict(setting.split("=") for setting in [*TINY, "base_learning=simvq"]))
     names = [name for name, _ in Codec(config).named_parameters()]
     for phase, parts in LEARNS.items():
         assert all(any(name.startswith(part) for name in names) for part in parts), phase
@@ -201,7 +201,7 @@ def test_vector_quantiser_learns_clusters_and_restarts_dead_words() -> None:
     quantiser.sums.copy_(quantiser.codebook * quantiser.counts[:, None])
     for _ in range(500):
         z = (centres[torch.randint(8, (64,))] + 0.05 * torch.randn(64, 4)).view(1, 8, 8, 4).permute(0, 3, 1, 2)
-        code, index = quantiser(z)
+        code, index, _, _ = quantiser(z)
     assert float((code - z).square().mean()) < 0.01
     assert int((quantiser.codebook.abs().max(1).values < 50).sum()) == 16, "dead codewords were not restarted"
     torch.testing.assert_close(quantiser.codebook[index[0, 0, 0]], code[0, :, 0, 0])

@@ -67,9 +67,13 @@ def parts(config: ModelConfig) -> list[Part]:
     with _counting(model.analysis) as count:
         model.analysis(x, hat)
     rows.append(Part("analysis transform", _parameters(model.analysis), count[0] / pixels / 1000, False))
-    search = config.codebook_size * config.codebook_dim * grid * grid
-    words = config.codebook_size * config.codebook_dim
-    rows.append(Part("base codebook (the encoder's search)", words, search / pixels / 1000, False))
+    if config.base == "vq":
+        words = config.base_stages * config.codebook_size * config.codebook_dim
+        rows.append(Part("base codebook (the encoder's search)", words, words * grid * grid / pixels / 1000, False))
+    else:
+        with _counting(model.quantiser) as count:
+            model.quantiser(code, False)
+        rows.append(Part("base layer's scalar latents", _parameters(model.quantiser), count[0] / pixels / 1000, True))
     with _counting(base_prior) as count:
         for number in range(4):
             where = quarter(grid, grid, number, x.device)

@@ -43,7 +43,8 @@ Several processes: torchrun --nproc-per-node N -m vqcodec.train ...
 """
 
 
-def _pairs(values: Sequence[str]) -> dict[str, Any]:
+def pairs(values: Sequence[str]) -> dict[str, Any]:
+    """`NAME=VALUE` texts of the command line as a dict."""
     out: dict[str, Any] = {}
     for value in values:
         name, found, text = value.partition("=")
@@ -53,12 +54,20 @@ def _pairs(values: Sequence[str]) -> dict[str, Any]:
     return out
 
 
-def _device(name: str) -> torch.device:
+def choose_device(name: str, threads: int = 0) -> torch.device:
+    """The device of "cpu", "cuda" or "auto", made ready for training; `threads` 0 leaves torch its choice."""
+    if threads:
+        torch.set_num_threads(threads)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and "LOCAL_RANK" in os.environ:
         name = f"cuda:{os.environ['LOCAL_RANK']}"
-    return torch.device(name)
+    device = torch.device(name)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+    return device
 
 
 def _load(sources: tuple[Path, ...], device: torch.device, cache: Path | None) -> Pictures:
@@ -160,17 +169,11 @@ def main(arguments: Sequence[str]) -> int:
 
 def _run(o: argparse.Namespace) -> None:
     model_table, train_table = load_toml(o.config)
-    wanted = override(ModelConfig(), {**model_table, **_pairs(o.shape)})
-    t = override(TrainConfig(), {**train_table, **_pairs(o.settings)})
-    if o.threads:
-        torch.set_num_threads(o.threads)
+    wanted = override(ModelConfig(), {**model_table, **pairs(o.shape)})
+    t = override(TrainConfig(), {**train_table, **pairs(o.settings)})
     if "RANK" in os.environ and not dist.is_initialized():
         dist.init_process_group("nccl" if torch.cuda.is_available() and o.device != "cpu" else "gloo")
-    device = _device(o.device)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-        torch.backends.cuda.matmul.allow_tf32 = True
-        torch.backends.cudnn.benchmark = True
+    device = choose_device(o.device, o.threads)
     o.out.mkdir(parents=True, exist_ok=True)
     pictures = _load(tuple(o.data), device, o.cache)
     judged = _load(tuple(o.validation), device, o.cache) if o.validation else None
@@ -182,6 +185,8 @@ def _run(o: argparse.Namespace) -> None:
     else:
         raise UsageError(f"--phase {o.phase} needs --resume with the checkpoint of the phase before")
     if o.phase == "finish":
+        if not model.config.exportable():
+            raise UsageError("this model's quantisers are for comparisons; files have no place for what it codes")
         folder = finish(model, pictures, o.out, o.name, o.base_minutes, o.base_crops, o.samples, device, t.seed)
         print(f"model written to {folder}")
         if judged is not None:

@@ -11,6 +11,13 @@ from typing import Any, TypeVar
 from vqcodec.errors import UsageError
 
 T = TypeVar("T")
+CHOICES = {
+    "frontend": ("klt", "dct", "random"),
+    "base": ("vq", "scalar"),
+    "base_learning": ("ema", "simvq"),
+    "base_gradient": ("straight-through", "rotation"),
+    "lattice": ("", "Z", "D4", "E8"),
+}
 
 
 @dataclass(frozen=True)
@@ -21,7 +28,7 @@ class ModelConfig:
     """
 
     latents: int = 320
-    frontend: str = "klt"  # "klt" or "dct": the start of the linear shortcut
+    frontend: str = "klt"  # "klt", "dct" or "random" (an orthonormal basis): the start of the linear shortcut
     analysis_width8: int = 128
     analysis_width16: int = 192
     analysis_blocks8: int = 3
@@ -36,6 +43,13 @@ class ModelConfig:
     prior_base_blocks: int = 2
     chunks: tuple[int, ...] = (24, 72, 224)  # latent channels per chunk; two checkerboard steps for each
     base_prior_width: int = 96
+    # What follows serves comparisons (`bakeoff.py`); only the defaults can be exported.
+    base: str = "vq"  # "vq" or "scalar": one index per place, or scalar latents at half the grid's resolution
+    base_stages: int = 1  # codebooks, each for what the ones before it left
+    base_learning: str = "ema"  # "ema" or "simvq"
+    base_gradient: str = "straight-through"  # or "rotation"
+    base_scalars: int = 32  # channels of the scalar base layer
+    lattice: str = ""  # of the refinement: "" (scalar, rate from integrated Gaussians), "Z", "D4", "E8"
     anchors: int = 8  # points of the quality scale at which steps and gains are learned; linear in between
     lambda_min: float = 4.0  # bits per pixel per unit of MSE on [0, 1] samples, at the lowest refined quality
     lambda_max: float = 22760.0
@@ -43,8 +57,19 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if sum(self.chunks) != self.latents:
             raise UsageError(f"the chunks {self.chunks} do not add up to {self.latents} latent channels")
-        if self.frontend not in ("klt", "dct"):
-            raise UsageError(f"frontend must be 'klt' or 'dct', not {self.frontend!r}")
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                listed = " or ".join(repr(choice) for choice in known)
+                raise UsageError(f"{name} must be {listed}, not {getattr(self, name)!r}")
+        dimension = {"D4": 4, "E8": 8}.get(self.lattice, 1)
+        if any(chunk % dimension for chunk in self.chunks):
+            raise UsageError(f"the chunks {self.chunks} do not divide into vectors of {dimension} for {self.lattice}")
+        if self.base_stages < 1:
+            raise UsageError(f"base_stages must be 1 or more, not {self.base_stages}")
+
+    def exportable(self) -> bool:
+        """Whether files have a place for what this model codes: one codebook per place, scalar refinement."""
+        return self.base == "vq" and self.base_stages == 1 and self.base_learning == "ema" and not self.lattice
 
 
 @dataclass(frozen=True)

@@ -164,11 +164,10 @@ def block_statistics(pictures: Pictures, rng: np.random.Generator, blocks: int =
     data = []
     for number in rng.choice(len(pictures), max(1, blocks // per), p=pictures.weights):
         picture = pictures.picture(int(number))
-        h, w = picture.shape[:2]
-        for _ in range(per):
-            top, left = int(rng.integers(h - 15)), int(rng.integers(w - 15))
-            data.append(picture[top : top + 16, left : left + 16].permute(2, 0, 1).reshape(-1))
-    x = torch.stack(data).float() / 255 - 0.5
+        windows = picture.unfold(0, 16, 1).unfold(1, 16, 1)  # [H - 15, W - 15, 3, 16, 16], a view
+        top, left = (torch.from_numpy(rng.integers(0, room, per)) for room in windows.shape[:2])
+        data.append(windows[top.to(picture.device), left.to(picture.device)].reshape(per, -1))
+    x = torch.cat(data).float() / 255 - 0.5
     mean = x.mean(0)
     x = x - mean
     return ((x.T @ x) / len(x)).double().cpu(), mean.double().cpu()
@@ -178,10 +177,14 @@ def linear_basis(frontend: str, latents: int, covariance: Tensor, mean: Tensor) 
     """Basis [M, 768], deviations [M] and means [M] of the linear shortcut, sorted by energy.
 
     "klt": the leading principal components (Karhunen-Loeve). "dct": the 16x16 DCT-II of Y, Cb, Cr-like axes.
+    "random": an orthonormal basis of uniformly random directions, always the same one.
     """
     if frontend == "klt":
         _, vectors = torch.linalg.eigh(covariance)
         basis = vectors.T.flip(0)
+    elif frontend == "random":
+        directions = torch.randn(768, 768, generator=torch.Generator().manual_seed(768), dtype=torch.float64)
+        basis = torch.linalg.qr(directions)[0].T
     else:
         k, n = torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing="ij")
         dct = (torch.cos(torch.pi * (n + 0.5) * k / 16) * (2 / 16) ** 0.5).double()

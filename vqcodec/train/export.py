@@ -21,6 +21,7 @@ from vqcodec.prior import LOG_ONE
 from vqcodec.train.graph import Graph
 from vqcodec.train.graph import array as _array
 from vqcodec.train.networks import BasePrior, Block, Codec, PriorStep
+from vqcodec.train.quantise import VectorQuantiser
 from vqcodec.train.refinement import refinement_graph
 from vqcodec.zoo import GRADIENT
 
@@ -53,6 +54,8 @@ def integer_tables(model: Codec, base_prior: BasePrior) -> Tables:
     """Codebook and priors in integers; the frequency tables (`tables.*`) are counted on them afterwards."""
     out: Tables = {}
     one = 2.0**ACT_BITS
+    assert model.config.exportable()
+    assert isinstance(model.quantiser, VectorQuantiser)
     out["codebook"] = np.rint(_array(model.quantiser.codebook) * one).astype(np.int32)
     p = model.prior
     _round_conv(out, "prior.enter", p.enter)

@@ -24,6 +24,7 @@ from vqcodec.entropy import ClassTables
 from vqcodec.prior import CLASS_ORIGIN, CLASSES_PER_OCTAVE, TOTAL, RefinementPrior, checkerboard
 from vqcodec.train.data import Pictures
 from vqcodec.train.networks import BasePrior, Codec, quarter
+from vqcodec.train.quantise import VectorQuantiser
 
 SPAN = 600  # indices beyond +-SPAN are counted at the edge
 SKIP_BELOW = 3e-4  # a class whose indices are non-zero more rarely than this is not coded
@@ -40,7 +41,7 @@ def analysed(
         quality = 2 + number % 99
         x = pictures.crops(rng, 1, pictures.crop_size(size))
         y, z = model.analysis(x, model.hat(torch.tensor([quality_level(quality)], device=device)))
-        _, index = model.quantiser(z)
+        index = model.quantiser(z).indices
         out.append((quality, y[0].permute(1, 2, 0).double().cpu().numpy(), index[0].cpu().numpy()))
     return out
 
@@ -74,7 +75,7 @@ def train_base_prior(
             level = torch.from_numpy(rng.random(len(x), np.float32)).to(device)
             with torch.autocast(device.type, torch.bfloat16):
                 _, z = model.analysis(x, model.hat(level))
-            maps.append(model.quantiser(z.float())[1])
+            maps.append(model.quantiser(z.float()).indices)
     indices = torch.cat(maps)
     count = min(40, len(indices) // 5)
     held_out, indices = indices[:count], indices[count:]
@@ -117,6 +118,7 @@ def train_base_prior(
 
 def _base_bits(model: Codec, prior: BasePrior, indices: Tensor, passes: Iterable[int] = range(4)) -> Tensor:
     """Mean bits per index of [B, h, w], over the positions of the passes named."""
+    assert isinstance(model.quantiser, VectorQuantiser)
     code = model.quantiser.codebook[indices].permute(0, 3, 1, 2)
     h, w = indices.shape[1:]
     quarters = [quarter(h, w, number, indices.device) for number in range(4)]

@@ -28,7 +28,7 @@ from vqcodec.train.losses import mse_per_sample, psnr
 from vqcodec.train.networks import STRIDE, Codec, start_linear
 
 LEARNS = {
-    "joint": ("analysis", "synthesis", "prior", "log_step"),
+    "joint": ("analysis", "synthesis", "prior", "log_step", "quantiser"),
     "decoder": ("synthesis", "prior"),
     "synthesis": ("synthesis",),
     "analysis": ("analysis",),
@@ -36,12 +36,18 @@ LEARNS = {
 EVAL_LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
-def new_model(config: ModelConfig, pictures: Pictures, seed: int) -> Codec:
-    """A fresh model: linear shortcut from the pictures' statistics, codebook by k-means on its first vectors."""
+def new_model(
+    config: ModelConfig, pictures: Pictures, seed: int, statistics: tuple[Tensor, Tensor] | None = None
+) -> Codec:
+    """A fresh model: linear shortcut from the pictures' statistics, codebook by k-means on its first vectors.
+
+    `statistics`, what `block_statistics` gave for these pictures, saves counting them again.
+    """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     model = Codec(config)
-    basis, sigma, mean = linear_basis(config.frontend, config.latents, *block_statistics(pictures, rng))
+    statistics = statistics or block_statistics(pictures, np.random.default_rng([seed, 1]))
+    basis, sigma, mean = linear_basis(config.frontend, config.latents, *statistics)
     start_linear(model, basis, sigma, mean)
     with torch.no_grad():
         crops = pictures.crops(rng, 96, pictures.crop_size(192)).cpu()
@@ -87,7 +93,7 @@ def sample_loss(model: nn.Module, codec: Codec, x: Tensor, level: Tensor, t: Tra
     tuning = t.phase in ("decoder", "synthesis")  # the encoder is frozen: everything as in a real file
     out = model(x, level, alone, not tuning, tuning)
     pixels = x.shape[2] * x.shape[3]
-    bpp = out.bits / pixels + math.log2(codec.config.codebook_size) / 256
+    bpp = (out.bits + out.base_bits) / pixels
     mse = mse_per_sample(out.restored, x)
     lam = codec.lambda_of(level)
     balance = (lam / 436.0) ** -t.weight_balance
@@ -114,7 +120,7 @@ def evaluate(model: Codec, pictures: Pictures, count: int, device: torch.device)
             p = p[: p.shape[0] // 16 * 16, : p.shape[1] // 16 * 16]
             x = p.permute(2, 0, 1)[None].to(device).float() / 255
             out = model(x, torch.tensor([level], device=device), 1, False, True)
-            bpps.append(float(out.bits) / x.shape[2] / x.shape[3] + math.log2(model.config.codebook_size) / 256)
+            bpps.append(float(out.bits + out.base_bits) / x.shape[2] / x.shape[3])
             dbs.append(psnr(float(mse_per_sample(out.restored.clamp(0, 1), x))))
             assert out.base_restored is not None
             base.append(psnr(float(mse_per_sample(out.base_restored.clamp(0, 1), x))))
@@ -218,7 +224,7 @@ class Trainer:
             done = float(shared)
         return min(1.0, done)
 
-    def _one_step(self, rng: np.random.Generator, done: float) -> Tensor:
+    def one_step(self, rng: np.random.Generator, done: float) -> Tensor:
         """One update; (loss, bpp, PSNR, gradient norm) on the device, [4]: nothing here waits for a GPU."""
         t = self.t
         rate = t.learning_rate * min(1.0, (self.step + 1) / t.warmup)
@@ -261,7 +267,7 @@ class Trainer:
         marks = dict.fromkeys(marks, self.elapsed)
         window: list[Tensor] = []
         while (done := self._progress()) < 1.0:
-            window.append(self._one_step(rng, done))
+            window.append(self.one_step(rng, done))
             self.elapsed = time.perf_counter() - begin
             if self.rank:
                 continue

@@ -16,9 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vqcodec.train.base import base_quantiser
 from vqcodec.train.config import ModelConfig
+from vqcodec.train.lattice import lattice_bits, lattice_quantise
 from vqcodec.train.losses import gaussian_bits
-from vqcodec.train.quantise import VectorQuantiser, scalar_quantise
+from vqcodec.train.quantise import scalar_quantise
 
 STRIDE = 16
 SLOPE = 0.125  # of the leaky rectifiers: a power of two, so that the integer prior has it exactly
@@ -206,6 +208,7 @@ class RefinementPrior(nn.Module):
         super().__init__()
         n = c.prior_width
         self.chunks = c.chunks
+        self.lattice = c.lattice
         self.enter = nn.Conv2d(c.codebook_dim, n, 1)
         self.blocks = Blocks(Block(n) for _ in range(c.prior_base_blocks))
         self.base_mean = zero_conv(n, c.latents)
@@ -223,6 +226,20 @@ class RefinementPrior(nn.Module):
         f = self.enter(code)
         f = self.blocks(f)
         return f, self.sigma[:, None, None] * full_precision(self.base_mean, f)
+
+    def quantise(
+        self, y: Tensor, mean: Tensor, step: Tensor, noise: bool, weight: Tensor | None, log2_scale: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """`scalar_quantise`, or `lattice_quantise`, which always takes the closest point."""
+        if self.lattice:
+            return lattice_quantise(y, mean, step, self.lattice, noise)
+        return scalar_quantise(y, mean, step, noise, weight, log2_scale)
+
+    def bits(self, noisy: Tensor, scale: Tensor) -> Tensor:
+        """Bits of each sample, [B], from the second and third of what `forward` gives."""
+        if self.lattice:
+            return lattice_bits(noisy, scale, self.lattice).sum((1, 2, 3))
+        return gaussian_bits(noisy, scale).sum((1, 2, 3))
 
     def forward(
         self,
@@ -256,11 +273,11 @@ class RefinementPrior(nn.Module):
             worth = None if weight is None else weight[:, here]
             mean, scale = self.steps[2 * k](known, features, hat)
             mean, scale = base_k + sigma_k * mean, scale + in_steps
-            quantised, noisy, _ = scalar_quantise(y_k, mean, step_size[:, here], noise, worth, scale)
+            quantised, noisy, _ = self.quantise(y_k, mean, step_size[:, here], noise, worth, scale)
             seen = torch.where(first, (quantised - base_k) / sigma_k, torch.zeros_like(base_k))
             mean2, scale2 = self.steps[2 * k + 1](torch.cat([known, seen], 1), features, hat)
             mean2, scale2 = base_k + sigma_k * mean2, scale2 + in_steps
-            quantised2, noisy2, _ = scalar_quantise(y_k, mean2, step_size[:, here], noise, worth, scale2)
+            quantised2, noisy2, _ = self.quantise(y_k, mean2, step_size[:, here], noise, worth, scale2)
             quantised = torch.where(first, quantised, quantised2)
             noisy = torch.where(first, noisy, noisy2)
             scale = torch.where(first, scale, scale2)
@@ -316,9 +333,10 @@ class Output(NamedTuple):
 
     restored: Tensor  # [B, 3, H, W]
     bits: Tensor  # [B] refinement bits
+    base_bits: Tensor  # [B] base layer's bits: of equally likely indices, or by the scalar base layer's own density
     base_restored: Tensor | None  # [b, 3, H, W] from the base layer alone
-    commitment: Tensor  # scalar
-    indices: Tensor  # [B, h, w] base indices
+    commitment: Tensor  # scalar: `Coded.loss`
+    indices: Tensor  # base indices, [B, h, w] (see `Coded`)
 
 
 class Codec(nn.Module):
@@ -329,7 +347,8 @@ class Codec(nn.Module):
         self.config = config
         self.analysis = Analysis(config)
         self.synthesis = Synthesis(config)
-        self.quantiser = VectorQuantiser(config.codebook_size, config.codebook_dim)
+        with torch.random.fork_rng(devices=[]):  # the networks start alike whatever the quantiser
+            self.quantiser = base_quantiser(config)
         self.prior = RefinementPrior(config)
         # High-resolution theory: with step d the error is d^2/12 and lambda = 26 / d^2 (per pixel, three samples).
         anchors = torch.linspace(0, 1, config.anchors)
@@ -365,21 +384,20 @@ class Codec(nn.Module):
         hat = self.hat(level)
         y, z = self.analysis(x, hat)
         with torch.autocast(x.device.type, enabled=False):
-            code, indices = self.quantiser(z)
-        commitment = (z - code.detach()).square().sum(1).mean()
-        features, base_mean = self.prior.base(code)
+            coded = self.quantiser(z, noise)
+        features, base_mean = self.prior.base(coded.code)
         step_size = self.step_size(hat)
         # A squared error of a latent is 1/768 of the mean squared error of its 256 pixels
         weight = self.lambda_of(level)[:, None, None, None] / 3 * step_size.square() if choose else None
         quantised, noisy, scale = self.prior(y, features, base_mean, step_size, hat, noise, weight)
-        bits = gaussian_bits(noisy, scale).sum((1, 2, 3))
+        bits = self.prior.bits(noisy, scale)
         restored = self.synthesis(quantised, F.pad(hat, (0, 1)))
         base_restored = None
         if base_only:
             alone = torch.zeros(base_only, self.config.anchors + 1, device=x.device)
             alone[:, -1] = 1
             base_restored = self.synthesis(base_mean[:base_only], alone)
-        return Output(restored, bits, base_restored, commitment, indices)
+        return Output(restored, bits, coded.bits, base_restored, coded.loss, coded.indices)
 
 
 @torch.no_grad()

@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -27,7 +31,48 @@ def nearest(z: Tensor, codebook: Tensor) -> Tensor:
     Returns:
         [N] int64 in [0, K).
     """
-    return (codebook.square().sum(1) - 2 * z @ codebook.T).argmin(1)
+    norms = codebook.square().sum(1)
+    rows = max(1, 2**26 // len(codebook))  # bounds the memory of a large codebook
+    return torch.cat([(norms - 2 * part @ codebook.T).argmin(1) for part in torch.split(z, rows)])
+
+
+class Coded(NamedTuple):
+    """What a quantiser of the base layer gives."""
+
+    code: Tensor  # [B, D, H, W] float32, with the gradient that the analysis learns from
+    indices: Tensor  # [B, H, W] int64; several stages [B, S, H, W]; scalar latents [B, C, H/2, W/2]
+    bits: Tensor  # [B] bits of the indices in training; for codebooks the bits of equally likely indices
+    loss: Tensor  # scalar: commitment, and what the codebook itself learns from
+
+
+def straight_through(z: Tensor, code: Tensor) -> Tensor:
+    """The codeword, with the gradient passed on to `z` as it is (Bengio et al., 2013); [B, D, H, W]."""
+    return z + (code - z).detach()
+
+
+def rotated(z: Tensor, code: Tensor) -> Tensor:
+    """The codeword, its gradient rotated and scaled as `z` would have to be to become the codeword; [B, D, H, W].
+
+    Fifty et al., "Restructuring Vector Quantization with the Rotation Trick" (2024): code = |code| / |z| R z with the
+    rotation R in the plane of the two, R and the ratio taken as constants. The gradient keeps its angle to the vector.
+    """
+    e, q = z.detach(), code.detach()
+    tiny = 1e-6
+    norm_e, norm_q = e.norm(dim=1, keepdim=True), q.norm(dim=1, keepdim=True)
+    unit_e, unit_q = e / norm_e.clamp(min=tiny), q / norm_q.clamp(min=tiny)
+    between = unit_e + unit_q
+    between = between / between.norm(dim=1, keepdim=True).clamp(min=tiny)
+    along_between = (between * z).sum(1, keepdim=True)
+    along_e = (unit_e * z).sum(1, keepdim=True)
+    turned = z - 2 * between * along_between + 2 * unit_q * along_e
+    turned = turned * (norm_q / norm_e.clamp(min=tiny))
+    exact: Tensor = (
+        turned + (code - turned).detach()
+    )  # the codeword exactly, where rounding or a zero vector says otherwise
+    return exact
+
+
+GRADIENTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"straight-through": straight_through, "rotation": rotated}
 
 
 class VectorQuantiser(nn.Module):
@@ -42,9 +87,10 @@ class VectorQuantiser(nn.Module):
     sums: Tensor
     started: Tensor
 
-    def __init__(self, size: int, dim: int, decay: float = 0.99) -> None:
+    def __init__(self, size: int, dim: int, decay: float = 0.99, gradient: str = "straight-through") -> None:
         super().__init__()
         self.decay = decay
+        self.gradient = GRADIENTS[gradient]
         self.learns = True  # False: the codebook stays as it is
         self.register_buffer("codebook", torch.randn(size, dim) * 0.1)
         self.register_buffer("counts", torch.ones(size))
@@ -68,21 +114,17 @@ class VectorQuantiser(nn.Module):
         self.sums.copy_(centres * self.counts[:, None])
         self.started.fill_(True)
 
-    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Quantise.
-
-        Args:
-            z: [B, D, H, W] float32.
-
-        Returns:
-            the codewords with straight-through gradient, [B, D, H, W] float32, and the indices, [B, H, W] int64.
-        """
+    def forward(self, z: Tensor, noise: bool = True) -> Coded:
+        """Quantise [B, D, H, W] float32; `noise` makes no difference here."""
         flat = z.detach().permute(0, 2, 3, 1).reshape(-1, z.shape[1]).float()
         index = nearest(flat, self.codebook)
         if self.training and self.learns:
             self._update(flat, index)
         code = self.codebook[index].view(z.shape[0], z.shape[2], z.shape[3], -1).permute(0, 3, 1, 2)
-        return z + (code - z).detach(), index.view(z.shape[0], z.shape[2], z.shape[3])
+        index = index.view(z.shape[0], z.shape[2], z.shape[3])
+        bits = z.new_full((len(z),), math.log2(len(self.codebook)) * index[0].numel())
+        commitment = (z - code.detach()).square().sum(1).mean()
+        return Coded(self.gradient(z, code), index, bits, commitment)
 
     @torch.no_grad()
     def _update(self, flat: Tensor, index: Tensor) -> None:
