@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 
 import pytest
 
@@ -27,6 +28,15 @@ from vqcodec.train.lattice import (  # noqa: E402
 )
 from vqcodec.train.losses import gaussian_bits  # noqa: E402
 from vqcodec.train.quantise import VectorQuantiser, nearest, rotated, straight_through  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small tensors: threads would wait for each other longer than they work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def points(lattice: str, reach: int = 2) -> Tensor:
