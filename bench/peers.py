@@ -197,7 +197,7 @@ class VqcodecPeer(Peer):
 # Points of each curve, from its lowest rate to about its highest useful one
 _JPEG = (3, 5, 8, 12, 18, 25, 35, 50, 65, 80, 90, 95)
 _AVIF = (8, 18, 28, 38, 48, 58, 68, 78, 88)
-_VQC = (5, 15, 30, 45, 60, 75, 90)
+_VQC = (5, 15, 30, 45, 60, 75, 90, 100)
 PEERS: dict[str, Peer] = {
     peer.name: peer
     for peer in (
