@@ -78,8 +78,9 @@ def test_stopped_at_any_time(large: Path, tmp_path: Path) -> None:
             child.send_signal(number)
         child.communicate(timeout=60)
         codes.add(child.returncode)
-        whole = child.returncode == 0
-        assert files(tmp_path) == {"out.vqc": (large / "in.vqc").read_bytes() if whole else OLD}
+        new = (large / "in.vqc").read_bytes()
+        allowed = [new] if child.returncode == 0 else [OLD, new]  # the signal may come when the file is in its place
+        assert files(tmp_path) in [{"out.vqc": content} for content in allowed]
     assert 0 in codes
     assert len(codes) > 1
 
