@@ -67,8 +67,8 @@ def run(todo: Todo, work: Work, *, jobs: int = 1, skip_existing: bool = False) -
             raise PartialError(outcome.failure[1])
         return
     pairs, failures = _distinct(todo.pairs)
-    skipped = [pair for pair in pairs.values() if skip_existing and os.path.isfile(pair[1])]
-    pairs = {number: pair for number, pair in pairs.items() if pair not in skipped}
+    left = {number: pair for number, pair in pairs.items() if not (skip_existing and os.path.isfile(pair[1]))}
+    skipped, pairs = len(pairs) - len(left), left
     started, done = time.perf_counter(), Outcome()
     try:
         with _Bar(len(pairs)) as bar:
@@ -83,7 +83,7 @@ def run(todo: Todo, work: Work, *, jobs: int = 1, skip_existing: bool = False) -
             streams.complain(message)
     if len(todo.pairs) > 1:
         seconds = time.perf_counter() - started
-        _for_people(_summary(len(pairs) - len(told), len(skipped), len(told), done, seconds))
+        _for_people(_summary(len(pairs) - len(told), skipped, len(told), done, seconds))
     if told:
         codes = [code for code, _ in told]
         raise click.exceptions.Exit(next((code for code in codes if code != PartialError.exit_code), codes[0]))
