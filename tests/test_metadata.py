@@ -60,6 +60,18 @@ def test_which_profiles_are_srgb() -> None:
         assert not metadata.is_srgb(other)
 
 
+def test_without_littlecms_a_profile_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    profile = metadata.srgb_profile()
+    assert profile is not None
+
+    def missing(*_: object) -> None:
+        raise ImportError("The _imagingcms C module is not installed")
+
+    monkeypatch.setattr(ImageCms, "ImageCmsProfile", missing)
+    assert not metadata.is_srgb.__wrapped__(profile)
+    assert metadata.srgb_profile.__wrapped__() is None
+
+
 def test_an_srgb_profile_costs_one_byte_and_comes_back(photo: NDArray[np.uint8]) -> None:
     piece = Image.fromarray(photo[:40, :50])
     plain = vqcodec.encode(saved(piece), 50)

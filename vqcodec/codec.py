@@ -14,11 +14,10 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from vqcodec import container, image, metadata, zoo
 from vqcodec.codebook import (
@@ -50,7 +49,6 @@ MAX_PLACES = 12  # of damaged tiles that are listed
 # Chooses or reads the indices of one step: (step, positions, means, classes) -> indices
 Chooser = Callable[[Step, NDArray[np.bool_], Floats, Ints], Ints]
 Region = tuple[int, int, int, int]  # x, y, width, height in pixels
-ImageLike = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[Any]
 
 
 class Indices(NamedTuple):

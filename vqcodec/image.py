@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import os
 import re
-import struct
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any, BinaryIO
@@ -363,7 +362,7 @@ def _exif(image: Image.Image, notes: list[str]) -> tuple[bytes | None, int]:
         elif raw is None and any(tag != ExifTags.Base.Orientation for tag in parsed):
             raw = parsed.tobytes()
         raw = re.sub(rb"^(Exif\x00\x00)+", b"", raw or b"")
-        return (_reset_orientation(metadata.without_thumbnail(raw)) if raw else None), orientation
+        return (metadata.upright(metadata.without_thumbnail(raw)) if raw else None), orientation
     except Exception:  # any nonsense may stand there, and it is not the picture
         notes.append("damaged EXIF data dropped")
         return None, orientation
@@ -379,29 +378,6 @@ def _exif_of_tiff(parsed: Image.Exif) -> bytes | None:
         if entries := parsed.get_ifd(directory):
             kept[directory] = entries
     return kept.tobytes() if len(kept) else None
-
-
-def _reset_orientation(exif: bytes) -> bytes:
-    """Sets Orientation to 1 in place: every other byte, maker notes with their offsets included, stays as it is.
-
-    Args:
-        exif: a TIFF structure. Its first directory: u16 count, entries of 12 bytes (u16 tag, u16 type, u32 count,
-            value).
-
-    Raises:
-        ValueError, struct.error: it is not a TIFF structure.
-    """
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
-    if order is None:
-        raise ValueError("not a TIFF structure")
-    out = bytearray(exif)
-    (start,) = struct.unpack_from(order + "I", out, 4)
-    (count,) = struct.unpack_from(order + "H", out, start)
-    for entry in range(start + 2, start + 2 + 12 * count, 12):
-        tag, kind, _length = struct.unpack_from(order + "HHI", out, entry)
-        if tag == ExifTags.Base.Orientation:
-            struct.pack_into(order + ("I" if kind == 4 else "Hxx"), out, entry + 8, 1)
-    return bytes(out)
 
 
 # ---- from an array ---------------------------------------------------------------------------------------------------

@@ -11,10 +11,11 @@ import io
 import re
 import struct
 from collections.abc import Mapping
+from functools import cache, lru_cache
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from vqcodec.errors import InputError
 
@@ -27,6 +28,7 @@ _PROFILE_DATE = bytes.fromhex("07d0 0001 0001 0000 0000 0000")  # 2000-01-01, in
 # ---- colour profiles -------------------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=8)  # the pictures of one camera have one profile
 def is_srgb(icc: bytes) -> bool:
     """Whether an RGB profile describes sRGB: no colour of a grid moves by more than a level on its way to sRGB.
 
@@ -39,9 +41,9 @@ def is_srgb(icc: bytes) -> bool:
     cube = np.stack(np.meshgrid(grid, grid, grid, indexing="ij"), axis=-1).reshape(64, 64, 3)
     grays = np.repeat(np.arange(256, dtype=np.uint8), 3).reshape(4, 64, 3)
     colours = np.concatenate([cube, grays])
-    try:
-        from PIL import ImageCms
+    from PIL import ImageCms  # without LittleCMS it is the first call that raises ImportError
 
+    try:
         source, target = ImageCms.ImageCmsProfile(io.BytesIO(icc)), ImageCms.createProfile("sRGB")
         for intent in (ImageCms.Intent.PERCEPTUAL, ImageCms.Intent.RELATIVE_COLORIMETRIC):
             image = ImageCms.profileToProfile(Image.fromarray(colours), source, target, renderingIntent=intent)
@@ -53,11 +55,12 @@ def is_srgb(icc: bytes) -> bool:
     return True
 
 
+@cache
 def srgb_profile() -> bytes | None:
     """An ICC profile of sRGB, the same bytes at any time; None where Pillow has no LittleCMS."""
-    try:
-        from PIL import ImageCms
+    from PIL import ImageCms
 
+    try:
         profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     except (ImportError, OSError):
         return None
@@ -84,7 +87,35 @@ def xmp(found: object) -> bytes | None:
     return re.sub(rb"(<tiff:Orientation>\s*)[2-8]", rb"\g<1>1", packet)
 
 
-# ---- EXIF's thumbnail ------------------------------------------------------------------------------------------------
+# ---- EXIF: orientation and thumbnail ---------------------------------------------------------------------------------
+
+
+def _byte_order(exif: bytes) -> str:
+    """As `struct` writes it; ValueError if it is not a TIFF structure."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
+    if order is None:
+        raise ValueError("not a TIFF structure")
+    return order
+
+
+def upright(exif: bytes) -> bytes:
+    """Sets Orientation to 1 in place: every other byte, maker notes with their offsets included, stays as it is.
+
+    Args:
+        exif: a TIFF structure. Its first directory: u16 count, entries of 12 bytes (u16 tag, u16 type, u32 count,
+            value).
+
+    Raises:
+        ValueError, struct.error: it is not a TIFF structure.
+    """
+    order, out = _byte_order(exif), bytearray(exif)
+    (start,) = struct.unpack_from(order + "I", out, 4)
+    (count,) = struct.unpack_from(order + "H", out, start)
+    for entry in range(start + 2, start + 2 + 12 * count, 12):
+        tag, kind, _length = struct.unpack_from(order + "HHI", out, entry)
+        if tag == ExifTags.Base.Orientation:
+            struct.pack_into(order + ("I" if kind == 4 else "Hxx"), out, entry + 8, 1)
+    return bytes(out)
 
 
 def without_thumbnail(exif: bytes) -> bytes:
@@ -100,10 +131,7 @@ def without_thumbnail(exif: bytes) -> bytes:
     Raises:
         ValueError, struct.error: it is not a TIFF structure.
     """
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
-    if order is None:
-        raise ValueError("not a TIFF structure")
-    out = bytearray(exif)
+    order, out = _byte_order(exif), bytearray(exif)
 
     def directory(start: int) -> tuple[dict[int, int], int]:
         (count,) = struct.unpack_from(order + "H", out, start)
