@@ -13,12 +13,13 @@ import vqcodec
 ROOT = Path(vqcodec.__file__).parent
 ORDER = [
     "errors", "threads", "output", "streams", "metadata", "picture", "png", "formats", "image", "tiles", "container",
-    "codebook", "prior", "entropy", "transform", "refine", "zoo", "restore", "codec", "tokens", "rate", "api",
+    "codebook", "prior", "entropy", "grain", "transform", "refine", "zoo", "restore", "codec", "tokens", "rate", "api",
     "describe", "demo", "compare", "workers", "jobs", "token_files", "archive", "pillow_plugin", "cli", "__main__",
 ]  # fmt: skip
 TRAIN = [
-    "config", "losses", "quantise", "lattice", "base", "data", "networks", "budget", "loop", "graph",
-    "refinement", "export", "finish", "cli", "bakeoff", "__main__",
+    "config", "losses", "quantise", "lattice", "base", "data", "networks", "texture", "budget", "loop", "graph",
+    "refinement", "export", "finish", "perception", "discriminator", "realistic", "attach",
+    "cli", "bakeoff", "__main__",
 ]  # fmt: skip
 
 

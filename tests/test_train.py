@@ -24,7 +24,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
 from vqcodec.train.cli import main  # noqa: E402
-from vqcodec.train.config import ModelConfig, TrainConfig, override  # noqa: E402
+from vqcodec.train.config import ModelConfig, TextureConfig, TrainConfig, override  # noqa: E402
 from vqcodec.train.data import Pictures, linear_basis  # noqa: E402
 from vqcodec.train.losses import gaussian_bits  # noqa: E402
 from vqcodec.train.quantise import VectorQuantiser, nearest, scalar_quantise  # noqa: E402
@@ -114,7 +114,7 @@ def test_the_budget_in_the_documentation_is_that_of_the_model() -> None:
     from vqcodec.train.budget import parts, table
 
     page = (Path(__file__).parent.parent / "docs" / "model.md").read_text(encoding="utf-8")
-    assert table(ModelConfig()) in page, "python -m vqcodec.train.budget"
+    assert table(ModelConfig(), TextureConfig()) in page, "python -m vqcodec.train.budget"
     decoder = [part for part in parts(ModelConfig()) if part.decoder]
     assert sum(part.kmac for part in decoder) < 30
     assert sum(part.parameters for part in parts(ModelConfig())) < 12e6

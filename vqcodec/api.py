@@ -73,6 +73,8 @@ def encode(
 def decode(
     data: bytes,
     *,
+    decoder: str | None = None,
+    realism: float | None = None,
     region: Region | None = None,
     scale: int = 1,
     threads: int = 0,
@@ -84,6 +86,9 @@ def decode(
 
     Args:
         data: the bytes of the file.
+        decoder: "faithful" (the default: what is nearest to the original) or "realistic": with texture, made up, where
+            the faithful picture is smooth for want of bits. The file is the same.
+        realism: 0 to 1, how much of it: 0 is the faithful picture, 1 (the default of the realistic decoder) the most.
         region: (x, y, width, height) in pixels of the whole picture: decode only what it needs. Its pixels are those of
             the whole picture within one level.
         scale: 2, 4 or 8 for a picture of half, a quarter or an eighth of the width and height (rounded up): the mean
@@ -101,8 +106,8 @@ def decode(
     Raises:
         DamagedError: it is not a .vqc file, or not as it was written.
         LimitError: the picture has more than `max_pixels` pixels.
-        ModelError: the model that the file names is not there.
-        UsageError: a region outside the picture, or another scale.
+        ModelError: the model that the file names is not there, or has no realistic decoder.
+        UsageError: a region outside the picture, another scale, decoder or realism.
 
     Examples:
         >>> import numpy as np, vqcodec
@@ -112,12 +117,16 @@ def decode(
         ('RGB', (96, 64))
         >>> vqcodec.decode(data, region=(10, 20, 30, 40), scale=2).size
         (15, 20)
+        >>> vqcodec.decode(data, decoder="realistic", realism=0.5).size
+        (96, 64)
         >>> vqcodec.decode(data[:-1])
         Traceback (most recent call last):
         vqcodec.errors.DamagedError: ...
     """
     picture = codec.decode_picture(
         data,
+        decoder=decoder,
+        realism=realism,
         region=region,
         scale=scale,
         threads=threads,

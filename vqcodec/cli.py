@@ -323,6 +323,11 @@ def _compress(
 @_threads
 @click.option("--model", metavar="PATH", help="The folder of the model, if the file was written with one of your own.")
 @click.option("--format", "form", metavar="SUFFIX", help="png, jpg, webp...; default: OUT's suffix, png for - and -o.")
+@click.option(
+    "--decoder", type=click.Choice(["faithful", "realistic"]),
+    help="realistic: with texture, made up, where bits were too few; the same files.  [default: faithful]",
+)  # fmt: skip
+@click.option("--realism", type=click.FloatRange(0, 1), metavar="0..1", help="How much of it.  [default: 1]")
 @click.option("--region", callback=_region, metavar="X,Y,W,H", help="Only these pixels of the picture.")
 @click.option("--scale", type=click.Choice(["1", "2", "4", "8"]), default="1", help="Divide width and height by this.")
 @click.option("--allow-partial", is_flag=True, help="Restore what is left of a damaged file (exit code 8).")
@@ -334,6 +339,7 @@ def decompress(paths: tuple[str, ...], folder: str | None, form: str | None, **o
     vqcodec decompress photo.vqc photo.png
     vqcodec decompress --region 0,0,128,96 photo.vqc piece.png
     vqcodec decompress --scale 8 photo.vqc thumbnail.png
+    vqcodec decompress --decoder realistic photo.vqc photo.png
     vqcodec decompress --allow-partial broken.vqc rest.png
     vqcodec decompress archive/ -o pictures/ --format webp
     vqcodec decompress -r -j 0 archive/ -o pictures/
@@ -353,6 +359,8 @@ def _decompress(
     threads: int,
     model: str | None,
     max_pixels: int | None,
+    decoder: str | None,
+    realism: float | None,
     region: tuple[int, int, int, int] | None,
     scale: str,
     allow_partial: bool,
@@ -380,6 +388,8 @@ def _decompress(
 
         strips = codec.decode_strips(
             data,
+            decoder=decoder,
+            realism=realism,
             region=region,
             scale=int(scale),
             threads=threads,

@@ -44,6 +44,7 @@ DEFAULT_QUALITY = 75
 DEFAULT_EFFORT = 5
 TILE_LOG2 = 10
 SCALES = (1, 2, 4, 8)
+DECODERS = ("faithful", "realistic")
 MAX_PLACES = 12  # of damaged tiles that are listed
 
 # Chooses or reads the indices of one step: (step, positions, means, classes) -> indices
@@ -440,9 +441,28 @@ def profile_of(header: container.Header, icc: bytes | None) -> bytes | None:
     return metadata.srgb_profile() if header.srgb and not header.gray else icc
 
 
+def realism_of(decoder: str | None, realism: float | None) -> float:
+    """What the reader's choice of a decoder means: 0 for the faithful one, more for the realistic one.
+
+    Raises:
+        UsageError: no such decoder, a realism outside 0 to 1, or one for the faithful decoder.
+    """
+    if decoder not in (None, *DECODERS):
+        raise UsageError(f"there is no decoder {decoder!r}; known are {' and '.join(DECODERS)}")
+    if realism is not None and not 0 <= realism <= 1:
+        raise UsageError(f"realism must be a number from 0 to 1, not {realism:g}")
+    if decoder == "faithful" and realism:
+        raise UsageError("realism is for the realistic decoder; the faithful one has none")
+    if decoder == "faithful" or (decoder is None and realism is None):
+        return 0.0
+    return 1.0 if realism is None else float(realism)
+
+
 def decode_strips(
     data: bytes,
     *,
+    decoder: str | None = None,
+    realism: float | None = None,
     region: Region | None = None,
     scale: int = 1,
     threads: int = 0,
@@ -457,10 +477,11 @@ def decode_strips(
     """
     if scale not in SCALES:
         raise UsageError(f"scale must be 1, 2, 4 or 8, not {scale!r}")
+    weight = realism_of(decoder, realism)
     contents, loaded, grid, at_once = _opened(data, max_pixels, model, threads, allow_partial)
     header = contents.header
     area = area_of(header, region)
-    _ = loaded.synthesis  # loaded here, before several threads ask for it
+    _ = loaded.realistic if weight else loaded.synthesis  # loaded here, before several threads ask for it
     alpha, damage = None, [*contents.damage]
     if contents.has_alpha:
         try:
@@ -483,7 +504,7 @@ def decode_strips(
 
     def rows() -> Iterator[NDArray[np.uint8]]:
         with single_blas():
-            for rgb in restore(loaded, grid, reader, hat, at_once, area, progress):
+            for rgb in restore(loaded, grid, reader, hat, at_once, area, progress, weight):
                 if header.gray:
                     rgb[:] = np.rint(rgb.mean(2, keepdims=True)).astype(np.uint8)
                 yield rgb
@@ -497,6 +518,8 @@ def decode_strips(
 def decode_picture(
     data: bytes,
     *,
+    decoder: str | None = None,
+    realism: float | None = None,
     region: Region | None = None,
     scale: int = 1,
     threads: int = 0,
@@ -508,6 +531,8 @@ def decode_picture(
     """Decode to a `Picture`; see `decode`. `progress(done, tiles)` is called after each tile."""
     return decode_strips(
         data,
+        decoder=decoder,
+        realism=realism,
         region=region,
         scale=scale,
         threads=threads,

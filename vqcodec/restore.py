@@ -28,6 +28,7 @@ def restore(
     at_once: int,
     area: Rect,
     progress: Callable[[int, int], None] | None = None,
+    realism: float = 0.0,
 ) -> Iterator[NDArray[np.uint8]]:
     """Yields an area of the picture as strips [h, area.width, 3] uint8, from the top.
 
@@ -37,8 +38,9 @@ def restore(
         at_once: how many tiles to work on at a time.
         area: in pixels, inside the picture and not empty.
         progress: called with (done, all) after each tile.
+        realism: above 0, up to 1: by the realistic decoder.
     """
-    halo = model.synthesis_halo
+    halo = model.realistic_halo if realism else model.synthesis_halo
     all_tiles = grid.tiles_in(area)
     rows = _TileRows(grid, latents_of, grid.with_halo(grid.latents_of(area), halo), at_once)
     columns = all_tiles[-1].column - all_tiles[0].column + 1
@@ -58,8 +60,9 @@ def restore(
                 part[:] = MISSING_GRAY
                 return
             window = grid.with_halo(grid.latents_of(p), halo)
-            pixels = model.synthesis(rows.window(window), hat)
-            part[:] = pixels[p.relative_to(window.scaled(LATENT_STRIDE)).slices]
+            latents, seen = rows.window(window), window.scaled(LATENT_STRIDE)
+            pixels = model.realistic(latents, hat, realism, seen) if realism else model.synthesis(latents, hat)
+            part[:] = pixels[p.relative_to(seen).slices]
 
         for _ in in_order(one, tiles, at_once):
             done += 1

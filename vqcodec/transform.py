@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqcodec.errors import ModelError
+from vqcodec.grain import noise
 from vqcodec.picture import one_line
+from vqcodec.tiles import Rect
 
 
 def session(graph: bytes, threads: int) -> Any:
@@ -98,11 +100,49 @@ class Synthesis:
         Returns:
             [16 h, 16 w, 3] uint8.
         """
+        return _samples(self.unrounded(latents, hat))
+
+    def unrounded(self, latents: NDArray[np.float32], hat: NDArray[np.float64]) -> NDArray[np.float32]:
+        """The same before it becomes samples: [1, 3, 16 h, 16 w] float32, nominally in [0, 1]."""
         y = np.ascontiguousarray(latents.transpose(2, 0, 1))[None]
         height, width = 16 * latents.shape[0], 16 * latents.shape[1]
-        (x,) = _run(self._session, height, width, y=y, hat=hat[None].astype(np.float32))
-        x *= 255
-        np.rint(x, out=x)
-        np.clip(x, 0, 255, out=x)
-        picture: NDArray[np.uint8] = x[0].astype(np.uint8)
-        return np.ascontiguousarray(picture.transpose(1, 2, 0))
+        return _run(self._session, height, width, y=y, hat=hat[None].astype(np.float32))[0]
+
+
+def _samples(x: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """[1, 3, H, W] float32, which is overwritten -> [H, W, 3] uint8."""
+    x *= 255
+    np.rint(x, out=x)
+    np.clip(x, 0, 255, out=x)
+    picture: NDArray[np.uint8] = x[0].astype(np.uint8)
+    return np.ascontiguousarray(picture.transpose(1, 2, 0))
+
+
+class RealisticSynthesis:
+    """Latents -> picture with texture where the faithful picture is smooth for want of bits."""
+
+    def __init__(self, graph: bytes, faithful: Synthesis, threads: int = 0) -> None:
+        self._session = session(graph, threads)
+        self._faithful = faithful
+
+    def __call__(
+        self, latents: NDArray[np.float32], hat: NDArray[np.float64], realism: float, window: Rect
+    ) -> NDArray[np.uint8]:
+        """Synthesise.
+
+        Args:
+            latents, hat: as `Synthesis` takes them.
+            realism: 0 (the faithful picture) to 1.
+            window: where these latents lie in the picture, in pixels, [16 h] x [16 w]: it decides the noise.
+
+        Returns:
+            [16 h, 16 w, 3] uint8.
+        """
+        picture = self._faithful.unrounded(latents, hat)
+        y = np.ascontiguousarray(latents.transpose(2, 0, 1))[None]
+        both = np.concatenate([hat, realism * hat])[None].astype(np.float32)
+        weight = np.full((1, 1, 1, 1), realism, np.float32)
+        grain = noise(window)[None, None]
+        height, width = picture.shape[2:]
+        inputs: dict[str, Any] = {"y": y, "picture": picture, "hat": both, "realism": weight, "noise": grain}
+        return _samples(_run(self._session, height, width, **inputs)[0])

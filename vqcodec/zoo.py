@@ -29,13 +29,14 @@ from vqcodec.errors import ModelError
 from vqcodec.picture import one_line
 from vqcodec.prior import BasePrior, RefinementPrior
 from vqcodec.refine import Gradient
-from vqcodec.transform import Analysis, Synthesis
+from vqcodec.transform import Analysis, RealisticSynthesis, Synthesis
 
 WEIGHTS = Path(__file__).with_name("weights")
 # Ids are explicit, never reused; a model that files may name is never removed.
 MODELS: dict[str, str] = {"photo-1": "photo-1"}
 DEFAULT_MODEL = "photo-1"
 GRADIENT = "gradient.onnx"
+REALISTIC = "realistic.onnx"
 MAX_FILE_BYTES = 256 * 2**20
 MAX_ARRAYS = 4096
 FILES = ("tables.npz", "analysis.onnx", "synthesis.onnx")
@@ -43,6 +44,7 @@ CARD_RANGES = {  # of the numbers in model.json
     "anchors": (2, 1024), "lambda_min": (1e-6, 1e12), "lambda_max": (1e-6, 1e12),
     "analysis_halo": (0, 64), "synthesis_halo": (0, 64),
 }  # fmt: skip
+REALISTIC_HALO = "realistic_halo"  # there if the realistic decoder is, in the range of the other halos
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,8 @@ def _read_card(folder: Path) -> ModelFiles:
             if name != Path(name).name:
                 raise ValueError(f"the file {name!r} lies outside the model's folder")
         str(card["id"])
-        for name, (low, high) in CARD_RANGES.items():
+        ranges = CARD_RANGES | ({REALISTIC_HALO: (0, 64)} if REALISTIC in card["files"] else {})
+        for name, (low, high) in ranges.items():
             if not isinstance(card[name], int | float) or not low <= card[name] <= high:
                 raise ValueError(f"{name} is out of range")
     except OSError as error:
@@ -186,6 +189,7 @@ class Model:
             raise ModelError(f"the tables of the model {files.id} are malformed ({one_line(error)})") from None
         self._analysis: Analysis | None = None
         self._synthesis: Synthesis | None = None
+        self._realistic: RealisticSynthesis | None = None
         self._gradient: Gradient | None = None
 
     def _try_out(self) -> None:
@@ -216,6 +220,19 @@ class Model:
         return self._synthesis
 
     @property
+    def realistic(self) -> RealisticSynthesis:
+        """The synthesis of the realistic decoder.
+
+        Raises:
+            ModelError: the model came without it.
+        """
+        if self._realistic is None:
+            if REALISTIC not in self.files.card["files"]:
+                raise ModelError(f"the model {self.files.id} has no realistic decoder, only the faithful one")
+            self._realistic = RealisticSynthesis(self.files.verified(REALISTIC), self.synthesis, self.threads)
+        return self._realistic
+
+    @property
     def gradient(self) -> Gradient | None:
         """The graph for the encoder's highest efforts; None if the model came without it."""
         if self._gradient is None and GRADIENT in self.files.card["files"]:
@@ -231,6 +248,11 @@ class Model:
     def synthesis_halo(self) -> int:
         """How far, in latents, the synthesis looks beyond a block's own latent."""
         return int(self.files.card["synthesis_halo"])
+
+    @property
+    def realistic_halo(self) -> int:
+        """The same for the realistic decoder."""
+        return int(self.files.card[REALISTIC_HALO])
 
     def analysis_hat(self, quality: int) -> NDArray[np.float64]:
         """Anchor weights of a quality for the analysis, [A]."""
@@ -251,10 +273,10 @@ class Model:
 
 
 @lru_cache(maxsize=4)
-def _load(folder: Path, digest: str, threads: int) -> Model:
-    return Model(_read_card(folder), threads)
+def _load(folder: Path, card: str, threads: int) -> Model:
+    return Model(ModelFiles(folder, json.loads(card)), threads)
 
 
 def load(files: ModelFiles, threads: int = 0) -> Model:
-    """The loaded model; kept, so that the next picture does not load it again."""
-    return _load(files.folder, files.card["files"]["tables.npz"]["sha256"], threads)
+    """The loaded model; kept, so that the next picture does not load it again, as long as its card says the same."""
+    return _load(files.folder, json.dumps(files.card, sort_keys=True), threads)

@@ -14,8 +14,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vqcodec.train.config import ModelConfig
+from vqcodec.train.config import ModelConfig, TextureConfig
 from vqcodec.train.networks import STRIDE, BasePrior, Codec, quarter
+from vqcodec.train.texture import Texture
 
 SIDE = 256  # of the picture on which operations are counted
 
@@ -91,13 +92,25 @@ def parts(config: ModelConfig) -> list[Part]:
     return rows
 
 
-def table(config: ModelConfig) -> str:
+@torch.no_grad()
+def texture_part(config: ModelConfig, shape: TextureConfig) -> Part:
+    """What the realistic decoder runs beside the decoder."""
+    texture, grid = Texture(config, shape), SIDE // STRIDE
+    y, x = torch.zeros(1, config.latents, grid, grid), torch.zeros(1, 3, SIDE, SIDE)
+    with _counting(texture) as count:
+        texture(y, x, torch.zeros(1, config.anchors + 1), torch.ones(1, 1), x[:, :1])
+    return Part("texture network", _parameters(texture), count[0] / SIDE / SIDE / 1000, False)
+
+
+def table(config: ModelConfig, shape: TextureConfig) -> str:
     """The budget in Markdown, sums included."""
-    rows = parts(config)
+    rows, texture = parts(config), texture_part(config, shape)
     lines = ["| part | parameters | kMAC per pixel |", "|---|---:|---:|"]
-    lines += [f"| {row.name} | {row.parameters:,} | {row.kmac:.2f} |" for row in rows]
+    lines += [f"| {row.name} | {row.parameters:,} | {row.kmac:.2f} |" for row in [*rows, texture]]
     encoder = [row for row in rows if row.name != "synthesis transform"]  # which the highest efforts run, too
-    for name, chosen in (("**encoder**", encoder), ("**decoder**", [row for row in rows if row.decoder])):
+    decoder = [row for row in rows if row.decoder]
+    sums = ("**encoder**", encoder), ("**decoder**", decoder), ("**realistic decoder**", [*decoder, texture])
+    for name, chosen in sums:
         lines.append(f"| {name} | {sum(r.parameters for r in chosen):,} | {sum(r.kmac for r in chosen):.2f} |")
     return "\n".join(lines)
 
@@ -126,4 +139,4 @@ def machine_speed(device: torch.device, dtype: torch.dtype) -> float:
 
 
 if __name__ == "__main__":
-    print(table(ModelConfig()))
+    print(table(ModelConfig(), TextureConfig()))

@@ -6,6 +6,8 @@ decoder    synthesis and refinement prior, encoder frozen, true quantisation  ->
 analysis   the analysis alone, decoder frozen (optional)                      -> OUT/last.pt
 synthesis  the synthesis alone, on truly quantised values (optional)          -> OUT/last.pt
 finish     base layer's prior on frozen indices, integer tables, export       -> OUT/model/
+realistic  the realistic decoder's network against a discriminator, the codec -> OUT/realistic.pt
+           frozen; with --into MODEL it joins a finished model (optional)        and MODEL/realistic.onnx
 """
 
 from __future__ import annotations
@@ -23,21 +25,24 @@ import torch
 import torch.distributed as dist
 
 from vqcodec.errors import UsageError, VqcError
-from vqcodec.train.config import ModelConfig, TrainConfig, load_toml, override
+from vqcodec.train.attach import attach
+from vqcodec.train.config import ModelConfig, RealismConfig, TextureConfig, TrainConfig, load_toml, override
 from vqcodec.train.data import Pictures, load_pictures
 from vqcodec.train.export import integer_tables, write_model
 from vqcodec.train.finish import analysed, count_tables, train_base_prior
 from vqcodec.train.loop import Trainer, load_checkpoint, new_model
 from vqcodec.train.losses import psnr
 from vqcodec.train.networks import BasePrior, Codec
+from vqcodec.train.realistic import RealismTrainer
 
-PHASES = ("joint", "decoder", "analysis", "synthesis", "finish")
+PHASES = ("joint", "decoder", "analysis", "synthesis", "finish", "realistic")
 RD_QUALITIES = (1, 5, 15, 30, 45, 60, 75, 90, 100)
 EXAMPLES = """examples:
   vqcodec train photos/ -o run --set minutes=60
   vqcodec train photos/ -o run --resume run/last.pt --phase decoder --set minutes=10 --set learning_rate=2e-4
   vqcodec train photos/ -o run --resume run/last.pt --phase finish --name mine
   vqcodec compress photo.png photo.vqc --model run/model
+  vqcodec train photos/ -o run --resume run/last.pt --phase realistic --into run/model --set minutes=60
 
 Several processes: torchrun --nproc-per-node N -m vqcodec.train ...
 """
@@ -133,8 +138,22 @@ def parser() -> argparse.ArgumentParser:
     option("--resume", type=Path, help="checkpoint to go on from")
     option("--phase", choices=PHASES, default="joint", help="default: joint")
     option("--validation", action="append", type=Path, default=[], help="pictures to judge on; repeatable")
-    option("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE", help="a [train] setting")
-    option("--set-model", dest="shape", action="append", default=[], metavar="NAME=VALUE", help="a [model] setting")
+    option(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a [train] setting ([realistic])",
+    )
+    option(
+        "--set-model",
+        dest="shape",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a [model] setting ([texture])",
+    )
     option("--cache", type=Path, help="folder that keeps decoded pictures between runs")
     option("--device", default="auto", help="cpu, cuda, or auto (the default)")
     option("--threads", type=int, default=0, help="processor threads (default: torch's choice)")
@@ -142,6 +161,7 @@ def parser() -> argparse.ArgumentParser:
     option("--name", default="custom", help="finish: the model's id (default: custom)")
     option("--base-minutes", type=float, default=8.0, help="finish: time for the base prior (default: 8)")
     option("--base-crops", type=int, default=3000, help="finish: crops that the base prior learns from (default: 3000)")
+    option("--into", type=Path, metavar="MODEL", help="realistic: the folder of the finished model that it joins")
     option("--samples", type=int, default=400, help="finish: crops to count tables on (default: 400)")
     return command
 
@@ -168,6 +188,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(o: argparse.Namespace) -> None:
+    if o.phase == "realistic":
+        _realistic(o)
+        return
     model_table, train_table = load_toml(o.config)
     wanted = override(ModelConfig(), {**model_table, **pairs(o.shape)})
     t = override(TrainConfig(), {**train_table, **pairs(o.settings)})
@@ -196,6 +219,28 @@ def _run(o: argparse.Namespace) -> None:
     Trainer(model, pictures, judged, t, o.out, device, state, o.tensorboard).run()
     if not dist.is_initialized() or dist.get_rank() == 0:
         (o.out / "config.json").write_text(json.dumps({"model": str(model.config), "train": str(t)}, indent=1) + "\n")
+
+
+def _realistic(o: argparse.Namespace) -> None:
+    texture_table, train_table = load_toml(o.config, ("texture", "realistic"))
+    shape = override(TextureConfig(), {**texture_table, **pairs(o.shape)})
+    config = override(RealismConfig(), {**train_table, **pairs(o.settings)})
+    if not o.resume:
+        raise UsageError("--phase realistic needs --resume with the checkpoint of the codec")
+    if "RANK" in os.environ:
+        raise UsageError("--phase realistic runs in one process")
+    device = choose_device(o.device, o.threads)
+    codec, _ = load_checkpoint(o.resume)
+    if not codec.config.exportable():
+        raise UsageError("this model's quantisers are for comparisons; no file could be decoded with it")
+    o.out.mkdir(parents=True, exist_ok=True)
+    pictures = load_pictures(tuple(o.data), device, o.cache)
+    judged = load_pictures(tuple(o.validation), device, o.cache) if o.validation else None
+    trainer = RealismTrainer(codec, pictures, judged, shape, config, o.out, device)
+    trainer.run()
+    if o.into:
+        attach(o.into, trainer.codec.cpu(), trainer.averaged().cpu())
+        print(f"the realistic decoder joined the model in {o.into}")
 
 
 def rate_distortion(folder: Path, pictures: Pictures, count: int) -> list[dict[str, float]]:

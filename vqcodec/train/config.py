@@ -98,18 +98,74 @@ class TrainConfig:
     compile: bool = False
 
 
-def load_toml(path: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read the [model] and [train] tables of a TOML file; two empty tables for None."""
+@dataclass(frozen=True)
+class TextureConfig:
+    """The shape of the realistic decoder's network: channels and residual blocks at 1/16, 1/8 and 1/4; its filters."""
+
+    width16: int = 96
+    width8: int = 64
+    width4: int = 64
+    blocks16: int = 2
+    blocks8: int = 2
+    blocks4: int = 2
+    noise_filters: int = 16
+    noise_size: int = 9  # pixels, odd
+    picture_filters: int = 12  # of 5 pixels
+
+
+@dataclass(frozen=True)
+class RealismConfig:
+    """The adversarial phase. `steps` or `minutes` ends it, whichever comes first (0 = not limited by it)."""
+
+    steps: int = 0
+    minutes: float = 0.0
+    batch: int = 8
+    crop: int = 128
+    learning_rate: float = 5e-4
+    judge_rate: float = 3e-4  # the discriminator's
+    final_rate: float = 0.05  # learning rates at the end, as a part of those at the start
+    warmup: int = 100
+    clip: float = 1.0
+    ema: float = 0.998
+    budget_db: float = 1.2  # decibels of PSNR that full realism may cost, on average over the training crops
+    base_only: float = 0.2  # part of the samples restored from the base layer alone
+    low_rates: float = 0.8  # part of the others in the lower 0.55 of the quality scale
+    texture: float = 20.0  # weight of the Wasserstein distortion
+    similarity: float = 0.05  # of multi-scale structural similarity
+    low_pass: float = 2.0  # of the error in the means of 8 x 8 pixels against the faithful picture
+    adversarial: float = 0.5  # of the adversarial loss, whose gradient is first brought to the size of the others'
+    features: float = 0.05  # of feature matching
+    alone: float = 0.2  # part of the phase before the discriminator takes part
+    perceptual: str = ""  # "lpips": also the user's own LPIPS network, through torchmetrics
+    perceptual_weight: float = 0.5
+    seed: int = 1
+    log_seconds: float = 20.0
+    save_minutes: float = 5.0
+    eval_minutes: float = 15.0
+    eval_pictures: int = 6
+    bf16: bool = True
+
+    def __post_init__(self) -> None:
+        if self.perceptual not in ("", "lpips"):
+            raise UsageError(f"perceptual must be '' or 'lpips', not {self.perceptual!r}")
+
+
+TABLES = ("model", "train", "texture", "realistic")
+
+
+def load_toml(path: Path | None, wanted: tuple[str, str] = ("model", "train")) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read two tables of a TOML file, which may have the others of `TABLES`, too; two empty tables for None."""
     if path is None:
         return {}, {}
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"cannot read the configuration {path}: {error}") from None
-    unknown = set(tables) - {"model", "train"}
+    unknown = set(tables) - set(TABLES)
     if unknown:
-        raise UsageError(f"{path}: unknown table [{sorted(unknown)[0]}]; [model] and [train] are known")
-    return tables.get("model", {}), tables.get("train", {})
+        known = ", ".join(f"[{name}]" for name in TABLES)
+        raise UsageError(f"{path}: unknown table [{sorted(unknown)[0]}]; known are {known}")
+    return tables.get(wanted[0], {}), tables.get(wanted[1], {})
 
 
 def override(config: T, values: dict[str, Any]) -> T:
@@ -137,6 +193,6 @@ def override(config: T, values: dict[str, Any]) -> T:
     return replace(config, **out)  # type: ignore[type-var]
 
 
-def to_dict(config: ModelConfig | TrainConfig) -> dict[str, Any]:
+def to_dict(config: ModelConfig | TrainConfig | TextureConfig | RealismConfig) -> dict[str, Any]:
     """The configuration as a plain dict (JSON, checkpoints)."""
     return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(config).items()}

@@ -87,10 +87,17 @@ class Graph:
         limits = [self.constant(np.array([n], np.int64), half=False) for n in (start, stop, 1)]
         return self.node("Slice", [x, *limits])
 
-    def convolve(self, x: str, weight: NDArray[Any], bias: NDArray[Any] | None, stride: int = 1) -> str:
-        """Convolution by [O, I, k, k], depthwise if I is 1 and O > 1; padded by (k - 1) / 2 if unstrided."""
+    def convolve(
+        self, x: str, weight: NDArray[Any], bias: NDArray[Any] | None, stride: int = 1, pad: int | None = None
+    ) -> str:
+        """Convolution by [O, I, k, k], unpadded if strided, else padded by (k - 1) / 2, unless `pad` is given.
+
+        Depthwise if I is 1 and O > 1, as long as `pad` is not given.
+        """
         size = weight.shape[2]
-        pad = (size - 1) // 2 if stride == 1 else 0
+        depthwise = pad is None and weight.shape[1] == 1 and weight.shape[0] > 1
+        if pad is None:
+            pad = (size - 1) // 2 if stride == 1 else 0
         inputs = [x, self.constant(weight)] + ([] if bias is None else [self.constant(bias)])
         return self.node(
             "Conv",
@@ -98,7 +105,7 @@ class Graph:
             kernel_shape=[size, size],
             strides=[stride, stride],
             pads=[pad] * 4,
-            group=weight.shape[0] if weight.shape[1] == 1 and weight.shape[0] > 1 else 1,
+            group=weight.shape[0] if depthwise else 1,
         )
 
     def conv(self, x: str, conv: nn.Conv2d, scale_out: Tensor | None = None, scale_in: Tensor | None = None) -> str:

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: MIT
+"""The realistic decoder joins a model that is there already: one more graph in the model's folder, no other file.
+
+Files that were written with the model get the new decoder, too: what identifies a model is its tables alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from vqcodec.errors import InputError
+from vqcodec.train.export import synthesis_graph
+from vqcodec.train.graph import Graph, array
+from vqcodec.train.networks import SLOPE, Codec, Gain
+from vqcodec.train.texture import Grain, Residual, Texture, halo
+from vqcodec.zoo import REALISTIC, REALISTIC_HALO, find
+
+
+def _gain(g: Graph, x: str, gain: Gain) -> str:
+    """Gains of the quality, whose weights sum to one (the 1 of 1 + gain), and of the quality times the realism."""
+    table = array(gain.table)
+    table[: len(table) // 2] += 1
+    return g.mul(x, g.as_channels(g.node("MatMul", ["hat", g.constant(table)])))
+
+
+def _grain(g: Graph, x: str, grain: Grain) -> str:
+    f = grain.filters
+    noise = g.convolve("noise", array(f.weight), None, int(f.stride[0]), int(f.padding[0]))
+    return g.add(x, g.mul(noise, g.conv(x, grain.strength)))
+
+
+def _interpolated(g: Graph, x: str, times: int) -> str:
+    scales = g.constant(np.array([1, 1, times, times], np.float32), half=False)
+    return g.node("Resize", [x, "", scales], mode="linear", coordinate_transformation_mode="half_pixel")
+
+
+def _residual(g: Graph, x: str, block: Residual) -> str:
+    h = g.node("LeakyRelu", [g.conv(x, block.enter)], alpha=SLOPE)
+    return g.add(x, g.conv(h, block.leave))
+
+
+def texture_graph(model: Codec, texture: Texture) -> bytes:
+    """The realistic decoder's network, as `transform.RealisticSynthesis` runs it.
+
+    Inputs: y [1, M, h, w], picture [1, 3, H, W] (the faithful one), hat [1, 2 (A + 1)] (the quality's weights, then
+    these times the realism), realism [1, 1, 1, 1], noise [1, 1, H, W]. Output: x [1, 3, H, W].
+    """
+    t, c, g = texture, texture.config, Graph()
+    seen = g.node("Sub", ["picture", g.constant(np.array(0.5))])
+    h = _gain(g, g.conv("y", t.enter, scale_in=1 / t.sigma), t.gain16)
+    for block in t.blocks16:
+        h = g.block(h, block)
+    h = _interpolated(g, g.conv(h, t.up8), 2)
+    h = _gain(g, _grain(g, h, t.grain8), t.gain8)
+    for block in t.blocks8:
+        h = g.block(h, block)
+    assert t.see.bias is not None
+    look = g.convolve(seen, array(t.see.weight), array(t.see.bias), int(t.see.stride[0]), int(t.see.padding[0]))
+    h = g.node("LeakyRelu", [g.add(_interpolated(g, g.conv(h, t.up4), 2), look)], alpha=SLOPE)
+    h = _gain(g, _grain(g, h, t.grain4), t.gain4)
+    for residual in t.blocks4:
+        assert isinstance(residual, Residual)
+        h = _residual(g, h, residual)
+    strengths = _interpolated(g, g.conv(_gain(g, h, t.gain_out), t.strengths), 4)
+    filtered = [g.convolve("noise", array(t.noise_filters.weight), None, 1, c.noise_size // 2)]
+    filtered.append(g.conv(seen, t.picture_filters))
+    added = g.conv(g.mul(strengths, g.node("Concat", filtered, axis=1)), t.out)
+    x = g.add("picture", g.mul(added, "realism"))
+    g.rename(x, "x")
+    levels = 2 * (model.config.anchors + 1)
+    return g.serialise(
+        {
+            "y": [1, model.config.latents, "h", "w"], "picture": [1, 3, "H", "W"], "hat": [1, levels],
+            "realism": [1, 1, 1, 1], "noise": [1, 1, "H", "W"],
+        },
+        {"x": [1, 3, "H", "W"]},
+    )  # fmt: skip
+
+
+def attach(folder: Path, model: Codec, texture: Texture) -> None:
+    """Write `realistic.onnx` into a model's folder, and its size and sha256 into `model.json`.
+
+    Raises:
+        ModelError: there is no model.
+        InputError: it is the model of another checkpoint.
+    """
+    card = find(folder).card
+    if hashlib.sha256(synthesis_graph(model)).hexdigest() != card["files"]["synthesis.onnx"]["sha256"]:
+        raise InputError(f"the model in {folder} was not made from this checkpoint")
+    data = texture_graph(model, texture)
+    part = folder / f"{REALISTIC}.part"
+    part.write_bytes(data)
+    os.replace(part, folder / REALISTIC)
+    card["files"][REALISTIC] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    card[REALISTIC_HALO] = halo(texture.config, int(card["synthesis_halo"]))
+    part = folder / "model.json.part"
+    part.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    os.replace(part, folder / "model.json")

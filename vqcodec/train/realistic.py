@@ -1,0 +1,366 @@
+# SPDX-License-Identifier: MIT
+"""The adversarial phase: the realistic decoder's network learns against a discriminator, the codec stays as it is.
+
+What is minimised at full realism is how different texture looks (local statistics, structural similarity, the
+discriminator), under a budget: the PSNR may fall by so many decibels below the faithful picture's and no more. The
+price of the squared error is what keeps the budget; it is found while training. With realism below 1 the same price
+stands against so much less of everything else.
+
+The discriminator joins after a while (Esser, Rombach and Ommer, "Taming Transformers for High-Resolution Image
+Synthesis", CVPR 2021), and its gradient is brought to the size of the texture losses' at the last layer, as there.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vqcodec.errors import InputError, UsageError
+from vqcodec.train.config import RealismConfig, TextureConfig, override, to_dict
+from vqcodec.train.data import Pictures
+from vqcodec.train.discriminator import Discriminator, feature_distance, judge_loss
+from vqcodec.train.losses import mse_per_sample, psnr
+from vqcodec.train.networks import Codec
+from vqcodec.train.perception import ms_ssim, wasserstein_distortion
+from vqcodec.train.texture import Texture
+
+CHECKPOINT = "realistic.pt"
+LOW = 0.55  # of the quality scale: about 0.2 bpp
+EVAL_LEVELS = (0.2, 0.4, 0.55)
+EVAL_REALISMS = (0.0, 0.5, 1.0)
+PRICE_RATE = 0.02  # how fast the price of the squared error follows the budget, per step and decibel
+
+
+class Decoded(NamedTuple):
+    """What a file holds of a batch, and the faithful picture."""
+
+    latents: Tensor  # [B, M, h, w]
+    hat: Tensor  # [B, A + 1]
+    faithful: Tensor  # [B, 3, H, W], not clipped
+
+
+@torch.no_grad()
+def decoded(codec: Codec, x: Tensor, level: Tensor, alone: int) -> Decoded:
+    """Code a batch as the encoder does; the first `alone` samples from the base layer alone."""
+    hat = codec.hat(level)
+    y, z = codec.analysis(x, hat)
+    with torch.autocast(x.device.type, enabled=False):
+        code = codec.quantiser(z.float(), False).code
+    features, base_mean = codec.prior.base(code)
+    step = codec.step_size(hat)
+    weight = codec.lambda_of(level)[:, None, None, None] / 3 * step.square()
+    latents, _, _ = codec.prior(y, features, base_mean, step, hat, False, weight)
+    hat = F.pad(hat, (0, 1))
+    if alone:
+        latents = torch.cat([base_mean[:alone], latents[alone:]])
+        hat = hat.clone()
+        hat[:alone] = 0
+        hat[:alone, -1] = 1
+    return Decoded(latents, hat, codec.synthesis(latents, hat))
+
+
+def uniform_noise(like: Tensor) -> Tensor:
+    """Uniform noise of variance 1 for pictures [B, 3, H, W]: [B, 1, H, W]."""
+    return (torch.rand_like(like[:, :1]) - 0.5) * math.sqrt(12)
+
+
+def fingerprint(codec: Codec) -> int:
+    """Tells codecs apart: CRC-32 of the synthesis, whose pictures the network has learned to add to."""
+    value = 0
+    for tensor in codec.synthesis.state_dict().values():
+        value = zlib.crc32(tensor.detach().cpu().float().contiguous().numpy().tobytes(), value)
+    return value
+
+
+def load_texture(path: Path, codec: Codec) -> tuple[Texture, dict[str, Any]]:
+    """A checkpoint's averaged network, and everything else that was saved.
+
+    Raises:
+        InputError: not there, not such a checkpoint, or of another codec.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        texture = Texture(codec.config, override(TextureConfig(), content["texture"]))
+        texture.load_state_dict(content["ema"])
+        made_for = int(content["codec"])
+    except (OSError, KeyError, RuntimeError, EOFError, ValueError, UsageError) as error:
+        raise InputError(f"cannot go on from {path}: {str(error).splitlines()[0]}") from None
+    if made_for != fingerprint(codec):
+        raise InputError(f"{path} was trained for another codec than the checkpoint given")
+    return texture, content
+
+
+def _perceptual(name: str, device: torch.device) -> Callable[[Tensor, Tensor], Tensor] | None:
+    if not name:
+        return None
+    try:
+        from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+    except ImportError:
+        raise UsageError("perceptual=lpips needs torchmetrics and torchvision, and their weights") from None
+    network = LearnedPerceptualImagePatchSimilarity("vgg", normalize=True).to(device).eval()
+    return lambda a, b: network(a.clamp(0, 1), b)
+
+
+class RealismTrainer:
+    """The adversarial phase of one codec, resumable.
+
+    Args:
+        codec: frozen, on CPU.
+        pictures, validation: on the device; validation may be None.
+        shape, config: the network and the phase.
+        out: folder for `realistic.pt` (gone on from if it is there) and `log.txt`.
+    """
+
+    def __init__(
+        self,
+        codec: Codec,
+        pictures: Pictures,
+        validation: Pictures | None,
+        shape: TextureConfig,
+        config: RealismConfig,
+        out: Path,
+        device: torch.device,
+    ) -> None:
+        if not (config.steps or config.minutes):
+            raise UsageError("give --set steps=N or --set minutes=M: a training run must end")
+        torch.manual_seed(config.seed)
+        self.c, self.out, self.device = config, out, device
+        self.pictures, self.validation = pictures, validation
+        self.codec = codec.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self.codec.requires_grad_(False)
+        self.codec.quantiser.learns = False
+        texture, judge = Texture(codec.config, shape), Discriminator(codec.config)
+        for part in (texture, judge):
+            part.sigma.copy_(codec.synthesis.sigma)
+        self.texture = texture.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.judge = judge.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimiser = torch.optim.Adam(self.texture.parameters(), betas=(0.5, 0.98))
+        self.judge_optimiser = torch.optim.Adam(self.judge.parameters(), betas=(0.5, 0.98))
+        self.step, self.elapsed = 0, 0.0
+        self.log_price = -4.0  # of one unit of (squared error / the faithful picture's), natural logarithm
+        self.balance = 0.0  # factor that brings the adversary's gradient to the others' size
+        self.ema = {k: v.detach().clone() for k, v in self.texture.state_dict().items()}
+        self.perceptual = _perceptual(config.perceptual, device)
+        if (out / CHECKPOINT).exists():
+            self._resume(out / CHECKPOINT)
+
+    def _resume(self, path: Path) -> None:
+        _, content = load_texture(path, self.codec)
+        self.texture.load_state_dict(content["model"])
+        self.judge.load_state_dict(content["judge"])
+        self.optimiser.load_state_dict(content["optimiser"])
+        self.judge_optimiser.load_state_dict(content["judge_optimiser"])
+        self.ema = {k: v.to(self.device) for k, v in content["ema"].items()}
+        self.step, self.elapsed = int(content["step"]), float(content["elapsed"])
+        self.log_price, self.balance = float(content["log_price"]), float(content["balance"])
+
+    def save(self) -> None:
+        """Write `realistic.pt` by rename."""
+        content = {
+            "texture": to_dict(self.texture.config), "config": to_dict(self.c), "codec": fingerprint(self.codec),
+            "model": self.texture.state_dict(), "ema": self.ema, "judge": self.judge.state_dict(),
+            "optimiser": self.optimiser.state_dict(), "judge_optimiser": self.judge_optimiser.state_dict(),
+            "step": self.step, "elapsed": self.elapsed, "log_price": self.log_price, "balance": self.balance,
+        }  # fmt: skip
+        part = (self.out / CHECKPOINT).with_suffix(".part")
+        torch.save(content, part)
+        os.replace(part, self.out / CHECKPOINT)
+
+    def averaged(self) -> Texture:
+        """The network with the averaged weights, which is the one to use."""
+        texture = Texture(self.codec.config, self.texture.config).to(self.device)
+        texture.load_state_dict(self.ema)
+        return texture.eval()
+
+    def progress(self) -> float:
+        """How much of the phase is done, 0 to 1."""
+        done = self.step / self.c.steps if self.c.steps else 0.0
+        if self.c.minutes:
+            done = max(done, self.elapsed / 60 / self.c.minutes)
+        return min(1.0, done)
+
+    def _batch(self, rng: np.random.Generator) -> tuple[Tensor, Decoded, Tensor]:
+        """Originals, what is decoded of them, and the realism to train for."""
+        c = self.c
+        x = self.pictures.crops(rng, c.batch, c.crop).contiguous(memory_format=torch.channels_last)
+        level = np.where(rng.random(c.batch) < c.low_rates, LOW * rng.random(c.batch), rng.random(c.batch))
+        alone = int(rng.binomial(c.batch, c.base_only))
+        realism = np.where(rng.random(c.batch) < 0.5, 1.0, rng.random(c.batch))
+        found = decoded(self.codec, x, torch.from_numpy(level.astype(np.float32)).to(self.device), alone)
+        return x, found, torch.from_numpy(realism.astype(np.float32)).to(self.device)[:, None]
+
+    def _rates(self, done: float) -> None:
+        c = self.c
+        fall = c.final_rate + (1 - c.final_rate) * 0.5 * (1 + math.cos(math.pi * done))
+        fall *= min(1.0, (self.step + 1) / c.warmup)
+        for optimiser, rate in ((self.optimiser, c.learning_rate), (self.judge_optimiser, c.judge_rate)):
+            for group in optimiser.param_groups:
+                group["lr"] = rate * fall
+
+    def one_step(self, rng: np.random.Generator, done: float) -> dict[str, float]:
+        """One update of the network, and of the discriminator once it takes part; what to log."""
+        c = self.c
+        self._rates(done)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=c.bf16):
+            x, seen, realism = self._batch(rng)
+            restored = self.texture(seen.latents, seen.faithful, seen.hat, realism, uniform_noise(x))
+        restored, weight = restored.float(), realism[:, 0]
+        look = c.texture * wasserstein_distortion(restored, x) + c.similarity * (1 - ms_ssim(restored, x))
+        if self.perceptual is not None:
+            look = look + c.perceptual_weight * self.perceptual(restored, x).reshape(-1)
+        look_loss = (weight * look).mean()
+        error = mse_per_sample(seen.faithful.float(), x).clamp(min=1e-6)
+        ratio = mse_per_sample(restored, x) / error
+        moved = F.avg_pool2d(restored - seen.faithful.float(), 8).square().mean((1, 2, 3)) / error
+        loss = look_loss + math.exp(self.log_price) * (ratio + c.low_pass * moved).mean()
+        figures = {"look": float(look_loss.detach())}
+        if done >= c.alone:
+            adversary, more = self._adversary(restored, x, seen.latents, weight, look_loss)
+            loss = loss + adversary
+            figures.update(more)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        figures["norm"] = float(nn.utils.clip_grad_norm_(self.texture.parameters(), c.clip))
+        for p in self.texture.parameters():  # a step that is not finite becomes a step of nothing
+            if p.grad is not None:
+                torch.nan_to_num_(p.grad, nan=0.0, posinf=0.0, neginf=0.0)
+        self.optimiser.step()
+        if done >= c.alone:
+            figures.update(self._teach_judge(restored.detach()[weight > 0.5], x, seen.latents, weight > 0.5))
+        decibels = 10 * torch.log10(ratio.detach())
+        if bool((weight > 0.9).any()):
+            figures["cost"] = float(decibels[weight > 0.9].mean())
+            step = PRICE_RATE * (figures["cost"] - c.budget_db)
+            self.log_price = float(np.clip(self.log_price + step, -8, 4))
+        self._average()
+        self.step += 1
+        return figures
+
+    def _adversary(
+        self, restored: Tensor, x: Tensor, latents: Tensor, weight: Tensor, look: Tensor
+    ) -> tuple[Tensor, dict[str, float]]:
+        """The adversarial loss and feature matching, scaled, and what to log of them."""
+        c = self.c
+        self.judge.requires_grad_(False)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=c.bf16):
+            fake, features = self.judge(restored.clamp(0, 1), latents)
+            with torch.no_grad():
+                _, wanted = self.judge(x, latents)
+        adversary = -(weight[:, None, None, None] * fake).mean()
+        if self.step % 8 == 0 or not self.balance:
+            last = self.texture.out.weight
+            (of_look,) = torch.autograd.grad(look, last, retain_graph=True)
+            (of_judge,) = torch.autograd.grad(adversary, last, retain_graph=True)
+            now = min(1e3, float(of_look.norm() / (of_judge.norm() + 1e-8)))
+            self.balance = now if not self.balance else 0.9 * self.balance + 0.1 * now
+        matching = (weight * feature_distance(wanted, features)).mean()
+        ramp = min(1.0, (self.progress() - c.alone) / max(1e-9, 0.1 * (1 - c.alone)))
+        loss = ramp * self.balance * (c.adversarial * adversary) + ramp * c.features * matching
+        return loss, {"adversary": float(adversary.detach()), "features": float(matching.detach())}
+
+    def _teach_judge(self, restored: Tensor, x: Tensor, latents: Tensor, chosen: Tensor) -> dict[str, float]:
+        """One update of the discriminator; how often it is right on either side."""
+        if not len(restored):
+            return {}
+        x, latents = x[chosen], latents[chosen]
+        self.judge.requires_grad_(True)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.c.bf16):
+            both, _ = self.judge(torch.cat([x, restored.clamp(0, 1)]), torch.cat([latents, latents]))
+        real, fake = both.float().chunk(2)
+        loss = judge_loss(real, fake)
+        self.judge_optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.judge.parameters(), self.c.clip)
+        self.judge_optimiser.step()
+        right = ((real > 0).float().mean() + (fake < 0).float().mean()) / 2
+        return {"judge": float(loss.detach()), "right": float(right)}
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        keep = min(self.c.ema, (self.step + 1) / (self.step + 10))
+        now = self.texture.state_dict()
+        torch._foreach_lerp_([self.ema[n] for n in now], [now[n].to(self.ema[n].dtype) for n in now], 1 - keep)
+
+    def run(self) -> None:
+        """Train to the end of the phase."""
+        c = self.c
+        rng = np.random.default_rng([c.seed, self.step])
+        torch.manual_seed(c.seed * 1000 + self.step)
+        begin = time.perf_counter() - self.elapsed
+        marks = dict.fromkeys(("log", "save", "eval"), self.elapsed)
+        window: list[dict[str, float]] = []
+        while (done := self.progress()) < 1.0:
+            window.append(self.one_step(rng, done))
+            self.elapsed = time.perf_counter() - begin
+            if self.elapsed - marks["log"] > c.log_seconds:
+                speed = len(window) * c.batch / (self.elapsed - marks["log"])
+                names = dict.fromkeys(name for line in window for name in line)
+                means = {n: float(np.mean([line[n] for line in window if n in line])) for n in names}
+                text = " ".join(f"{name} {value:.5f}" for name, value in means.items())
+                self._say(
+                    f"realistic step {self.step} {self.elapsed / 60:.1f} min {done:.1%} {text} "
+                    f"price {math.exp(self.log_price):.4f} balance {self.balance:.3f} crops/s {speed:.1f}"
+                )
+                window, marks["log"] = [], self.elapsed
+            if self.elapsed - marks["save"] > 60 * c.save_minutes:
+                self.save()
+                marks["save"] = self.elapsed
+            if self.validation and self.elapsed - marks["eval"] > 60 * c.eval_minutes:
+                self.report()
+                marks["eval"] = self.elapsed
+        self.save()
+        if self.validation:
+            self.report()
+
+    def report(self) -> None:
+        """Log what the averaged network does on validation pictures."""
+        assert self.validation is not None
+        rows = evaluate(self.codec, self.averaged(), self.validation, self.c.eval_pictures, self.device)
+        for row in rows:
+            self._say(
+                "val level {level:.2f} realism {realism:.1f}: {psnr:.3f} dB, texture distance {texture:.6f}, "
+                "1 - MS-SSIM {similarity:.4f}".format(**row)
+            )
+
+    def _say(self, line: str) -> None:
+        print(line, flush=True)
+        with (self.out / "log.txt").open("a", encoding="utf-8") as log:
+            log.write(line + "\n")
+
+
+@torch.no_grad()
+def evaluate(
+    codec: Codec, texture: Texture, pictures: Pictures, count: int, device: torch.device
+) -> list[dict[str, float]]:
+    """PSNR, Wasserstein distortion and structural dissimilarity per level and realism; level -1 is the base alone."""
+    rows: list[dict[str, float]] = []
+    numbers = np.linspace(0, len(pictures) - 1, min(count, len(pictures))).astype(int)
+    for level in (-1.0, *EVAL_LEVELS):
+        found = []
+        for number in numbers:
+            torch.manual_seed(int(number))
+            p = pictures.picture(int(number))
+            p = p[: p.shape[0] // 16 * 16, : p.shape[1] // 16 * 16]
+            x = p.permute(2, 0, 1)[None].to(device).float() / 255
+            seen = decoded(codec, x, torch.tensor([max(0.0, level)], device=device), int(level < 0))
+            noise = uniform_noise(x)
+            for realism in EVAL_REALISMS:
+                weight = torch.tensor([[realism]], device=device)
+                out = texture(seen.latents, seen.faithful, seen.hat, weight, noise).clamp(0, 1)
+                distance, alike = wasserstein_distortion(out, x), ms_ssim(out, x)
+                found.append((psnr(float(mse_per_sample(out, x))), float(distance), 1 - float(alike)))
+        means = np.array(found).reshape(len(numbers), len(EVAL_REALISMS), 3).mean(0)
+        for realism, (decibels, distance_, unlike) in zip(EVAL_REALISMS, means.tolist(), strict=True):
+            row = {"level": level, "realism": realism, "psnr": decibels, "texture": distance_, "similarity": unlike}
+            rows.append(row)
+    return rows
