@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from bench import pictures, report, run, slides, stages
+from bench import orders, pictures, report, run, slides, stages
 from bench.errors import BenchError, MissingError
 from bench.metrics import METRICS
 from bench.peers import PEERS, Peer, choose
@@ -197,6 +197,22 @@ def stages_command(picture: Path, quality: int, threads: int, repeats: int, out:
     click.echo(stages.table(out).plain())
     if page is not None:
         changed = stages.write_page(page, out)
+        click.echo(f"{page} " + ("has the new numbers" if changed else "had these numbers already"))
+
+
+@main.command("orders")
+@click.option("--images", default="photographs", show_default=True, metavar="DIR|NAME", help="As of python -m bench.")
+@click.option(
+    "--out", default=Path("runs/orders"), show_default=True, type=click.Path(path_type=Path), help="The results folder."
+)
+@click.option("--page", type=click.Path(path_type=Path, exists=True), help="Rewrite the marked section of this file.")
+def orders_command(images: str, out: Path, page: Path | None) -> None:
+    """Do the measures of realism order blur, JPEG, AVIF and noise rightly? Goes on where it was stopped."""
+    orders.measure(pictures.find(images), out, sys.argv[1:], lambda line: click.echo(line, err=True))
+    click.echo(orders.table(out).plain())
+    click.echo("\n".join(f"wrong: {line}" for line in orders.wrong(out)))
+    if page is not None:
+        changed = orders.write_page(page, out)
         click.echo(f"{page} " + ("has the new numbers" if changed else "had these numbers already"))
 
 
