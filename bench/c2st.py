@@ -174,13 +174,13 @@ def _auc(originals: NDArray[Any], restored: NDArray[Any]) -> float:
     return float((ranks - count * (count + 1) / 2) / (count * len(restored)))
 
 
-def c2st(originals: Sequence[Rgb], restored: Sequence[Rgb], seed: int = 0, steps: int = STEPS) -> Verdict:
+def c2st(originals: Sequence[Rgb], restored: Sequence[Rgb], seed: int = 0, steps: int | None = None) -> Verdict:
     """Train and test on every fold of the pictures; the same seed gives the same verdict on the same machine.
 
     Args:
         originals: at least three pictures [H, W, 3] uint8 of 64 pixels a side or more.
         restored: the same pictures restored, in the same order. They are only paired so that both are split alike.
-        steps: of training for each fold.
+        steps: of training for each fold; None for `STEPS`.
 
     Raises:
         ValueError: too few or too small pictures, or not the same ones.
@@ -201,7 +201,7 @@ def c2st(originals: Sequence[Rgb], restored: Sequence[Rgb], seed: int = 0, steps
         torch.manual_seed(seed)
         for fold in range(FOLDS):
             held = order[fold::FOLDS]
-            network = _trained(kinds, np.setdiff1d(order, held), steps, random)
+            network = _trained(kinds, np.setdiff1d(order, held), steps or STEPS, random)
             found.append([_judged(network, planes, held, random) for planes in kinds])
     # AUCs within a fold, then their mean: logits of different networks do not share a scale
     right = [((o[0] > 0).mean() + (r[0] <= 0).mean()) / 2 for o, r in found]
