@@ -215,7 +215,7 @@ def realism_command(
     images: str, every: int, bpp: str, peers: str, amounts: str, metrics: str, crops: Path | None, out: Path
 ) -> None:
     """How real do pictures look at low and equal rates? Tables, contact sheets and a page."""
-    from bench import realism_report, sheets
+    from bench import pretrained, realism_report, sheets
 
     rates, strengths = _numbers("--bpp", bpp, 0.001, 24), _numbers("--realism", amounts, 0, 1)
     if not rates:
@@ -245,7 +245,7 @@ def realism_command(
     results, notes = realism.Results.start(out, about)
     for note in notes:
         click.echo(note, err=True)
-    plan = realism.Plan(files, tuple(found), tuple(rates), tuple(measured))
+    plan = realism.Plan(files, tuple(found), tuple(rates), tuple(measured), pretrained.available())
     try:
         realism.measure(plan, results, lambda line: click.echo(line, err=True))
     except KeyboardInterrupt:

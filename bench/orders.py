@@ -66,8 +66,8 @@ class Family:
 FAMILIES = (
     Family("blur, sigma", blurred, (0.5, 1.0, 2.0, 4.0)),
     Family("JPEG, quality", _coded("jpeg"), (75, 25, 10, 5)),
-    Family("AVIF, quality", _coded("avif"), (60, 35, 20, 8)),
     Family("noise, sigma", noisy, (2.0, 5.0, 10.0, 20.0)),
+    Family("AVIF, quality", _coded("avif"), (60, 35, 20, 8)),
 )
 
 

@@ -16,7 +16,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -45,7 +45,7 @@ class Plan:
     peers: tuple[Peer, ...]
     targets_bpp: tuple[float, ...]
     metrics: tuple[str, ...]
-    others: Measures | None = None
+    others: Measures = field(default_factory=dict)
 
 
 class Results:
@@ -205,7 +205,7 @@ def _told(originals: Sequence[Rgb], restored: Sequence[Rgb], plan: Plan) -> Line
         found["c2st"] = {name: round(value, 5) for name, value in asdict(verdict).items()}
     except MissingError:
         pass
-    for name, measure in (plan.others or {}).items():
+    for name, measure in plan.others.items():
         found[name] = round(measure(originals, restored), 5)
     return found
 
@@ -240,7 +240,7 @@ def measure(plan: Plan, results: Results, say: Callable[[str], None]) -> None:
 
 def _complete(plan: Plan, results: Results, peer: Peer, target_bpp: float) -> bool:
     whole = results.lines.get(("", peer.name, target_bpp), {})
-    if not whole or not all(name in whole for name in plan.others or {}):
+    if not whole or not all(name in whole for name in plan.others):
         return False
     if "c2st" not in whole and _has_torch():
         return False

@@ -6,6 +6,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from PIL import Image
 from scipy.stats import wasserstein_distance
 
 import vqcodec
-from bench import c2st, metrics, orders, peers, pictures, realism, realism_report, sheets, swd
+from bench import c2st, metrics, orders, peers, pictures, pretrained, realism, realism_report, sheets, swd
 from bench.__main__ import main
 from bench.errors import BenchError, MissingError
 
@@ -195,6 +197,64 @@ def test_without_torch_c2st_says_so(originals: list[Rgb], monkeypatch: pytest.Mo
         c2st.c2st(originals, originals)
 
 
+# LPIPS and FID
+
+
+@pytest.mark.usefixtures("torch_is_here")
+def test_lpips_and_fid_are_taken_when_packages_and_weights_are_here(
+    originals: list[Rgb], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stand-ins for the packages: mean differences, and a count of what came."""
+    import torch
+
+    class Lpips:
+        def __init__(self, net_type: str, normalize: bool) -> None:
+            assert (net_type, normalize) == ("alex", True)
+
+        def __call__(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            assert a.shape == b.shape == (1, 3, 96, 112)
+            assert 0 <= a.min() < a.max() <= 1
+            return (a - b).abs().mean()
+
+    class Fid:
+        def __init__(self, feature: int) -> None:
+            self.sums = {True: 0.0, False: 0.0}
+
+        def update(self, crops: torch.Tensor, real: bool) -> None:
+            assert crops.dtype == torch.uint8
+            self.sums[real] += float(crops.double().sum())
+
+        def compute(self) -> torch.Tensor:
+            return torch.tensor(self.sums[True] - self.sums[False])
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    for name in ("torchmetrics", "torchvision", "torch_fidelity"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert pretrained.available() == {}
+    for name in ("torchmetrics", "torchvision", "torch_fidelity", "torchmetrics.image"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    for name, member, what in (
+        ("torchmetrics.image.lpip", "LearnedPerceptualImagePatchSimilarity", Lpips),
+        ("torchmetrics.image.fid", "FrechetInceptionDistance", Fid),
+    ):
+        module = types.ModuleType(name)
+        setattr(module, member, what)
+        monkeypatch.setitem(sys.modules, name, module)
+    assert pretrained.available() == {}  # the packages are here, their weights are not
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / pretrained.NEEDS["LPIPS"][1]).touch()
+    assert list(pretrained.available()) == ["LPIPS"]
+    (tmp_path / "checkpoints" / pretrained.NEEDS["FID"][1]).touch()
+    assert list(pretrained.available()) == ["LPIPS", "FID"]
+    darker = [rgb // 2 for rgb in originals]
+    expected = np.mean([np.abs(a / 255 - b / 255).mean() for a, b in zip(originals, darker, strict=True)])
+    assert pretrained.lpips(originals, darker) == pytest.approx(expected, rel=1e-5)
+    assert pretrained.lpips(originals, originals) == 0
+    total = sum(int(a[:, :96].sum()) - int(b[:, :96].sum()) for a, b in zip(originals, darker, strict=True))
+    assert pretrained.fid(originals, darker) == pytest.approx(total, rel=1e-6)
+    assert len(pretrained._crops(np.zeros((384, 640, 3), np.uint8))) == 2 * 4
+
+
 # Rates
 
 
@@ -269,8 +329,10 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.usefixtures("quick", "grainy", "torch_is_here")
 def test_a_run_from_pictures_to_page(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pretrained, "available", lambda: {"LPIPS": lambda originals, restored: len(restored) / 8})
     done = bench("realism", "--images", folder, "--out", tmp_path, *QUICK)
     assert done.exit_code == 0, done.output
+    assert "LPIPS" in done.output
     found = {(one["codec"], one["target_bpp"], one["picture"]): one for one in lines(tmp_path / realism.PICTURES)}
     names = ["jpeg", "vqcodec", "vqcodec-realistic-0.5", "vqcodec-realistic"]
     assert set(found) == {(name, bpp, f"{p}.png") for name in names for bpp in (0.1, 0.4) for p in "abc"}
@@ -294,7 +356,7 @@ def test_a_run_from_pictures_to_page(folder: Path, tmp_path: Path, monkeypatch: 
 
     sets = {(one["codec"], one["target_bpp"]): one for one in lines(tmp_path / realism.SETS)}
     assert set(sets) == {(realism.ORIGINALS, 0.0), *((name, bpp) for name in names for bpp in (0.1, 0.4))}
-    assert all({"swd", "c2st"} <= set(one) for one in sets.values())
+    assert all({"swd", "c2st", "LPIPS"} <= set(one) for one in sets.values())
     assert list(sets["jpeg", 0.4]["swd"]) == ["1", "2", "4", "8"]
 
     text = (tmp_path / realism_report.MARKDOWN).read_text(encoding="utf-8")
