@@ -275,7 +275,7 @@ def _numbers(option: str, text: str, low: float, high: float) -> list[float]:
 )
 @click.option("--page", type=click.Path(path_type=Path, exists=True), help="Rewrite the marked section of this file.")
 def orders_command(images: str, out: Path, page: Path | None) -> None:
-    """Do the measures of realism order blur, JPEG, AVIF and noise rightly? Goes on where it was stopped."""
+    """Do the measures of realism order blur, JPEG and noise rightly? Goes on where it was stopped."""
     orders.measure(pictures.find(images), out, sys.argv[1:], lambda line: click.echo(line, err=True))
     click.echo(orders.table(out).plain())
     click.echo("\n".join(f"wrong: {line}" for line in orders.wrong(out)))

@@ -542,3 +542,9 @@ def test_a_wrong_order_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     ]
     (tmp_path / orders.FILE).write_text(json.dumps({"cases": cases}), encoding="utf-8")
     assert orders.wrong(tmp_path) == ["C2ST auc puts blur 2 (0.800) before blur 1 (0.900)"]
+
+
+def test_the_documentation_shows_the_measured_orders() -> None:
+    found = sorted((ROOT / "bench" / "results").glob(f"*/{orders.FILE}"))
+    assert found, "python -m bench orders --out bench/results/VERSION --page docs/benchmark.md"
+    assert orders.section(found[-1].parent) in (ROOT / "docs" / "benchmark.md").read_text(encoding="utf-8")
