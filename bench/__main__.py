@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -10,10 +11,10 @@ from pathlib import Path
 
 import click
 
-from bench import pictures, report, run, slides, stages
+from bench import c2st, orders, pictures, realism, report, run, slides, stages
 from bench.errors import BenchError, MissingError
 from bench.metrics import METRICS
-from bench.peers import PEERS, Peer, choose
+from bench.peers import PEERS, Peer, choose, realistic
 from bench.store import Store, described, read_published
 
 # Options that `run` and `report` share
@@ -197,6 +198,89 @@ def stages_command(picture: Path, quality: int, threads: int, repeats: int, out:
     click.echo(stages.table(out).plain())
     if page is not None:
         changed = stages.write_page(page, out)
+        click.echo(f"{page} " + ("has the new numbers" if changed else "had these numbers already"))
+
+
+@main.command("realism")
+@click.option("--images", default="photographs", show_default=True, metavar="DIR|NAME", help="As of python -m bench.")
+@click.option("--every", default=1, show_default=True, type=click.IntRange(1), help="Take every Nth picture.")
+@click.option("--bpp", default="0.05,0.1,0.2", show_default=True, metavar="RATES", help="Bits per pixel, with commas.")
+@click.option("--peers", default="jpeg,webp,avif,vqcodec", show_default=True, metavar="NAMES", help="With commas.")
+@click.option("--realism", "amounts", default="1,0.5", show_default=True, metavar="AMOUNTS",
+              help="Of vqcodec's realistic decoder, 0 to 1, with commas; empty for none.")  # fmt: skip
+@click.option("--metrics", default=",".join(METRICS), show_default=True, metavar="NAMES", help="Of distortion.")
+@click.option("--crops", type=click.Path(path_type=Path), help="JSON list of what the sheets show; see crops.json.")
+@click.option("--out", default=Path("runs/realism"), show_default=True, type=click.Path(path_type=Path))
+def realism_command(
+    images: str, every: int, bpp: str, peers: str, amounts: str, metrics: str, crops: Path | None, out: Path
+) -> None:
+    """How real do pictures look at low and equal rates? Tables, contact sheets and a page."""
+    from bench import pretrained, realism_report, sheets
+
+    rates, strengths = _numbers("--bpp", bpp, 0.001, 24), _numbers("--realism", amounts, 0, 1)
+    if not rates:
+        raise BenchError("--bpp: name at least one rate")
+    wanted = [*choose(peers), *(realistic(strength) for strength in strengths)]
+    found, versions, missing = run.available(list({peer.name: peer for peer in wanted}.values()))
+    measured, missing_metrics = _metrics(metrics)
+    missing.update(missing_metrics)
+    try:
+        c2st.version()
+    except MissingError as error:
+        missing["C2ST"] = error.message
+    for name, why in missing.items():
+        click.echo(f"{name} is left out: {why}", err=True)
+    if not found:
+        raise BenchError("none of these codecs is here; nothing to measure")
+    files = pictures.find(images, every)
+    shown = sheets.read_crops(crops, files.files) if crops else sheets.chosen(files.files)
+    about = described(
+        sys.argv[1:], set=files.name, threads=run.limit_processors(0), repeats=1, metrics=measured,
+        pictures=files.facts(), missing=missing, targets_bpp=rates,
+        peers={
+            p.name: {"label": p.label, "stated": p.stated, "version": versions[p.name], "writer": p.writer}
+            for p in found
+        },
+    )  # fmt: skip
+    results, notes = realism.Results.start(out, about)
+    for note in notes:
+        click.echo(note, err=True)
+    plan = realism.Plan(files, tuple(found), tuple(rates), tuple(measured), pretrained.available())
+    try:
+        realism.measure(plan, results, lambda line: click.echo(line, err=True))
+    except KeyboardInterrupt:
+        click.echo(f"\nstopped; what is done is in {out}, and the same command goes on from there", err=True)
+        sys.exit(130)
+    click.echo(realism_report.text(results))
+    drawn = sheets.write(results, files.files, found, shown)
+    written = [*realism_report.write(results, drawn), *drawn.values()]
+    click.echo("\nwritten: " + ", ".join(str(path) for path in written))
+
+
+def _numbers(option: str, text: str, low: float, high: float) -> list[float]:
+    """Ascending numbers with commas in between, as they were given to an option."""
+    try:
+        found = sorted({float(part) for part in text.split(",") if part.strip()})
+    except ValueError:
+        found = [math.nan]
+    if not all(low <= value <= high for value in found):
+        raise BenchError(f"{option} {text}: write numbers from {low:g} to {high:g} with commas in between")
+    return found
+
+
+@main.command("orders")
+@click.option("--images", default="photographs", show_default=True, metavar="DIR|NAME", help="As of python -m bench.")
+@click.option(
+    "--out", default=Path("runs/orders"), show_default=True, type=click.Path(path_type=Path), help="The results folder."
+)
+@click.option("--page", type=click.Path(path_type=Path, exists=True), help="Rewrite the marked section of this file.")
+def orders_command(images: str, out: Path, page: Path | None) -> None:
+    """Do the measures of realism order blur, JPEG and noise rightly? Goes on where it was stopped."""
+    orders.measure(pictures.find(images), out, sys.argv[1:], lambda line: click.echo(line, err=True))
+    click.echo(orders.table(out).plain())
+    click.echo("\n".join(f"wrong: {line}" for line in orders.wrong(out)))
+    if page is not None:
+        changed = orders.write_page(page, out)
         click.echo(f"{page} " + ("has the new numbers" if changed else "had these numbers already"))
 
 

@@ -24,13 +24,13 @@ class _Page(Template):
     delimiter = "@@"
 
 
-def _table(table: Table | None, signed: bool = False) -> str:
+def table(found: Table | None, signed: bool = False) -> str:
     """A table as HTML; with `signed`, cells where vqcodec loses are marked."""
-    if table is None:
+    if found is None:
         return "<p>Not measured.</p>"
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in table.head)
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in found.head)
     lines = []
-    for row in table.rows:
+    for row in found.rows:
         cells = "".join(
             f'<td class="{"loss" if signed and cell.startswith("+") else ""}">{html.escape(cell)}</td>'
             for cell in row[1:]
@@ -48,19 +48,20 @@ def _figures(store: Store) -> dict[str, str]:
     return found
 
 
-def _prose(text: str) -> str:
+def prose(text: str) -> str:
     """Text as HTML, with `code` marked."""
     return re.sub("`([^`]*)`", r"<code>\1</code>", html.escape(text))
 
 
-def _list(lines: Sequence[str]) -> str:
+def listed(lines: Sequence[str]) -> str:
+    """Sentences as an HTML list."""
     return "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in lines) + "</ul>" if lines else ""
 
 
 def write(store: Store, slides: Sequence[dict[str, Any]], anchor: str = report.ANCHOR) -> Path:
     """Write the page into the store's folder."""
     summaries = report.summarise(store, anchor)
-    table = report.picture_table(store)
+    alone = report.picture_table(store)
     measured = [name for name in METRICS if report.curves(store, METRICS[name])]
     figures = _figures(store)
     scaling_figure = figures.pop("scaling", "")
@@ -68,16 +69,16 @@ def write(store: Store, slides: Sequence[dict[str, Any]], anchor: str = report.A
     template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     content = _Page(template).substitute(
         title=html.escape(f"Rate and distortion on {store.run['set']}"),
-        provenance=_prose(report.provenance(store)),
-        method=_prose(report.METHOD),
-        rates=_table(report.rate_table(summaries, report.label(store, anchor))),
-        costs=_table(report.cost_table(summaries)),
-        pictures=_table(table, signed=True),
-        losses=_list(report.losses(table)),
-        notices=_list(report.notices(store)),
+        provenance=prose(report.provenance(store.run)),
+        method=prose(report.METHOD),
+        rates=table(report.rate_table(summaries, report.label(store, anchor))),
+        costs=table(report.cost_table(summaries)),
+        pictures=table(alone, signed=True),
+        losses=listed(report.losses(alone)),
+        notices=listed(report.notices(store)),
         metrics=options,
         figures="\n".join(figures.values()),
-        scaling=_table(report.scaling_table(store)) if report.scaling_table(store) else "",
+        scaling=table(report.scaling_table(store)) if report.scaling_table(store) else "",
         scaling_figure=scaling_figure,
         slides=json.dumps(slides).replace("</", "<\\/"),
     )

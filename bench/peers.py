@@ -22,6 +22,8 @@ from PIL import Image, features
 
 from bench.errors import BenchError, MissingError
 
+EXCESS = 0.03  # what a file may have beyond the bits per pixel that were asked for
+
 
 @dataclass(frozen=True)
 class Peer:
@@ -71,6 +73,33 @@ class Peer:
         """The setting for figures that take one only."""
         return self.settings[len(self.settings) // 2]
 
+    @property
+    def span(self) -> tuple[int, int]:
+        """The lowest and the highest setting that the codec takes."""
+        return 1, 100
+
+    @property
+    def writer(self) -> str:
+        """The name of the peer that writes its files: another one's where only the decoders differ."""
+        return self.name
+
+    def reach(self, image: Image.Image, bpp: float) -> bytes:
+        """The file that comes closest to `bpp` bits per pixel without exceeding them by more than `EXCESS`.
+
+        Where even the lowest setting exceeds them, the smallest file that was found.
+        """
+        low, high = self.span
+        wanted = bpp * image.width * image.height / 8
+        tried: dict[int, bytes] = {}
+        while low <= high:
+            middle = (low + high) // 2
+            tried[middle] = self.encode(image, middle)
+            low, high = (middle + 1, high) if len(tried[middle]) <= wanted else (low, middle - 1)
+        fitting = [data for data in tried.values() if len(data) <= wanted * (1 + EXCESS)]
+        if not fitting:
+            return min(tried.values(), key=len)
+        return min(fitting, key=lambda data: abs(len(data) - wanted))
+
 
 @dataclass(frozen=True)
 class PillowPeer(Peer):
@@ -90,6 +119,12 @@ class PillowPeer(Peer):
             raise MissingError(f"this Pillow was built without {self.format}")
         library = features.version(self.feature)
         return f"Pillow {PIL.__version__}, {self.feature} {library}"
+
+    @property
+    def span(self) -> tuple[int, int]:
+        if self.parameter == "quality_layers":
+            return 10, 60
+        return (1 if self.format == "JPEG" else 0), 100
 
     def encode(self, image: Image.Image, setting: int, threads: int = 0) -> bytes:
         buffer = io.BytesIO()
@@ -161,13 +196,18 @@ class VqcodecPeer(Peer):
 
     effort: int = 5
     decoder: str = "faithful"
+    realism: float | None = None  # None for the decoder's own choice
+
+    @property
+    def writer(self) -> str:
+        return "vqcodec" if self.effort == 5 else f"vqcodec-e{self.effort}"
 
     def version(self) -> str:
         import vqcodec
         from vqcodec import VqcError, zoo
 
-        if self.decoder != "faithful" and "decoder" not in inspect.signature(vqcodec.decode).parameters:
-            raise MissingError(f"this vqcodec has no {self.decoder} decoder")
+        if self.decoder != "faithful":
+            self._try()
         try:
             card = zoo.find().card
         except VqcError as error:
@@ -183,14 +223,44 @@ class VqcodecPeer(Peer):
     def decode(self, data: bytes, threads: int = 0) -> Image.Image:
         import vqcodec
 
-        more: dict[str, Any] = {} if self.decoder == "faithful" else {"decoder": self.decoder}
-        return vqcodec.decode(data, threads=threads, **more).convert("RGB")
+        return vqcodec.decode(data, threads=threads, **self._options).convert("RGB")
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        """Of `vqcodec.decode`, those that are not its defaults."""
+        named: dict[str, Any] = {} if self.decoder == "faithful" else {"decoder": self.decoder}
+        return named if self.realism is None else {**named, "realism": self.realism}
+
+    def _try(self) -> None:
+        """Decode something small.
+
+        Raises:
+            MissingError: this vqcodec or its model has no such decoder.
+        """
+        import vqcodec
+        from vqcodec import VqcError
+
+        data = vqcodec.encode(Image.new("RGB", (32, 32), (90, 120, 60)), 30)
+        unknown = set(self._options) - set(inspect.signature(vqcodec.decode).parameters)
+        try:
+            if unknown:
+                raise MissingError(f"this vqcodec has no {self.decoder} decoder")
+            self.decode(data)
+        except VqcError as error:
+            raise MissingError(str(error)) from None
+
+    def reach(self, image: Image.Image, bpp: float) -> bytes:
+        """By vqcodec's own search; by that of quality alone where its file comes out too large."""
+        import vqcodec
+
+        data = vqcodec.encode(image, bpp=bpp, effort=self.effort)
+        return data if 8 * len(data) <= bpp * (1 + EXCESS) * image.width * image.height else super().reach(image, bpp)
 
     def command(self, direction: str, setting: int, source: Path, target: Path, threads: int) -> list[str]:
         files = [str(source), str(target), "--force", "--threads", str(threads)]
         if direction == "encode":
             return [sys.executable, "-m", "vqcodec", "compress", "-q", str(setting), "-e", str(self.effort), *files]
-        more = [] if self.decoder == "faithful" else ["--decoder", self.decoder]
+        more = [part for name, value in self._options.items() for part in (f"--{name}", str(value))]
         return [sys.executable, "-m", "vqcodec", "decompress", *more, *files]
 
 
@@ -224,6 +294,15 @@ PEERS: dict[str, Peer] = {
         VqcodecPeer("vqcodec-realistic", "vqcodec realistic", _VQC, "effort 5, realistic decoder", decoder="realistic"),
     )
 }  # fmt: skip
+
+
+def realistic(realism: float) -> VqcodecPeer:
+    """vqcodec's realistic decoder with that much realism, 0 (the faithful picture) to 1."""
+    name = "vqcodec-realistic" if realism == 1 else f"vqcodec-realistic-{realism:g}"
+    stated = f"effort 5, realistic decoder, realism {realism:g}"
+    return VqcodecPeer(name, f"vqcodec realistic {realism:g}", _VQC, stated, decoder="realistic", realism=realism)
+
+
 DEFAULT_PEERS = ("jpeg", "jpeg444", "mozjpeg", "webp", "avif", "jpeg2000", "jxl", "heic", "vqcodec")
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bench.errors import BenchError, NoOverlapError
 from bench.metrics import METRICS, WINDOW_DB, BdRate, Metric, bd_rate
-from bench.store import ProcessRow, Row, Store
+from bench.store import ProcessRow, Row, Run, Store
 
 FOCUS = "vqcodec"  # the codec that the table of single pictures is about
 ANCHOR = "jpeg"
@@ -302,9 +302,8 @@ def _scaled(row: ProcessRow | None) -> str:
     return f"{row['seconds']:.2f} / " + (NOTHING if peak is None else f"{peak / 1e6:.0f}")
 
 
-def provenance(store: Store) -> str:
+def provenance(run: Run) -> str:
     """One paragraph: what, with what, where, when."""
-    run = store.run
     versions = "; ".join(dict.fromkeys(peer["version"] for peer in run["peers"].values()))
     metrics = ", ".join(version for version in run["metrics"].values() if not version.startswith("bench"))
     return (
@@ -369,7 +368,7 @@ def section(store: Store, folder: str, anchor: str = ANCHOR) -> str:
     scaling = scaling_table(store)
     if scaling:
         parts += ["Whole processes, seconds / peak MB, over the size of the picture:", scaling.markdown()]
-    parts += [*(f"- {line}" for line in losses(picture_table(store))), provenance(store), METHOD, ELSEWHERE, END]
+    parts += [*(f"- {line}" for line in losses(picture_table(store))), provenance(store.run), METHOD, ELSEWHERE, END]
     return "\n\n".join(parts)
 
 

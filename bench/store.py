@@ -100,7 +100,7 @@ def described(command: list[str], **more: Any) -> Run:
     )
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
+def read_lines(path: Path) -> list[dict[str, Any]]:
     """The lines of a .jsonl file; a last line that was cut off when the run was killed is dropped, on disk too."""
     if not path.exists():
         return []
@@ -145,9 +145,9 @@ class Store:
             if run["format"] != FORMAT:
                 raise BenchError(f"{folder} was written by another version of the benchmark; start over with --fresh")
             store = cls(folder, run)
-            for row in _lines(folder / ROWS):
+            for row in read_lines(folder / ROWS):
                 store.rows[cls._key(cast(Row, row))] = cast(Row, row)
-            for row in _lines(folder / PROCESSES):
+            for row in read_lines(folder / PROCESSES):
                 store.processes[cls._process_key(cast(ProcessRow, row))] = cast(ProcessRow, row)
             if (folder / PUBLISHED).exists():
                 store.published = json.loads((folder / PUBLISHED).read_text(encoding="utf-8"))
@@ -212,39 +212,41 @@ class Store:
         return changed
 
     def _write(self) -> None:
-        _replace(self.folder / RUN, json.dumps(self.run, indent=1, ensure_ascii=False) + "\n")
-        _replace(self.folder / ROWS, "".join(_line(row) for row in self.rows.values()))
-        _replace(self.folder / PROCESSES, "".join(_line(row) for row in self.processes.values()))
+        replace(self.folder / RUN, json.dumps(self.run, indent=1, ensure_ascii=False) + "\n")
+        replace(self.folder / ROWS, "".join(_line(row) for row in self.rows.values()))
+        replace(self.folder / PROCESSES, "".join(_line(row) for row in self.processes.values()))
 
     def add(self, rows: Iterable[Row]) -> None:
         """Append rows; they are on disk when this returns."""
         rows = list(rows)
         self.rows.update((self._key(row), row) for row in rows)
-        _append(self.folder / ROWS, "".join(_line(row) for row in rows))
+        append(self.folder / ROWS, "".join(_line(row) for row in rows))
 
     def add_process(self, row: ProcessRow) -> None:
         """Append one process; it is on disk when this returns."""
         self.processes[self._process_key(row)] = row
-        _append(self.folder / PROCESSES, _line(row))
+        append(self.folder / PROCESSES, _line(row))
 
     def publish(self, curves: dict[str, list[dict[str, float]]]) -> None:
         """Keep curves measured by others beside the results."""
         self.published = curves
-        _replace(self.folder / PUBLISHED, json.dumps(curves, indent=1, ensure_ascii=False) + "\n")
+        replace(self.folder / PUBLISHED, json.dumps(curves, indent=1, ensure_ascii=False) + "\n")
 
 
 def _line(row: Row | ProcessRow) -> str:
     return json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
-def _append(path: Path, text: str) -> None:
+def append(path: Path, text: str) -> None:
+    """Add text to a file; it is on disk when this returns."""
     with path.open("a", encoding="utf-8") as stream:
         stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())
 
 
-def _replace(path: Path, text: str) -> None:
+def replace(path: Path, text: str) -> None:
+    """Write a file in one go: whoever reads it finds the old text or the new one."""
     temporary = path.with_suffix(".part")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
