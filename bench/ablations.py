@@ -102,8 +102,8 @@ def summary(found: dict[str, Line], anchor: str = ANCHOR) -> Table:
         rows.append(
             (name, str(line["failed"]) if "failed" in line else percent(rates[name]), _mean(line, "base_bpp"),
              f"{alone:.2f}" if line["rows"] else NOTHING, _use(line), _stages(line, "perplexity"),
-             _stages(line, "bits_per_index", "{:.2f}"), f"{sum(line['parameters'].values()):,}", _costs(line), f"{line['steps']:,}",
-             f"{line['crops_per_second']:,.0f}")
+             _stages(line, "bits_per_index", "{:.2f}"), f"{sum(line['parameters'].values()):,}", _costs(line),
+             f"{line['steps']:,}", f"{line['crops_per_second']:,.0f}")
         )  # fmt: skip
     return Table(head, rows)
 
@@ -165,7 +165,8 @@ def write(folder: Path, out: Path, anchor: str = ANCHOR) -> list[Path]:
     found, settings = read(folder)
     text = "\n\n".join(
         [
-            "# Quantisers and parts of the model, compared", provenance(found, settings), summary(found, anchor).markdown(),
+            "# Quantisers and parts of the model, compared", provenance(found, settings),
+            summary(found, anchor).markdown(),
             "Base + refinement in bits per pixel, PSNR in dB:", levels(found).markdown(),
             "![Rate and distortion, and BD-rates](ablations.svg)",
             "How it was trained and what the rates are: docs/model.md. Made by `python -m bench ablations`.",

@@ -17,8 +17,8 @@ ORDER = [
     "describe", "demo", "compare", "workers", "jobs", "token_files", "archive", "pillow_plugin", "cli", "__main__",
 ]  # fmt: skip
 TRAIN = [
-    "config", "losses", "quantise", "lattice", "vectors", "base", "data", "networks", "budget", "loop", "graph",
-    "refinement", "export", "finish", "cli", "variants", "bakeoff", "__main__",
+    "config", "losses", "quantise", "lattice", "vectors", "base", "data", "networks", "budget", "progress", "loop",
+    "graph", "refinement", "export", "finish", "files", "cli", "variants", "bakeoff", "__main__",
 ]  # fmt: skip
 
 

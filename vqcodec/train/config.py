@@ -119,6 +119,7 @@ class TrainConfig:
     save_minutes: float = 5.0
     eval_minutes: float = 15.0
     eval_pictures: int = 12
+    files_minutes: float = 0.0  # real files of validation pictures are written and judged this often; 0: never
     bf16: bool = True
     compile: bool = False
 
