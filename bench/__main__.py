@@ -297,5 +297,23 @@ def ablations_command(results: Path, out: Path | None, anchor: str) -> None:
     click.echo("\nwritten: " + ", ".join(str(path) for path in written))
 
 
+@main.command("learning")
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    default=Path("runs/learning"),
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="The results folder.",
+)
+def learning_command(runs: tuple[Path, ...], out: Path) -> None:
+    """Learning curves of RUNS, with power laws fitted: folders or logs of vqcodec train, or a learning.json."""
+    from bench import learning  # matplotlib takes a second
+
+    table, written = learning.write(runs, out)
+    click.echo(table.plain())
+    click.echo("\nwritten: " + ", ".join(str(path) for path in written))
+
+
 if __name__ == "__main__":
     main(prog_name="python -m bench")

@@ -22,6 +22,7 @@ from bench.report import NOTHING, Table, percent
 
 RESULTS, SETTINGS = "results.jsonl", "settings.json"
 ANCHOR = "default"
+COSTS = ("analysis", "prior", "synthesis")
 # Okabe and Ito's colours; lines tell variants of the same colour apart
 COLOURS = ("#000000", "#e69f00", "#56b4e9", "#009e73", "#0072b2", "#d55e00", "#cc79a7", "#7a7a7a")
 LINES = ("-", "--", ":", "-.")
@@ -70,6 +71,14 @@ def _mean(line: Line, key: str) -> str:
     return f"{statistics.fmean(row[key] for row in line['rows']):.4f}" if line["rows"] else NOTHING
 
 
+def _costs(line: Line) -> str:
+    """Thousand multiply-accumulates per pixel of analysis, refinement's prior and synthesis."""
+    if "kmac" not in line:
+        return NOTHING
+    rows = line["kmac"].items()
+    return " + ".join(f"{sum(value for name, value in rows if part in name):.2f}" for part in COSTS)
+
+
 def _stages(line: Line, key: str, form: str = "{:,.0f}") -> str:
     return " + ".join(form.format(stage[key]) for stage in line["codebook"]) if line["codebook"] else NOTHING
 
@@ -84,7 +93,7 @@ def summary(found: dict[str, Line], anchor: str = ANCHOR) -> Table:
     """A row per variant: BD-rate, the base layer, the codebook's use, cost."""
     head = (
         "variant", f"BD-rate against {anchor}", "base, bpp", "base alone, dB", "codebook used", "perplexity",
-        "bits per index", "parameters", "steps", "crops/s",
+        "bits per index", "parameters", f"kMAC per pixel: {' + '.join(COSTS)}", "steps", "crops/s",
     )  # fmt: skip
     rates = compared(found, anchor)
     rows: list[tuple[str, ...]] = []
@@ -93,8 +102,8 @@ def summary(found: dict[str, Line], anchor: str = ANCHOR) -> Table:
         rows.append(
             (name, str(line["failed"]) if "failed" in line else percent(rates[name]), _mean(line, "base_bpp"),
              f"{alone:.2f}" if line["rows"] else NOTHING, _use(line), _stages(line, "perplexity"),
-             _stages(line, "bits_per_index", "{:.2f}"), f"{sum(line['parameters'].values()):,}", f"{line['steps']:,}",
-             f"{line['crops_per_second']:,.0f}")
+             _stages(line, "bits_per_index", "{:.2f}"), f"{sum(line['parameters'].values()):,}", _costs(line),
+             f"{line['steps']:,}", f"{line['crops_per_second']:,.0f}")
         )  # fmt: skip
     return Table(head, rows)
 
@@ -156,7 +165,8 @@ def write(folder: Path, out: Path, anchor: str = ANCHOR) -> list[Path]:
     found, settings = read(folder)
     text = "\n\n".join(
         [
-            "# Quantisers compared", provenance(found, settings), summary(found, anchor).markdown(),
+            "# Quantisers and parts of the model, compared", provenance(found, settings),
+            summary(found, anchor).markdown(),
             "Base + refinement in bits per pixel, PSNR in dB:", levels(found).markdown(),
             "![Rate and distortion, and BD-rates](ablations.svg)",
             "How it was trained and what the rates are: docs/model.md. Made by `python -m bench ablations`.",

@@ -28,6 +28,7 @@ def line(name: str, factor: float = 1.0, codebook: list[dict[str, float]] | None
     return {
         "name": name, "settings": {}, "steps": 2000, "seconds": 60.0, "crops_per_second": 1234.5, "codebook": codebook,
         "parameters": {"analysis transform": 1000, "synthesis transform": 234}, "rows": rows,
+        "kmac": {"analysis transform": 9.27, "refinement's prior, 6 steps": 5.384, "synthesis transform": 8.37},
     }  # fmt: skip
 
 
@@ -59,6 +60,7 @@ def test_tables_and_figure(folder: Path, tmp_path: Path) -> None:
     assert shown["2x1024"]["perplexity"] == "400 + 400"
     assert shown["default"]["parameters"] == "1,234"
     assert shown["scalar-base"]["bits per index"] == "–"
+    assert shown["default"]["kMAC per pixel: analysis + prior + synthesis"] == "9.27 + 5.38 + 8.37"
     assert all(cell in text for row in summary.rows for cell in row)
     assert "0.0200 + 1.1800, 43.00" in text
     assert "1,217 pictures" in text

@@ -17,9 +17,9 @@ ORDER = [
     "describe", "demo", "compare", "workers", "jobs", "token_files", "archive", "pillow_plugin", "cli", "__main__",
 ]  # fmt: skip
 TRAIN = [
-    "config", "losses", "quantise", "lattice", "base", "data", "networks", "texture", "budget", "loop", "graph",
-    "refinement", "export", "finish", "perception", "discriminator", "realistic", "attach",
-    "cli", "bakeoff", "__main__",
+    "config", "losses", "quantise", "lattice", "vectors", "base", "data", "networks", "texture", "budget", "progress",
+    "loop", "graph", "refinement", "export", "finish", "files", "perception", "discriminator", "realistic", "attach",
+    "cli", "variants", "bakeoff", "__main__",
 ]  # fmt: skip
 
 

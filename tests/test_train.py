@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +77,84 @@ def test_a_tiny_model_trains_resumes_exports_and_codes(photo: NDArray[np.uint8],
         assert psnr(picture, back) > {1: 12, 50: 20, 95: 25}[quality]
     with pytest.raises(vqcodec.ModelError):
         vqcodec.decode(coded)
+
+
+@pytest.fixture
+def tiny_run(photo: NDArray[np.uint8], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Data, output folder, shape and settings of a short run."""
+    from vqcodec.train import data, loop
+
+    few = functools.partial(data.block_statistics, blocks=4000)  # 200,000 take seconds
+    monkeypatch.setattr(loop, "block_statistics", few)
+    Image.fromarray(photo[:200, :300]).save(tmp_path / "a.png")
+    shape = [x for setting in TINY for x in ("--set-model", setting)]
+    settings = [x for s in ("crop=64", "batch=2", "log_seconds=0", "bf16=false") for x in ("--set", s)]
+    return [tmp_path / "a.png", "-o", tmp_path / "run", "--threads", 1, "--device", "cpu", *shape, *settings]
+
+
+def test_real_files_are_judged_during_training(
+    tiny_run: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In between and at the end; what is learned is what is learned without."""
+    from vqcodec.train import files
+
+    monkeypatch.setattr(files, "QUICK_SAMPLES", 20)
+    monkeypatch.setattr(files, "QUICK_QUALITIES", (30, 90))
+    judged = ["--validation", tmp_path / "a.png", "--set", "files_minutes=0.0001", "--set", "steps=2"]
+    log = run(*tiny_run, *judged)
+    rows = [line.split() for line in log.splitlines() if line.startswith("files, quality")]
+    assert [row[2] for row in rows] == ["30:", "90:"] * 3, "after both steps, and at the end"
+    assert log.count("base indices without context") == 3
+    assert all(float(low[3]) < float(high[3]) for low, high in zip(rows[::2], rows[1::2], strict=True))
+    assert all(float(low[5]) < float(high[5]) for low, high in zip(rows[::2], rows[1::2], strict=True))
+    assert "files, quality 30:" in (tmp_path / "run" / "log.txt").read_text(encoding="utf-8")
+    weights = torch.load(tmp_path / "run" / "last.pt", weights_only=True)["model"]
+    assert "files" not in run(*tiny_run, "--set", "steps=2")
+    alone = torch.load(tmp_path / "run" / "last.pt", weights_only=True)["model"]
+    assert all(torch.equal(alone[name], value) for name, value in weights.items())
+
+
+def test_files_are_left_out_where_they_cannot_be_written(
+    tiny_run: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judged = ["--validation", tmp_path / "a.png", "--set", "files_minutes=0.0001", "--set", "steps=3"]
+    log = run(*tiny_run, *judged, "--set-model", "vector_dim=2")
+    assert log.count("files are left out: they have no place for what this model codes") == 1
+    monkeypatch.setitem(sys.modules, "constriction", None)
+    log = run(*tiny_run, *judged)
+    assert log.count("files are left out: constriction is not installed") == 1
+    assert "joint step 3 " in log
+    assert main([str(x) for x in [*tiny_run, *judged[2:]]]) == 2
+    assert "give --validation" in capsys.readouterr().err
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_gets_a_progress_line_and_nothing_else_does(
+    tiny_run: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vqcodec.train import progress
+
+    monkeypatch.setattr(progress, "INTERVAL", 0.0)
+    monkeypatch.setattr(sys, "stderr", plain := io.StringIO())
+    run(*tiny_run, "--set", "steps=3")
+    assert "joint" not in plain.getvalue()
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    log = run(*tiny_run, "--set", "steps=3")
+    drawn = [line for line in terminal.getvalue().split("\r") if line.startswith("joint step")]
+    assert len(drawn) == 3
+    assert re.search(r"joint step 3 \[#{16}-{8}\]  67% [0-9.]+ crops/s, 0:0\d left", drawn[-1])
+    assert terminal.getvalue().endswith("\r\x1b[K"), "the line is taken away"
+    assert "\r" not in log
+
+
+def test_durations_are_told_as_clocks_tell_them() -> None:
+    from vqcodec.train.progress import duration
+
+    assert [duration(s) for s in (0.4, 59.6, 3599, 3600, 36605)] == ["0:00", "1:00", "59:59", "1:00:00", "10:10:05"]
 
 
 def test_two_processes_train_one_model(photo: NDArray[np.uint8], tmp_path: Path) -> None:

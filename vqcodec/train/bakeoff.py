@@ -35,26 +35,8 @@ from vqcodec.train.data import Pictures, block_statistics, load_pictures
 from vqcodec.train.loop import EVAL_LEVELS, Trainer, load_checkpoint, new_model
 from vqcodec.train.losses import mse_per_sample, psnr
 from vqcodec.train.networks import STRIDE, Codec
+from vqcodec.train.variants import VARIANTS, settings_of
 
-# name -> settings of ModelConfig that differ from the first one's
-VARIANTS: dict[str, dict[str, Any]] = {
-    "default": {},
-    "k256": {"codebook_size": 256},
-    "k4096": {"codebook_size": 4096},
-    "k16384": {"codebook_size": 16384},
-    "2x256": {"base_stages": 2, "codebook_size": 256},
-    "2x1024": {"base_stages": 2},
-    "rotation": {"base_gradient": "rotation"},
-    "simvq": {"base_learning": "simvq"},
-    "simvq-rotation": {"base_learning": "simvq", "base_gradient": "rotation"},
-    "simvq-k16384": {"base_learning": "simvq", "codebook_size": 16384},
-    "scalar-base": {"base": "scalar"},
-    "refine-z": {"lattice": "Z"},
-    "refine-d4": {"lattice": "D4"},
-    "refine-e8": {"lattice": "E8"},
-    "start-dct": {"frontend": "dct"},
-    "start-random": {"frontend": "random"},
-}
 UNTRAINED = "base layer's prior, 4 passes"  # rates are of order 0 instead
 RESULTS, SETTINGS = "results.jsonl", "settings.json"
 TRIAL_STEPS = 6  # of which the first two are not timed
@@ -159,8 +141,9 @@ def _trainer(run: Run, config: ModelConfig, out: Path, train: TrainConfig) -> Tr
 
 def measure(run: Run, name: str) -> dict[str, Any]:
     """Train and evaluate one variant; its line of the results."""
-    settings = VARIANTS[name]
+    settings = settings_of(run.model, name)
     config = override(run.model, settings)
+    budget = [part for part in parts(config) if part.name != UNTRAINED]
     if run.train.compile:
         torch.compiler.reset()  # else the limit of recompilations is met after a few variants
     trainer = _trainer(run, config, run.folder / name, run.train)
@@ -170,7 +153,8 @@ def measure(run: Run, name: str) -> dict[str, Any]:
     result: dict[str, Any] = {
         "name": name, "settings": settings, "steps": trainer.step, "seconds": round(trainer.elapsed, 2),
         "crops_per_second": round(trainer.step * run.train.batch / max(trainer.elapsed, 1e-9), 2),
-        "parameters": {part.name: part.parameters for part in parts(config) if part.name != UNTRAINED},
+        "parameters": {part.name: part.parameters for part in budget},
+        "kmac": {part.name: round(part.kmac, 3) for part in budget},
         "codebook": None,
     }  # fmt: skip
     lengths = None
@@ -214,7 +198,7 @@ def steps_within(run: Run, names: Sequence[str], minutes: float) -> int:
     seconds = 0.0
     for name in names:
         t = override(run.train, {"steps": 10**9})
-        model = new_model(override(run.model, VARIANTS[name]), run.pictures, t.seed, run.statistics)
+        model = new_model(override(run.model, settings_of(run.model, name)), run.pictures, t.seed, run.statistics)
         trainer = Trainer(model, run.pictures, None, t, run.folder, run.device)
         rng, times = np.random.default_rng(0), []
         for _ in range(TRIAL_STEPS):
@@ -242,6 +226,8 @@ def _settle(run: Run, names: Sequence[str], minutes: float) -> Run:
         "data": _facts(run.pictures), "validation": _facts(run.validation),
     }  # fmt: skip
     if kept:
+        for table, configuration in (("model", run.model), ("train", run.train)):  # settings newer than the folder
+            kept[table] = {**to_dict(type(configuration)()), **kept.get(table, {})}
         for table in now:
             if kept.get(table) != now[table]:
                 raise UsageError(f"{run.folder} holds results of other settings ({table}): give another folder with -o")
@@ -339,7 +325,7 @@ def main(arguments: Sequence[str]) -> int:
         model = override(ModelConfig(), {**model_table, **pairs(o.shape)})
         train = override(TrainConfig(save_minutes=1.0), {**train_table, **pairs(o.settings)})
         for name in names:
-            override(model, VARIANTS[name])  # refused before anything is trained
+            override(model, settings_of(model, name))  # refused before anything is trained
         device = choose_device(o.device, o.threads)
         o.out.mkdir(parents=True, exist_ok=True)
         train = override(train, {"steps": o.steps, "minutes": 0.0, "phase": "joint"})

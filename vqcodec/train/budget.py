@@ -84,7 +84,7 @@ def parts(config: ModelConfig) -> list[Part]:
     with _counting(model.prior) as count:
         features, base_mean = model.prior.base(code)
         model.prior(y, features, base_mean, model.step_size(hat), hat, False)
-    name = f"refinement's prior, {2 * len(config.chunks)} steps"
+    name = f"refinement's prior, {len(model.prior.steps)} steps"
     rows.append(Part(name, _parameters(model.prior) + model.log_step.numel(), count[0] / pixels / 1000, True))
     with _counting(model.synthesis) as count:
         model.synthesis(y, torch.cat([hat, torch.zeros(1, 1)], 1))

@@ -20,7 +20,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -29,14 +28,13 @@ from vqcodec.train.attach import attach
 from vqcodec.train.config import ModelConfig, RealismConfig, TextureConfig, TrainConfig, load_toml, override
 from vqcodec.train.data import Pictures, load_pictures
 from vqcodec.train.export import integer_tables, write_model
+from vqcodec.train.files import quick_files, rate_distortion
 from vqcodec.train.finish import analysed, count_tables, train_base_prior
 from vqcodec.train.loop import Trainer, load_checkpoint, new_model
-from vqcodec.train.losses import psnr
 from vqcodec.train.networks import BasePrior, Codec
 from vqcodec.train.realistic import RealismTrainer
 
 PHASES = ("joint", "decoder", "analysis", "synthesis", "finish", "realistic")
-RD_QUALITIES = (1, 5, 15, 30, 45, 60, 75, 90, 100)
 EXAMPLES = """examples:
   vqcodec train photos/ -o run --set minutes=60
   vqcodec train photos/ -o run --resume run/last.pt --phase decoder --set minutes=10 --set learning_rate=2e-4
@@ -216,7 +214,7 @@ def _run(o: argparse.Namespace) -> None:
             rate_distortion(folder, judged, t.eval_pictures)
         return
     t = override(t, {"phase": o.phase})
-    Trainer(model, pictures, judged, t, o.out, device, state, o.tensorboard).run()
+    Trainer(model, pictures, judged, t, o.out, device, state, o.tensorboard, quick_files).run()
     if not dist.is_initialized() or dist.get_rank() == 0:
         (o.out / "config.json").write_text(json.dumps({"model": str(model.config), "train": str(t)}, indent=1) + "\n")
 
@@ -241,24 +239,3 @@ def _realistic(o: argparse.Namespace) -> None:
     if o.into:
         attach(o.into, trainer.codec.cpu(), trainer.averaged().cpu())
         print(f"the realistic decoder joined the model in {o.into}")
-
-
-def rate_distortion(folder: Path, pictures: Pictures, count: int) -> list[dict[str, float]]:
-    """Rate and distortion of real files of the validation pictures; printed, and written to `folder`/rd.json."""
-    from vqcodec import api, codec  # the range coder, which training itself can do without
-
-    rows = []
-    numbers = np.linspace(0, len(pictures) - 1, min(count, len(pictures))).astype(int)
-    for quality in RD_QUALITIES:
-        bpps, decibels = [], []
-        for number in numbers:
-            rgb = pictures.picture(int(number)).cpu().numpy()
-            data = api.encode(rgb, quality, model=folder)
-            back = codec.decode_picture(data, model=folder).rgb
-            bpps.append(8 * len(data) / (rgb.shape[0] * rgb.shape[1]))
-            decibels.append(psnr(float(np.square((rgb.astype(np.float64) - back) / 255).mean())))
-        row = {"quality": quality, "bpp": float(np.mean(bpps)), "psnr": float(np.mean(decibels))}
-        print("files, quality {quality}: {bpp:.4f} bpp {psnr:.3f} dB".format(**row), flush=True)
-        rows.append(row)
-    (folder / "rd.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    return rows

@@ -17,7 +17,19 @@ CHOICES = {
     "base_learning": ("ema", "simvq"),
     "base_gradient": ("straight-through", "rotation"),
     "lattice": ("", "Z", "D4", "E8"),
+    "prior_mean": ("context", "base", "none"),
+    "checkerboard": (1, 2),
+    "choice": ("nearest", "rate"),
+    "vector_dim": (0, 1, 2, 4),
+    "vector_stages": (1, 2),
+    "vector_rate": ("dither", "straight-through"),
+    "vector_learning": ("gradient", "lloyd"),
 }
+# Settings of ModelConfig that files have no place for, but at their defaults
+COMPARED = (
+    "base", "base_stages", "base_learning", "lattice", "vector_dim", "checkerboard", "prior_mean", "base_context",
+    "gains", "shortcut",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,6 +62,17 @@ class ModelConfig:
     base_gradient: str = "straight-through"  # or "rotation"
     base_scalars: int = 32  # channels of the scalar base layer
     lattice: str = ""  # of the refinement: "" (scalar, rate from integrated Gaussians), "Z", "D4", "E8"
+    choice: str = "nearest"  # of the refinement's indices in training, or "rate": least rate + distortion
+    vector_dim: int = 0  # 1, 2, 4: the refinement is coded as vectors of a learned codebook (`vectors.py`)
+    vector_reach: int = 3  # its words start on the integers up to this, in every dimension
+    vector_stages: int = 1  # 2: words are sums of two codebooks' words
+    vector_rate: str = "dither"  # what vectors learn the rate's gradient from, or "straight-through"
+    vector_learning: str = "gradient"  # of the words and their weights, or "lloyd": alternating with the transforms
+    checkerboard: int = 2  # context steps of each chunk: 2, or 1 for all places of a chunk at once
+    prior_mean: str = "context"  # means from all that is decoded; "base": from the base layer alone; "none": zero
+    base_context: bool = True  # False: the refinement knows nothing of the base layer, neither features nor means
+    gains: bool = True  # per-quality gains inside the transforms
+    shortcut: bool = True  # the linear transforms beside the convolutions
     anchors: int = 8  # points of the quality scale at which steps and gains are learned; linear in between
     lambda_min: float = 4.0  # bits per pixel per unit of MSE on [0, 1] samples, at the lowest refined quality
     lambda_max: float = 22760.0
@@ -61,15 +84,17 @@ class ModelConfig:
             if getattr(self, name) not in known:
                 listed = " or ".join(repr(choice) for choice in known)
                 raise UsageError(f"{name} must be {listed}, not {getattr(self, name)!r}")
-        dimension = {"D4": 4, "E8": 8}.get(self.lattice, 1)
+        dimension = self.vector_dim or {"D4": 4, "E8": 8}.get(self.lattice, 1)
         if any(chunk % dimension for chunk in self.chunks):
-            raise UsageError(f"the chunks {self.chunks} do not divide into vectors of {dimension} for {self.lattice}")
+            raise UsageError(f"the chunks {self.chunks} do not divide into vectors of {dimension}")
+        if self.vector_dim and self.lattice:
+            raise UsageError("a refinement of vectors of a learned codebook has no lattice")
         if self.base_stages < 1:
             raise UsageError(f"base_stages must be 1 or more, not {self.base_stages}")
 
     def exportable(self) -> bool:
         """Whether files have a place for what this model codes: one codebook per place, scalar refinement."""
-        return self.base == "vq" and self.base_stages == 1 and self.base_learning == "ema" and not self.lattice
+        return all(getattr(self, f.name) == f.default for f in fields(self) if f.name in COMPARED)
 
 
 @dataclass(frozen=True)
@@ -94,6 +119,7 @@ class TrainConfig:
     save_minutes: float = 5.0
     eval_minutes: float = 15.0
     eval_pictures: int = 12
+    files_minutes: float = 0.0  # real files of validation pictures are written and judged this often; 0: never
     bf16: bool = True
     compile: bool = False
 

@@ -3,8 +3,8 @@
 
 A patch discriminator (Isola et al., "Image-to-Image Translation with Conditional Adversarial Networks", 2017) that sees
 the quantised latents as its condition, as in HiFiC (Mentzer et al., 2020), with spectral normalisation (Miyato et al.,
-2018) of all layers but the last. Beside the picture it gets its fine detail, amplified: what texture differs by is a few
-levels of 255, too faint for layers that may not amplify.
+2018) of all layers but the last. Beside the picture it gets its fine detail, amplified: what texture differs by is a
+few levels of 255, too faint for layers that may not amplify.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ def grouped(x: Tensor, n: int) -> Tensor:
     return x.view(b, c // n, n, h, w).movedim(2, -1)
 
 
-def _flat(x: Tensor) -> Tensor:
+def flat(x: Tensor) -> Tensor:
     """The way back of `grouped`."""
     b, c, h, w, n = x.shape
     return x.movedim(-1, 2).reshape(b, c * n, h, w)
@@ -101,9 +101,9 @@ def lattice_quantise(
     """
     t = grouped((y - mean) / step, DIMENSIONS[lattice])
     point = closest(t.detach(), lattice)
-    rated = _flat(t + dither(t.detach(), lattice)) if noise else _flat(point)
-    quantised = mean + step * _flat(t + (point - t).detach())
-    return quantised, rated, _flat(point)
+    rated = flat(t + dither(t.detach(), lattice)) if noise else flat(point)
+    quantised = mean + step * flat(t + (point - t).detach())
+    return quantised, rated, flat(point)
 
 
 def _log_sum(x: Tensor, s: Tensor) -> Tensor:
@@ -128,6 +128,16 @@ def _log_even(x: Tensor, s: Tensor) -> Tensor:
     return even[..., 0]
 
 
+def widened(log2_scale: Tensor) -> Tensor:
+    """Deviations, in steps, with which the Gaussian at a point has the probabilities of one integrated over unit cells.
+
+    Wider by 1/12 of variance where it is wide; twofold where it is narrow and the cell's edge is half as far as the
+    next point.
+    """
+    variance = torch.exp2(2 * log2_scale.clamp(SCALE_MIN_LOG2, SCALE_MAX_LOG2))
+    return torch.sqrt(variance + 3 * variance / (1 + 36 * variance))
+
+
 def lattice_bits(t: Tensor, log2_scale: Tensor, lattice: str) -> Tensor:
     """Bits of the coset Gaussian (see above) of each vector.
 
@@ -140,10 +150,7 @@ def lattice_bits(t: Tensor, log2_scale: Tensor, lattice: str) -> Tensor:
         [B, C/n, H, W] bits, >= 0 but for rounding.
     """
     n = DIMENSIONS[lattice]
-    variance = torch.exp2(2 * log2_scale.clamp(SCALE_MIN_LOG2, SCALE_MAX_LOG2))
-    # The Gaussian at a point has the probabilities of one integrated over the cells if it is wider: by 1/12 of variance
-    # where it is wide, twofold where it is narrow and the cell's edge is half as far as the next point.
-    s = torch.sqrt(variance + 3 * variance / (1 + 36 * variance)) / UNIT[lattice]
+    s = widened(log2_scale) / UNIT[lattice]
     x, s = grouped(t / UNIT[lattice], n), grouped(s, n)
     if lattice == "Z":
         total = _log_sum(x, s)[..., 0]

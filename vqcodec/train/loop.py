@@ -12,6 +12,7 @@ import inspect
 import math
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from vqcodec.train.config import ModelConfig, TrainConfig, override, to_dict
 from vqcodec.train.data import Pictures, block_statistics, linear_basis
 from vqcodec.train.losses import mse_per_sample, psnr
 from vqcodec.train.networks import STRIDE, Codec, start_linear
+from vqcodec.train.progress import Progress
 
 LEARNS = {
     "joint": ("analysis", "synthesis", "prior", "log_step", "quantiser"),
@@ -33,6 +35,7 @@ LEARNS = {
     "synthesis": ("synthesis",),
     "analysis": ("analysis",),
 }
+Files = Callable[[Codec, Pictures, Pictures, int, Callable[[str], None]], object]
 EVAL_LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
@@ -148,6 +151,7 @@ class Trainer:
         out: folder for `last.pt` and `log.txt`.
         resume: what `load_checkpoint` gave, to go on in the middle of a phase; None for a fresh optimiser.
         tensorboard: folder for TensorBoard's scalars and pictures; None for none.
+        files: what judges real files every `files_minutes` (`files.quick_files`); None for none.
     """
 
     def __init__(
@@ -160,9 +164,12 @@ class Trainer:
         device: torch.device,
         resume: dict[str, Any] | None = None,
         tensorboard: Path | None = None,
+        files: Files | None = None,
     ) -> None:
         if not (config.steps or config.minutes):
             raise UsageError("give --set steps=N or --set minutes=M: a training run must end")
+        if config.files_minutes and validation is None:
+            raise UsageError("files_minutes needs pictures to judge files on: give --validation")
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         self.world = dist.get_world_size() if dist.is_initialized() else 1
         self.t, self.out, self.device = config, out, device
@@ -194,6 +201,8 @@ class Trainer:
             speed = machine_speed(device, torch.bfloat16 if config.bf16 else torch.float32) * self.world
             self.share = step_operations(self.codec.config, config.crop) / speed
         self.codec.quantiser.learns = config.phase == "joint"
+        self.files = files if config.files_minutes else None
+        self.progress = Progress(self.rank == 0)
 
     def _groups(self) -> list[dict[str, Any]]:
         decay, plain, fast = [], [], []
@@ -263,14 +272,16 @@ class Trainer:
         t = self.t
         rng = np.random.default_rng([t.seed, self.rank, self.step])
         torch.manual_seed(t.seed * 1000 + self.rank + self.step)
-        begin, marks = time.perf_counter() - self.elapsed, {"log": 0.0, "save": 0.0, "eval": 0.0}
-        marks = dict.fromkeys(marks, self.elapsed)
+        begin = time.perf_counter() - self.elapsed
+        marks = dict.fromkeys(("log", "save", "eval", "files"), self.elapsed)
+        self.progress.begin(self._progress())
         window: list[Tensor] = []
         while (done := self._progress()) < 1.0:
             window.append(self.one_step(rng, done))
             self.elapsed = time.perf_counter() - begin
             if self.rank:
                 continue
+            self.progress.show(f"{t.phase} step {self.step}", done, t.batch * self.world)
             if self.elapsed - marks["log"] > t.log_seconds:
                 loss, bpp, decibels, norm = torch.stack(window).mean(0).tolist()
                 speed = len(window) * t.batch * self.world / (self.elapsed - marks["log"])
@@ -288,15 +299,40 @@ class Trainer:
             if self.validation and self.elapsed - marks["eval"] > 60 * t.eval_minutes:
                 self.report()
                 marks["eval"] = self.elapsed
+            if self.files and self.elapsed - marks["files"] > 60 * t.files_minutes:
+                self.judge_files()
+                marks["files"] = self.elapsed
+        self.progress.clear()
         if self.rank == 0:
             self.save()
             if self.validation:
                 self.report()
+            self.judge_files()
+
+    def _averaged(self) -> Codec:
+        """A model of the EMA weights."""
+        with torch.random.fork_rng(devices=[]):  # training goes on as if nothing had been judged
+            model = Codec(self.codec.config).to(self.device)
+        model.load_state_dict(self.ema)
+        return model
+
+    def judge_files(self) -> None:
+        """Log rate and distortion of real files of the EMA weights, or once, why that cannot be done."""
+        if self.files is None or self.validation is None:
+            return
+        if not self.codec.config.exportable():
+            self._say("files are left out: they have no place for what this model codes")
+            self.files = None
+            return
+        try:
+            self.files(self._averaged().eval(), self.pictures, self.validation, self.t.eval_pictures, self._say)
+        except ModuleNotFoundError as error:
+            self._say(f"files are left out: {error.name} is not installed")
+            self.files = None
 
     def report(self) -> None:
         """Log the validation table of the EMA weights."""
-        model = Codec(self.codec.config).to(self.device)
-        model.load_state_dict(self.ema)
+        model = self._averaged()
         assert self.validation is not None
         for row in evaluate(model, self.validation, self.t.eval_pictures, self.device):
             self._say("val level {level:.1f}: {bpp:.4f} bpp {psnr:.3f} dB (base alone {base:.2f} dB)".format(**row))
@@ -333,6 +369,7 @@ class Trainer:
         save_checkpoint(self.out / "last.pt", self.codec, self.ema, self.optimiser, state)
 
     def _say(self, line: str) -> None:
+        self.progress.clear()
         print(line, flush=True)
         with (self.out / "log.txt").open("a", encoding="utf-8") as log:
             log.write(line + "\n")

@@ -21,6 +21,7 @@ from vqcodec.train.config import ModelConfig
 from vqcodec.train.lattice import lattice_bits, lattice_quantise
 from vqcodec.train.losses import gaussian_bits
 from vqcodec.train.quantise import scalar_quantise
+from vqcodec.train.vectors import VectorRefinement
 
 STRIDE = 16
 SLOPE = 0.125  # of the leaky rectifiers: a power of two, so that the integer prior has it exactly
@@ -54,12 +55,14 @@ class Block(nn.Module):
 class Gain(nn.Module):
     """Per-quality gain of every channel: 1 + a vector interpolated between the anchors of the quality scale."""
 
-    def __init__(self, anchors: int, width: int) -> None:
+    def __init__(self, anchors: int, width: int, learns: bool = True) -> None:
         super().__init__()
-        self.table = nn.Parameter(torch.zeros(anchors, width))
+        self.table = nn.Parameter(torch.zeros(anchors, width if learns else 0))
 
     def forward(self, x: Tensor, hat: Tensor) -> Tensor:
         """x [B, C, H, W], hat [B, A] interpolation weights -> [B, C, H, W]."""
+        if not self.table.numel():
+            return x
         with torch.autocast(x.device.type, enabled=False):
             gain = 1 + hat @ self.table
         return x * gain[:, :, None, None].to(x.dtype)
@@ -71,6 +74,15 @@ def zero_conv(inputs: int, outputs: int) -> nn.Conv2d:
     nn.init.zeros_(conv.weight)
     assert conv.bias is not None
     nn.init.zeros_(conv.bias)
+    return conv
+
+
+def branch_end(inputs: int, outputs: int, shortcut: bool) -> nn.Conv2d:
+    """The convolution that ends the branch beside a linear shortcut: `zero_conv`, but where there is no shortcut."""
+    conv = zero_conv(inputs, outputs)
+    if not shortcut:
+        with torch.random.fork_rng(devices=[]):  # other layers start as they do with it
+            conv.reset_parameters()
     return conv
 
 
@@ -101,14 +113,17 @@ class Analysis(nn.Module):
     def __init__(self, c: ModelConfig) -> None:
         super().__init__()
         w8, w16 = c.analysis_width8, c.analysis_width16
-        self.linear = nn.Conv2d(3, c.latents, STRIDE, stride=STRIDE)
+        linear = nn.Conv2d(3, c.latents, STRIDE, stride=STRIDE)  # in any case, so that other layers start alike
+        self.shortcut = c.shortcut
+        if c.shortcut:
+            self.linear = linear
         self.patch = nn.Conv2d(3, w8, 8, stride=8)
         self.blocks8 = Blocks(Block(w8) for _ in range(c.analysis_blocks8))
-        self.gain8 = Gain(c.anchors, w8)
+        self.gain8 = Gain(c.anchors, w8, c.gains)
         self.down = nn.Conv2d(w8, w16, 2, stride=2)
         self.blocks16 = Blocks(Block(w16) for _ in range(c.analysis_blocks16))
-        self.gain16 = Gain(c.anchors, w16)
-        self.out = zero_conv(w16, c.latents)
+        self.gain16 = Gain(c.anchors, w16, c.gains)
+        self.out = branch_end(w16, c.latents, c.shortcut)
         self.base_linear = nn.Conv2d(c.latents, c.codebook_dim, 1, bias=False)
         self.base_out = zero_conv(w16, c.codebook_dim)
         self.register_buffer("sigma", torch.ones(c.latents))
@@ -126,7 +141,9 @@ class Analysis(nn.Module):
         h = self.blocks16(h)
         h = self.gain16(h, hat).float()
         sigma = self.sigma[:, None, None]
-        y = full_precision(self.linear, x) + sigma * full_precision(self.out, h)
+        y = sigma * full_precision(self.out, h)
+        if self.shortcut:
+            y = full_precision(self.linear, x) + y
         z = full_precision(self.base_linear, y / sigma) + full_precision(self.base_out, h)
         return y, z
 
@@ -140,15 +157,18 @@ class Synthesis(nn.Module):
         super().__init__()
         w8, w16 = c.synthesis_width8, c.synthesis_width16
         levels = c.anchors + 1  # the last: base layer alone
-        self.linear = nn.Conv2d(c.latents, 3 * STRIDE * STRIDE, 1)
+        linear = nn.Conv2d(c.latents, 3 * STRIDE * STRIDE, 1)
+        self.shortcut = c.shortcut
+        if c.shortcut:
+            self.linear = linear
         self.enter = nn.Conv2d(c.latents, w16, 1)
-        self.gain_in = Gain(levels, w16)
+        self.gain_in = Gain(levels, w16, c.gains)
         self.blocks16 = Blocks(Block(w16) for _ in range(c.synthesis_blocks16))
-        self.gain16 = Gain(levels, w16)
+        self.gain16 = Gain(levels, w16, c.gains)
         self.up = nn.Conv2d(w16, 4 * w8, 1)
         self.blocks8 = Blocks(Block(w8) for _ in range(c.synthesis_blocks8))
-        self.gain8 = Gain(levels, w8)
-        self.out = zero_conv(w8, 3 * 64)
+        self.gain8 = Gain(levels, w8, c.gains)
+        self.out = branch_end(w8, 3 * 64, c.shortcut)
         self.register_buffer("sigma", torch.ones(c.latents))
 
     def forward(self, y: Tensor, hat: Tensor) -> Tensor:
@@ -158,7 +178,10 @@ class Synthesis(nn.Module):
         h = F.pixel_shuffle(self.up(self.gain16(h, hat)), 2)
         h = self.blocks8(h)
         h = full_precision(self.out, self.gain8(h, hat))
-        return F.pixel_shuffle(full_precision(self.linear, y), STRIDE) + F.pixel_shuffle(h, 8) + 0.5
+        x = F.pixel_shuffle(h, 8)
+        if self.shortcut:
+            x = F.pixel_shuffle(full_precision(self.linear, y), STRIDE) + x
+        return x + 0.5
 
 
 class PriorStep(nn.Module):
@@ -209,14 +232,15 @@ class RefinementPrior(nn.Module):
         n = c.prior_width
         self.chunks = c.chunks
         self.lattice = c.lattice
+        self.vectors = VectorRefinement(c) if c.vector_dim else None
         self.enter = nn.Conv2d(c.codebook_dim, n, 1)
         self.blocks = Blocks(Block(n) for _ in range(c.prior_base_blocks))
         self.base_mean = zero_conv(n, c.latents)
         steps: list[PriorStep] = []
         start = 0
+        self.halves, self.mean, self.base_context = c.checkerboard, c.prior_mean, c.base_context
         for chunk in c.chunks:
-            steps.append(PriorStep(start, chunk, n, c.anchors))
-            steps.append(PriorStep(start + chunk, chunk, n, c.anchors))
+            steps += [PriorStep(start + half * chunk, chunk, n, c.anchors) for half in range(c.checkerboard)]
             start += chunk
         self.steps = nn.ModuleList(steps)
         self.register_buffer("sigma", torch.ones(c.latents))
@@ -230,13 +254,19 @@ class RefinementPrior(nn.Module):
     def quantise(
         self, y: Tensor, mean: Tensor, step: Tensor, noise: bool, weight: Tensor | None, log2_scale: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """`scalar_quantise`, or `lattice_quantise`, which always takes the closest point."""
+        """`scalar_quantise`, `lattice_quantise`, which always takes the closest point, or what the vectors do."""
+        if self.vectors is not None:
+            with torch.autocast(y.device.type, enabled=False):
+                return self.vectors.quantise(y, mean, step, noise, weight, log2_scale)
         if self.lattice:
             return lattice_quantise(y, mean, step, self.lattice, noise)
         return scalar_quantise(y, mean, step, noise, weight, log2_scale)
 
-    def bits(self, noisy: Tensor, scale: Tensor) -> Tensor:
-        """Bits of each sample, [B], from the second and third of what `forward` gives."""
+    def bits(self, noisy: Tensor, scale: Tensor, noise: bool = True) -> Tensor:
+        """Bits of each sample, [B], from the second and third of what `forward` gives, with the same `noise`."""
+        if self.vectors is not None:
+            with torch.autocast(scale.device.type, enabled=False):
+                return self.vectors.bits(noisy, scale, noise)
         if self.lattice:
             return lattice_bits(noisy, scale, self.lattice).sum((1, 2, 3))
         return gaussian_bits(noisy, scale).sum((1, 2, 3))
@@ -258,12 +288,17 @@ class RefinementPrior(nn.Module):
             noise, weight: as in `scalar_quantise`.
 
         Returns:
-            quantised latents, noisy indices relative to the mean, log2 (scale / step), all [B, M, h, w].
+            quantised latents, noisy indices relative to the mean (for vectors two of them), log2 (scale / step), all
+            [B, M, h, w].
         """
+        if self.vectors is not None and self.training and noise:
+            self.vectors.begin()
         first = checkerboard(y.shape[2], y.shape[3], y.device)
         sigma = self.sigma[:, None, None]
         log2_sigma, log2_step = torch.log2(sigma), torch.log2(step_size)
-        parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        if not self.base_context:
+            features, base_mean = torch.zeros_like(features), torch.zeros_like(base_mean)
+        parts: list[tuple[Tensor, ...]] = []
         known = torch.zeros_like(y[:, :0])
         start = 0
         for k, chunk in enumerate(self.chunks):
@@ -271,21 +306,28 @@ class RefinementPrior(nn.Module):
             y_k, base_k, sigma_k = y[:, here], base_mean[:, here], sigma[here]
             in_steps = log2_sigma[here] - log2_step[:, here]
             worth = None if weight is None else weight[:, here]
-            mean, scale = self.steps[2 * k](known, features, hat)
-            mean, scale = base_k + sigma_k * mean, scale + in_steps
-            quantised, noisy, _ = self.quantise(y_k, mean, step_size[:, here], noise, worth, scale)
-            seen = torch.where(first, (quantised - base_k) / sigma_k, torch.zeros_like(base_k))
-            mean2, scale2 = self.steps[2 * k + 1](torch.cat([known, seen], 1), features, hat)
-            mean2, scale2 = base_k + sigma_k * mean2, scale2 + in_steps
-            quantised2, noisy2, _ = self.quantise(y_k, mean2, step_size[:, here], noise, worth, scale2)
-            quantised = torch.where(first, quantised, quantised2)
-            noisy = torch.where(first, noisy, noisy2)
-            scale = torch.where(first, scale, scale2)
-            parts.append((quantised, noisy, scale))
-            known = torch.cat([known, (quantised - base_k) / sigma_k], 1)
+            seen, normalised = known, base_k
+            part: tuple[Tensor, ...] = ()
+            for half in range(self.halves):
+                if half:
+                    seen = torch.cat([known, torch.where(first, normalised, torch.zeros_like(base_k))], 1)
+                mean, scale = self.steps[self.halves * k + half](seen, features, hat)
+                mean, scale = self._mean(base_k, sigma_k * mean), scale + in_steps
+                quantised, noisy, _ = self.quantise(y_k, mean, step_size[:, here], noise, worth, scale)
+                new = (quantised, noisy, scale)
+                part = tuple(torch.where(first, a, b) for a, b in zip(part, new, strict=True)) if part else new
+                normalised = (part[0] - base_k) / sigma_k
+            parts.append(part)
+            known = torch.cat([known, normalised], 1)
             start += chunk
         q, n, s = zip(*parts, strict=True)
-        return torch.cat(q, 1), torch.cat(n, 1), torch.cat(s, 1)
+        return torch.cat(q, 1), torch.cat(n, -3), torch.cat(s, 1)
+
+    def _mean(self, base: Tensor, correction: Tensor) -> Tensor:
+        """Means of a chunk, [B, chunk, h, w], from the base layer's own latents and what the context adds."""
+        if self.mean == "context":
+            return base + correction
+        return base if self.mean == "base" else torch.zeros_like(base)
 
 
 class BasePrior(nn.Module):
@@ -388,9 +430,13 @@ class Codec(nn.Module):
         features, base_mean = self.prior.base(coded.code)
         step_size = self.step_size(hat)
         # A squared error of a latent is 1/768 of the mean squared error of its 256 pixels
-        weight = self.lambda_of(level)[:, None, None, None] / 3 * step_size.square() if choose else None
+        weight = (
+            self.lambda_of(level)[:, None, None, None] / 3 * step_size.square()
+            if choose or self.config.choice == "rate"
+            else None
+        )
         quantised, noisy, scale = self.prior(y, features, base_mean, step_size, hat, noise, weight)
-        bits = self.prior.bits(noisy, scale)
+        bits = self.prior.bits(noisy, scale, noise)
         restored = self.synthesis(quantised, F.pad(hat, (0, 1)))
         base_restored = None
         if base_only:
@@ -410,13 +456,14 @@ def start_linear(model: Codec, basis: Tensor, sigma: Tensor, mean: Tensor) -> No
         mean: [M] mean of each coefficient, taken away by the analysis's bias.
     """
     m = len(basis)
-    assert model.analysis.linear.bias is not None
-    assert model.synthesis.linear.bias is not None
     sigma = sigma.clamp(min=0.01)
-    model.analysis.linear.weight.copy_(basis.view(m, 3, STRIDE, STRIDE))
-    model.analysis.linear.bias.copy_(-mean)
-    model.synthesis.linear.weight.copy_(basis.T[:, :, None, None])  # rows in pixel-shuffle order: (channel, row, col)
-    model.synthesis.linear.bias.copy_(basis.T @ mean)
+    if model.config.shortcut:
+        assert model.analysis.linear.bias is not None
+        assert model.synthesis.linear.bias is not None
+        model.analysis.linear.weight.copy_(basis.view(m, 3, STRIDE, STRIDE))
+        model.analysis.linear.bias.copy_(-mean)
+        model.synthesis.linear.weight.copy_(basis.T[:, :, None, None])  # in pixel-shuffle order: (channel, row, col)
+        model.synthesis.linear.bias.copy_(basis.T @ mean)
     for part in (model.analysis, model.synthesis, model.prior):
         part.sigma.copy_(sigma)
     d = model.config.codebook_dim
