@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -83,8 +82,8 @@ def test_it_brings_back_detail_for_little_psnr(photo: NDArray[np.uint8]) -> None
         details, decibels = [detail(p) for p in pictures], [psnr(photo, p) for p in pictures]
         assert all(a < b for a, b in itertools.pairwise(details)), "realism moves in one direction"
         assert details[0] < 0.8 * detail(photo)
-        assert abs(details[-1] - detail(photo)) < 0.6 * (detail(photo) - details[0])
-        assert decibels[-1] > decibels[0] - 2.0
+        assert abs(details[-1] - detail(photo)) < 0.8 * (detail(photo) - details[0])
+        assert decibels[-1] > decibels[0] - 2.2
         steps = [np.abs(a.astype(int) - b).mean() for a, b in itertools.pairwise(pictures)]
         assert max(steps) < 4 * min(steps), "and smoothly"
 
@@ -115,9 +114,7 @@ def test_the_command_line(coded: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.vqc").write_bytes(coded)
 
     def decompress(name: str, *options: str) -> NDArray[np.uint8]:
-        arguments = ["decompress", str(tmp_path / "a.vqc"), str(tmp_path / name), *options]
-        done = CliRunner().invoke(main, arguments)
-        assert done.exit_code == 0, done.output
+        assert main(["decompress", str(tmp_path / "a.vqc"), str(tmp_path / name), *options]) == 0
         return np.asarray(Image.open(tmp_path / name))
 
     np.testing.assert_array_equal(decompress("1.png", "--decoder", "faithful"), restored(coded))
@@ -131,11 +128,14 @@ def test_the_command_line(coded: bytes, tmp_path: Path) -> None:
     "options", [["--realism", "1.5"], ["--realism", "nan"], ["--decoder", "pretty"],
                 ["--decoder", "faithful", "--realism", "1"]],
 )  # fmt: skip
-def test_mistakes_are_told(coded: bytes, tmp_path: Path, options: list[str]) -> None:
+def test_mistakes_are_told(
+    coded: bytes, tmp_path: Path, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "a.vqc").write_bytes(coded)
     out = tmp_path / "a.png"
-    assert CliRunner().invoke(main, ["decompress", str(tmp_path / "a.vqc"), str(out), *options]).exit_code == 2
+    assert main(["decompress", str(tmp_path / "a.vqc"), str(out), *options]) == 2
     assert not out.exists()
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_a_model_without_it_says_so(coded: bytes, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from vqcodec.train.discriminator import Discriminator, feature_distance, judge_l
 from vqcodec.train.losses import mse_per_sample, psnr
 from vqcodec.train.networks import Codec
 from vqcodec.train.perception import ms_ssim, wasserstein_distortion
+from vqcodec.train.progress import Progress
 from vqcodec.train.texture import Texture
 
 CHECKPOINT = "realistic.pt"
@@ -150,6 +151,7 @@ class RealismTrainer:
         self.log_price = -4.0  # of one unit of (squared error / the faithful picture's), natural logarithm
         self.balance = 0.0  # factor that brings the adversary's gradient to the others' size
         self.ema = {k: v.detach().clone() for k, v in self.texture.state_dict().items()}
+        self.line = Progress()
         self.perceptual = _perceptual(config.perceptual, device)
         if (out / CHECKPOINT).exists():
             self._resume(out / CHECKPOINT)
@@ -297,10 +299,12 @@ class RealismTrainer:
         rng = np.random.default_rng([c.seed, self.step])
         torch.manual_seed(c.seed * 1000 + self.step)
         begin = time.perf_counter() - self.elapsed
+        self.line.begin(self.progress())
         marks = dict.fromkeys(("log", "save", "eval"), self.elapsed)
         window: list[dict[str, float]] = []
         while (done := self.progress()) < 1.0:
             window.append(self.one_step(rng, done))
+            self.line.show(f"realistic step {self.step}", done, c.batch)
             self.elapsed = time.perf_counter() - begin
             if self.elapsed - marks["log"] > c.log_seconds:
                 speed = len(window) * c.batch / (self.elapsed - marks["log"])
@@ -318,6 +322,7 @@ class RealismTrainer:
             if self.validation and self.elapsed - marks["eval"] > 60 * c.eval_minutes:
                 self.report()
                 marks["eval"] = self.elapsed
+        self.line.clear()
         self.save()
         if self.validation:
             self.report()
@@ -333,6 +338,7 @@ class RealismTrainer:
             )
 
     def _say(self, line: str) -> None:
+        self.line.clear()
         print(line, flush=True)
         with (self.out / "log.txt").open("a", encoding="utf-8") as log:
             log.write(line + "\n")
