@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 JPEG_CURVE = [(0.1, 24.0), (0.2, 27.0), (0.4, 30.0), (0.8, 33.5), (1.6, 37.0), (3.2, 41.0)]
 ORDER = [
     "errors", "pictures", "metrics", "swd", "c2st", "pretrained", "peers", "store", "run", "process", "report", "clock",
-    "stages", "orders", "plots", "slides", "page", "realism", "sheets", "realism_report", "ablations",
+    "stages", "orders", "plots", "slides", "page", "realism", "sheets", "realism_report", "ablations", "learning",
 ]  # fmt: skip
 QUICK = ["--slides", "0", "--repeats", "1", "--metrics", "psnr,ms_ssim"]
 

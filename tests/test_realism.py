@@ -443,9 +443,8 @@ def test_a_failing_decoder_stands_in_the_table(folder: Path, tmp_path: Path, mon
 
     monkeypatch.setattr(peers.Peer, "decode", failing)
     monkeypatch.setattr(c2st, "version", lambda: (_ for _ in ()).throw(MissingError("torch is not installed")))
-    done = bench(
-        "realism", "--images", folder, "--out", tmp_path, "--metrics", "psnr", "--bpp", "0.4", "--peers", "jpeg"
-    )
+    options = ["--metrics", "psnr", "--bpp", "0.4", "--peers", "jpeg", "--realism", ""]
+    done = bench("realism", "--images", folder, "--out", tmp_path, *options)
     assert done.exit_code == 0, done.output
     assert "JPEG at 0.4 bpp failed on a.png: OSError: not today" in done.output
     assert "C2ST is left out: torch is not installed" in done.output

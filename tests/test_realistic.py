@@ -150,6 +150,17 @@ def test_a_model_without_it_says_so(coded: bytes, tmp_path: Path) -> None:
     np.testing.assert_array_equal(restored(coded, model=folder), restored(coded))
 
 
+def test_a_card_must_say_how_far_it_sees(coded: bytes, tmp_path: Path) -> None:
+    folder = tmp_path / "wrong"
+    shutil.copytree(zoo.find().folder, folder)
+    card = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    for halo in (None, "6", 1000):
+        card[zoo.REALISTIC_HALO] = halo
+        (folder / "model.json").write_text(json.dumps(card), encoding="utf-8")
+        with pytest.raises(vqcodec.ModelError, match="not a model card"):
+            vqcodec.decode(coded, decoder="realistic", model=folder)
+
+
 def test_mistakes_in_python(coded: bytes) -> None:
     for options in ({"decoder": "pretty"}, {"realism": -0.1}, {"realism": float("nan")},
                     {"decoder": "faithful", "realism": 0.5}):  # fmt: skip

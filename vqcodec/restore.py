@@ -18,6 +18,7 @@ from vqcodec.zoo import Model
 
 Latents = NDArray[np.float32]
 MISSING_GRAY = 128
+REALISTIC_AT_ONCE = 2  # tiles: each takes some 400 MB
 
 
 def restore(
@@ -64,7 +65,7 @@ def restore(
             pixels = model.realistic(latents, hat, realism, seen) if realism else model.synthesis(latents, hat)
             part[:] = pixels[p.relative_to(seen).slices]
 
-        for _ in in_order(one, tiles, at_once):
+        for _ in in_order(one, tiles, min(at_once, REALISTIC_AT_ONCE) if realism else at_once):
             done += 1
             if progress:
                 progress(done, len(all_tiles))

@@ -50,7 +50,7 @@ def texture_graph(model: Codec, texture: Texture) -> bytes:
     Inputs: y [1, M, h, w], picture [1, 3, H, W] (the faithful one), hat [1, 2 (A + 1)] (the quality's weights, then
     these times the realism), realism [1, 1, 1, 1], noise [1, 1, H, W]. Output: x [1, 3, H, W].
     """
-    t, c, g = texture, texture.config, Graph()
+    t, g = texture, Graph()
     seen = g.node("Sub", ["picture", g.constant(np.array(0.5))])
     h = _gain(g, g.conv("y", t.enter, scale_in=1 / t.sigma), t.gain16)
     for block in t.blocks16:
@@ -66,10 +66,17 @@ def texture_graph(model: Codec, texture: Texture) -> bytes:
     for residual in t.blocks4:
         assert isinstance(residual, Residual)
         h = _residual(g, h, residual)
-    strengths = _interpolated(g, g.conv(_gain(g, h, t.gain_out), t.strengths), 4)
-    filtered = [g.convolve("noise", array(t.noise_filters.weight), None, 1, c.noise_size // 2)]
-    filtered.append(g.conv(seen, t.picture_filters))
-    added = g.conv(g.mul(strengths, g.node("Concat", filtered, axis=1)), t.out)
+    h = _gain(g, h, t.gain_out)
+    parts, start = [], 0  # noise and picture one after the other: half the memory of both at once
+    for source, filters in (("noise", t.noise_filters), (seen, t.picture_filters)):
+        here = slice(start, start + filters.out_channels)
+        assert t.strengths.bias is not None
+        small = g.convolve(h, array(t.strengths.weight[here]), array(t.strengths.bias[here]))
+        filtered = g.convolve(source, array(filters.weight), None, 1, int(filters.padding[0]))
+        strong = g.mul(_interpolated(g, small, 4), filtered)
+        parts.append(g.convolve(strong, array(t.out.weight[:, here]), None))
+        start = here.stop
+    added = g.add(*parts)
     x = g.add("picture", g.mul(added, "realism"))
     g.rename(x, "x")
     levels = 2 * (model.config.anchors + 1)
