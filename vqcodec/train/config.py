@@ -148,7 +148,7 @@ class RealismConfig:
     batch: int = 8
     crop: int = 128
     learning_rate: float = 5e-4
-    judge_rate: float = 3e-4  # the discriminator's
+    judge_rate: float = 1e-3  # the discriminator's
     final_rate: float = 0.05  # learning rates at the end, as a part of those at the start
     warmup: int = 100
     clip: float = 1.0
