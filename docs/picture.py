@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Makes docs/images/coffee.jpg, the picture of README: `python docs/picture.py`, again after every new model.
+"""Makes docs/images/coffee.jpg and decoders.jpg: `python docs/picture.py`, again after every new model.
 
-A piece of the bundled photograph (CC0): original, JPEG and vqcodec at the same size of the whole photograph's file.
+Pieces of the bundled photograph (CC0): original, JPEG and vqcodec at the same size of the whole photograph's file; and
+at a low rate AVIF and both decoders of one .vqc file.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import io
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from vqcodec import codec, image, rate
@@ -17,35 +19,57 @@ from vqcodec.compare import peers_of
 from vqcodec.demo import PHOTOGRAPH, psnr
 
 JPEG_QUALITY = 8  # the steps between JPEG's files are large here, so vqcodec is fitted to its size
-PIECE = (60, 20, 420, 380)  # left, upper, right, lower
+LOW_BPP = 0.1
+PIECE, LOW_PIECE = (60, 20, 420, 380), (250, 90, 530, 370)  # left, upper, right, lower
 MARGIN, CAPTION_HEIGHT, FONT_SIZE = 8, 30, 17  # [pixels]
-TARGET = Path(__file__).parent / "images" / "coffee.jpg"
+FOLDER = Path(__file__).parent / "images"
+
+Rgb = NDArray[np.uint8]
 
 
-def main() -> None:
-    """Writes the picture and prints its numbers."""
-    picture = image.load(PHOTOGRAPH)
-    file = peers_of(Image.fromarray(picture.rgb), None)[0].file(JPEG_QUALITY)
-    data = rate.encode_picture(picture, rate.Target(max_bytes=len(file))).data
-    restored = codec.decode_picture(data).rgb
+def opened(file: bytes) -> Rgb:
+    """The pixels of a picture file."""
     with Image.open(io.BytesIO(file)) as found:
-        other = np.asarray(found)
-    shown = [
-        (f"original, {picture.rgb.size:,} bytes", picture.rgb),
-        (f"JPEG, {len(file):,} bytes, {psnr(picture.rgb, other):.1f} dB", other),
-        (f"vqcodec, {len(data):,} bytes, {psnr(picture.rgb, restored):.1f} dB", restored),
-    ]
-    left, upper, right, lower = PIECE
-    width, height = right - left, lower - upper
+        return np.asarray(found.convert("RGB"))
+
+
+def write(name: str, shown: list[tuple[str, Rgb]], piece: tuple[int, int, int, int]) -> None:
+    """Writes the pieces side by side with their captions, and prints these."""
+    width, height = piece[2] - piece[0], piece[3] - piece[1]
     sheet = Image.new("RGB", (len(shown) * (width + MARGIN) - MARGIN, height + CAPTION_HEIGHT), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT_SIZE)
     for number, (caption, rgb) in enumerate(shown):
         x = number * (width + MARGIN)
-        sheet.paste(Image.fromarray(rgb).crop(PIECE), (x, 0))
+        sheet.paste(Image.fromarray(rgb).crop(piece), (x, 0))
         draw.text((x, height + 5), caption, "black", font)
         print(caption)
-    TARGET.parent.mkdir(exist_ok=True)
-    sheet.save(TARGET, "JPEG", quality=85, optimize=True)
+    FOLDER.mkdir(exist_ok=True)
+    sheet.save(FOLDER / name, "JPEG", quality=85, optimize=True)
+
+
+def main() -> None:
+    """Writes the pictures and prints their numbers."""
+    picture = image.load(PHOTOGRAPH)
+    jpeg, avif = peers_of(Image.fromarray(picture.rgb), None)
+    file = jpeg.file(JPEG_QUALITY)
+    data = rate.encode_picture(picture, rate.Target(max_bytes=len(file))).data
+    restored = codec.decode_picture(data).rgb
+    shown = [
+        (f"original, {picture.rgb.size:,} bytes", picture.rgb),
+        (f"JPEG, {len(file):,} bytes, {psnr(picture.rgb, opened(file)):.1f} dB", opened(file)),
+        (f"vqcodec, {len(data):,} bytes, {psnr(picture.rgb, restored):.1f} dB", restored),
+    ]
+    write("coffee.jpg", shown, PIECE)
+    data = rate.encode_picture(picture, rate.Target(bpp=LOW_BPP)).data
+    file = min((avif.file(quality) for quality in range(1, 40)), key=lambda f: abs(len(f) - len(data)))
+    faithful, realistic = (codec.decode_picture(data, realism=realism).rgb for realism in (0.0, 1.0))
+    shown = [
+        ("original", picture.rgb),
+        (f"AVIF, {len(file):,} bytes", opened(file)),
+        (f"faithful, {len(data):,} bytes", faithful),
+        ("realistic, the same file", realistic),
+    ]
+    write("decoders.jpg", shown, LOW_PIECE)
 
 
 if __name__ == "__main__":

@@ -84,6 +84,9 @@ def test_the_exported_graph_is_the_network() -> None:
         want = texture(y, codec.synthesis(y, h), h, torch.tensor([[realism]]), grain)[0].permute(1, 2, 0)
     want = (want * 255).round().clamp(0, 255).numpy()
     assert np.abs(want - got).max() <= 2  # weights are float16 on disk
+    scaled = RealisticSynthesis(texture_graph(codec, texture, 0.5), Synthesis(graphs[1]))
+    assert np.abs(scaled(latents, hat, realism, window).astype(int) - got).max() > 2
+    assert np.abs(scaled(latents, hat, 1.4, window).astype(int) - got).max() <= 1  # 0.5 of 1.4 is 0.7 again
     faithful = Synthesis(graphs[1])(latents, hat)
     assert np.abs(faithful - want).mean() > 1, "or there was nothing to compare"
 

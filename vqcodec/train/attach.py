@@ -21,10 +21,12 @@ from vqcodec.train.texture import Grain, Residual, Texture, halo
 from vqcodec.zoo import REALISTIC, REALISTIC_HALO, find
 
 
-def _gain(g: Graph, x: str, gain: Gain) -> str:
+def _gain(g: Graph, x: str, gain: Gain, full: float) -> str:
     """Gains of the quality, whose weights sum to one (the 1 of 1 + gain), and of the quality times the realism."""
     table = array(gain.table)
-    table[: len(table) // 2] += 1
+    half = len(table) // 2
+    table[:half] += 1
+    table[half:] *= full
     return g.mul(x, g.as_channels(g.node("MatMul", ["hat", g.constant(table)])))
 
 
@@ -44,29 +46,31 @@ def _residual(g: Graph, x: str, block: Residual) -> str:
     return g.add(x, g.conv(h, block.leave))
 
 
-def texture_graph(model: Codec, texture: Texture) -> bytes:
+def texture_graph(model: Codec, texture: Texture, full: float = 1.0) -> bytes:
     """The realistic decoder's network, as `transform.RealisticSynthesis` runs it.
+
+    `full` is the realism in training that a reader's realism of 1 stands for.
 
     Inputs: y [1, M, h, w], picture [1, 3, H, W] (the faithful one), hat [1, 2 (A + 1)] (the quality's weights, then
     these times the realism), realism [1, 1, 1, 1], noise [1, 1, H, W]. Output: x [1, 3, H, W].
     """
     t, g = texture, Graph()
     seen = g.node("Sub", ["picture", g.constant(np.array(0.5))])
-    h = _gain(g, g.conv("y", t.enter, scale_in=1 / t.sigma), t.gain16)
+    h = _gain(g, g.conv("y", t.enter, scale_in=1 / t.sigma), t.gain16, full)
     for block in t.blocks16:
         h = g.block(h, block)
     h = _interpolated(g, g.conv(h, t.up8), 2)
-    h = _gain(g, _grain(g, h, t.grain8), t.gain8)
+    h = _gain(g, _grain(g, h, t.grain8), t.gain8, full)
     for block in t.blocks8:
         h = g.block(h, block)
     assert t.see.bias is not None
     look = g.convolve(seen, array(t.see.weight), array(t.see.bias), int(t.see.stride[0]), int(t.see.padding[0]))
     h = g.node("LeakyRelu", [g.add(_interpolated(g, g.conv(h, t.up4), 2), look)], alpha=SLOPE)
-    h = _gain(g, _grain(g, h, t.grain4), t.gain4)
+    h = _gain(g, _grain(g, h, t.grain4), t.gain4, full)
     for residual in t.blocks4:
         assert isinstance(residual, Residual)
         h = _residual(g, h, residual)
-    h = _gain(g, h, t.gain_out)
+    h = _gain(g, h, t.gain_out, full)
     parts, start = [], 0  # noise and picture one after the other: half the memory of both at once
     for source, filters in (("noise", t.noise_filters), (seen, t.picture_filters)):
         here = slice(start, start + filters.out_channels)
@@ -74,7 +78,7 @@ def texture_graph(model: Codec, texture: Texture) -> bytes:
         small = g.convolve(h, array(t.strengths.weight[here]), array(t.strengths.bias[here]))
         filtered = g.convolve(source, array(filters.weight), None, 1, int(filters.padding[0]))
         strong = g.mul(_interpolated(g, small, 4), filtered)
-        parts.append(g.convolve(strong, array(t.out.weight[:, here]), None))
+        parts.append(g.convolve(strong, full * array(t.out.weight[:, here]), None))
         start = here.stop
     added = g.add(*parts)
     x = g.add("picture", g.mul(added, "realism"))
@@ -89,8 +93,8 @@ def texture_graph(model: Codec, texture: Texture) -> bytes:
     )  # fmt: skip
 
 
-def attach(folder: Path, model: Codec, texture: Texture) -> None:
-    """Write `realistic.onnx` into a model's folder, and its size and sha256 into `model.json`.
+def attach(folder: Path, model: Codec, texture: Texture, full: float = 1.0) -> None:
+    """Write `realistic.onnx` into a model's folder, and its size and sha256 into `model.json`. `full`: as above.
 
     Raises:
         ModelError: there is no model.
@@ -99,7 +103,7 @@ def attach(folder: Path, model: Codec, texture: Texture) -> None:
     card = find(folder).card
     if hashlib.sha256(synthesis_graph(model)).hexdigest() != card["files"]["synthesis.onnx"]["sha256"]:
         raise InputError(f"the model in {folder} was not made from this checkpoint")
-    data = texture_graph(model, texture)
+    data = texture_graph(model, texture, full)
     part = folder / f"{REALISTIC}.part"
     part.write_bytes(data)
     os.replace(part, folder / REALISTIC)

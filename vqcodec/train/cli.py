@@ -237,5 +237,5 @@ def _realistic(o: argparse.Namespace) -> None:
     trainer = RealismTrainer(codec, pictures, judged, shape, config, o.out, device)
     trainer.run()
     if o.into:
-        attach(o.into, trainer.codec.cpu(), trainer.averaged().cpu())
+        attach(o.into, trainer.codec.cpu(), trainer.averaged().cpu(), config.full)
         print(f"the realistic decoder joined the model in {o.into}")

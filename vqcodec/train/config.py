@@ -162,6 +162,7 @@ class RealismConfig:
     adversarial: float = 0.5  # of the adversarial loss, whose gradient is first brought to the size of the others'
     features: float = 0.05  # of feature matching
     alone: float = 0.2  # part of the phase before the discriminator takes part
+    full: float = 1.0  # the realism in training that a reader's realism of 1 stands for: for the export alone
     perceptual: str = ""  # "lpips": also the user's own LPIPS network, through torchmetrics
     perceptual_weight: float = 0.5
     seed: int = 1
