@@ -91,7 +91,7 @@ def test_the_exported_graph_is_the_network() -> None:
     assert np.abs(faithful - want).mean() > 1, "or there was nothing to compare"
 
 
-def test_the_halo_is_as_wide_as_the_network_sees() -> None:
+def test_the_halo_is_wide_enough_for_what_the_network_sees() -> None:
     codec, texture = tiny_parts()
     reach = halo(texture.config, 2)
     rng = np.random.default_rng(4)
@@ -159,6 +159,11 @@ def test_a_tiny_model_gets_a_realistic_decoder(
     other[other.index("--resume") + 1] = str(tmp_path / "other" / "last.pt")
     assert main(other) == 3
     assert "another codec" in capsys.readouterr().err
+    assert main([*(str(x) for x in realistic), "--set-model", "width16=24", "--set", "steps=9"]) == 3
+    assert "another shape" in capsys.readouterr().err
+    (out / "realistic.pt").write_bytes(b"garbage")
+    assert main([*(str(x) for x in realistic), "--set", "steps=9"]) == 3
+    assert "not a checkpoint" in capsys.readouterr().err
     (out / "realistic.pt").unlink()
     assert main([*other, "--into", str(out / "model")]) == 3
     assert "not made from this checkpoint" in capsys.readouterr().err

@@ -12,7 +12,8 @@ import inspect
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -79,15 +80,22 @@ def load_checkpoint(path: Path, use_ema: bool = True) -> tuple[Codec, dict[str, 
     Raises:
         InputError: not there, or not a checkpoint of ours.
     """
-    try:
+    with checkpoint_errors(path):
         content = torch.load(path, map_location="cpu", weights_only=True)
         model = Codec(override(ModelConfig(), content["config"]))
         model.load_state_dict(content["ema"] if use_ema else content["model"])
+    return model, content
+
+
+@contextmanager
+def checkpoint_errors(path: Path) -> Iterator[None]:
+    """Whatever reading a checkpoint may raise, as an InputError."""
+    try:
+        yield
     except (OSError, KeyError, RuntimeError, EOFError, ValueError, UsageError) as error:
         raise InputError(f"cannot resume from {path}: {str(error).splitlines()[0]}") from None
     except Exception as error:  # torch.load raises pickle.UnpicklingError and others on garbage
         raise InputError(f"{path} is not a checkpoint: {type(error).__name__}") from None
-    return model, content
 
 
 def sample_loss(model: nn.Module, codec: Codec, x: Tensor, level: Tensor, t: TrainConfig) -> tuple[Tensor, Tensor]:

@@ -29,6 +29,7 @@ from vqcodec.errors import InputError, UsageError
 from vqcodec.train.config import RealismConfig, TextureConfig, override, to_dict
 from vqcodec.train.data import Pictures
 from vqcodec.train.discriminator import Discriminator, feature_distance, judge_loss
+from vqcodec.train.loop import checkpoint_errors
 from vqcodec.train.losses import mse_per_sample, psnr
 from vqcodec.train.networks import Codec
 from vqcodec.train.perception import ms_ssim, wasserstein_distortion
@@ -89,13 +90,11 @@ def load_texture(path: Path, codec: Codec) -> tuple[Texture, dict[str, Any]]:
     Raises:
         InputError: not there, not such a checkpoint, or of another codec.
     """
-    try:
+    with checkpoint_errors(path):
         content = torch.load(path, map_location="cpu", weights_only=True)
         texture = Texture(codec.config, override(TextureConfig(), content["texture"]))
         texture.load_state_dict(content["ema"])
         made_for = int(content["codec"])
-    except (OSError, KeyError, RuntimeError, EOFError, ValueError, UsageError) as error:
-        raise InputError(f"cannot go on from {path}: {str(error).splitlines()[0]}") from None
     if made_for != fingerprint(codec):
         raise InputError(f"{path} was trained for another codec than the checkpoint given")
     return texture, content
@@ -109,7 +108,13 @@ def _perceptual(name: str, device: torch.device) -> Callable[[Tensor, Tensor], T
     except ImportError:
         raise UsageError("perceptual=lpips needs torchmetrics and torchvision, and their weights") from None
     network = LearnedPerceptualImagePatchSimilarity("vgg", normalize=True).to(device).eval()
-    return lambda a, b: network(a.clamp(0, 1), b)
+
+    def distance(a: Tensor, b: Tensor) -> Tensor:
+        value: Tensor = network(a.clamp(0, 1), b)
+        network.reset()  # or it would gather every step's graph for an average that nobody asks for
+        return value
+
+    return distance
 
 
 class RealismTrainer:
@@ -157,7 +162,9 @@ class RealismTrainer:
             self._resume(out / CHECKPOINT)
 
     def _resume(self, path: Path) -> None:
-        _, content = load_texture(path, self.codec)
+        texture, content = load_texture(path, self.codec)
+        if texture.config != self.texture.config:
+            raise InputError(f"{path} holds a network of another shape than the settings say")
         self.texture.load_state_dict(content["model"])
         self.judge.load_state_dict(content["judge"])
         self.optimiser.load_state_dict(content["optimiser"])
