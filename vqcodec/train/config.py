@@ -110,6 +110,7 @@ class TrainConfig:
     final_rate: float = 0.02  # learning rate at the end, as a part of `learning_rate`
     warmup: int = 200
     clip: float = 1.0
+    optimiser: str = "adamw"  # or "soap": SOAP for the weights of the 1x1 convolutions, AdamW for the others
     ema: float = 0.999
     weight_balance: float = 0.45  # each sample's loss is divided by lambda ** this, so that all rates count alike
     base_only_weight: float = 1.0

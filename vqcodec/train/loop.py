@@ -28,6 +28,7 @@ from vqcodec.train.config import ModelConfig, TrainConfig, override, to_dict
 from vqcodec.train.data import Pictures, block_statistics, linear_basis
 from vqcodec.train.losses import mse_per_sample, psnr
 from vqcodec.train.networks import STRIDE, Codec, start_linear
+from vqcodec.train.optimiser import Optimiser
 from vqcodec.train.progress import Progress
 
 LEARNS = {
@@ -185,14 +186,15 @@ class Trainer:
         self.codec = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         for name, parameter in self.codec.named_parameters():
             parameter.requires_grad_(name.startswith(LEARNS[config.phase]))
-        groups = self._groups()
-        self.optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=device.type == "cuda")
+        matrices, groups = self._groups()
+        self.optimiser = Optimiser(groups, matrices, device.type == "cuda")
         self.step, self.elapsed = 0, 0.0
         self.ema = {k: v.detach().clone() for k, v in self.codec.state_dict().items()}
-        if resume and resume.get("phase") == config.phase and resume.get("optimiser"):
+        saved = resume.get("optimiser") if resume and resume.get("phase") == config.phase else None
+        if resume and saved and self.optimiser.fits(saved):
             self.codec.load_state_dict(resume["model"])
             self.ema = {k: v.to(device) for k, v in resume["ema"].items()}
-            self.optimiser.load_state_dict(resume["optimiser"])
+            self.optimiser.load_state_dict(saved)
             self.step, self.elapsed = int(resume["step"]), float(resume["elapsed"])
         forward: nn.Module = self.codec
         if config.compile:
@@ -212,12 +214,15 @@ class Trainer:
         self.files = files if config.files_minutes else None
         self.progress = Progress(self.rank == 0)
 
-    def _groups(self) -> list[dict[str, Any]]:
-        decay, plain, fast = [], [], []
+    def _groups(self) -> tuple[list[nn.Parameter], list[dict[str, Any]]]:
+        """Weights for SOAP, and the groups for AdamW."""
+        matrices, decay, plain, fast = [], [], [], []
         for name, p in self.codec.named_parameters():
             if not p.requires_grad:
                 continue
-            if name == "log_step":
+            if self.t.optimiser == "soap" and p.ndim == 4 and p.shape[2:] == (1, 1) and "linear" not in name:
+                matrices.append(p)
+            elif name == "log_step":
                 fast.append(p)
             elif p.ndim > 1 and "linear" not in name and "table" not in name and "quality" not in name:
                 decay.append(p)
@@ -225,7 +230,7 @@ class Trainer:
                 plain.append(p)
             else:
                 fast.append(p)
-        return [
+        return matrices, [
             {"params": decay, "weight_decay": 1e-4, "scale": 1.0},
             {"params": plain, "weight_decay": 0.0, "scale": 0.1},  # the linear shortcut starts good
             {"params": fast, "weight_decay": 0.0, "scale": 2.0},
@@ -246,20 +251,18 @@ class Trainer:
         t = self.t
         rate = t.learning_rate * min(1.0, (self.step + 1) / t.warmup)
         rate *= t.final_rate + (1 - t.final_rate) * 0.5 * (1 + math.cos(math.pi * done))
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate * group["scale"]
         x = self.pictures.crops(rng, t.batch, t.crop).contiguous(memory_format=torch.channels_last)
         level = torch.from_numpy(((np.arange(t.batch) + rng.random(t.batch)) / t.batch).astype(np.float32))
         level = level[torch.from_numpy(rng.permutation(t.batch))].to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=t.bf16):
             loss, figures = sample_loss(self.model, self.codec, x, level, t)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_([p for p in self.codec.parameters() if p.requires_grad], t.clip)
         for p in self.codec.parameters():  # a step that is not finite becomes a step of nothing
             if p.grad is not None:
                 torch.nan_to_num_(p.grad, nan=0.0, posinf=0.0, neginf=0.0)
-        self.optimiser.step()
+        self.optimiser.step(rate)
         self._average()
         self.step += 1
         return torch.cat([figures, norm.detach().reshape(1)])
@@ -293,7 +296,7 @@ class Trainer:
             if self.elapsed - marks["log"] > t.log_seconds:
                 loss, bpp, decibels, norm = torch.stack(window).mean(0).tolist()
                 speed = len(window) * t.batch * self.world / (self.elapsed - marks["log"])
-                rate = self.optimiser.param_groups[0]["lr"]
+                rate = self.optimiser.rate
                 self._say(
                     f"{t.phase} step {self.step} {self.elapsed / 60:.1f} min {done:.1%} loss {loss:.4f} bpp {bpp:.3f} "
                     f"psnr {decibels:.2f} norm {norm:.2f} lr {rate:.1e} crops/s {speed:.1f} "
