@@ -13,9 +13,9 @@ from PIL import Image
 
 import vqcodec
 from tests.conftest import psnr, wide_gamut_profile
-from vqcodec import codec, container, image, zoo
+from vqcodec import codec, colour, container, image, zoo
 from vqcodec.codebook import Ints
-from vqcodec.entropy import Encoder
+from vqcodec.entropy import Decoder, Encoder
 
 U8 = NDArray[np.uint8]
 
@@ -83,9 +83,10 @@ def test_tiles_leave_no_seam(photo: U8) -> None:
             shape = (tile.latents.height, tile.latents.width)
             assert contents.refinement is not None
             payloads = contents.base[tile.index], contents.refinement[tile.index]
-            parts.append(codec._decode_tile(model, shape, 60, *payloads)[0])
+            parts.append(codec._decode_tile(model, shape, 60, *payloads, coloured=tile.index == 0)[0])
         rows.append(np.concatenate(parts, 1))
-    whole = model.synthesis(np.concatenate(rows, 0), model.synthesis_hat(60, False))[:400, :560]
+    layer = colour.read(Decoder(contents.base[0]), model.tables)
+    whole = model.synthesis(np.concatenate(rows, 0), model.synthesis_hat(60, False), layer)[:400, :560]
     assert np.abs(whole.astype(int) - tiled.astype(int)).max() <= 1
     untiled = codec.decode_picture(codec.encode_picture(picture, 60)).rgb
     assert abs(psnr(picture.rgb, tiled) - psnr(picture.rgb, untiled)) < 0.3
@@ -102,10 +103,10 @@ def test_indices_are_those_that_the_encoder_chose(photo: U8, monkeypatch: pytest
 
     monkeypatch.setattr(codec, "encode_tile", spy)
     found = vqcodec.indices(vqcodec.encode(photo[:150, :170], 70))
-    ((_, _, base, refinement),) = seen
-    np.testing.assert_array_equal(found.base, base)
+    (coded,) = seen
+    np.testing.assert_array_equal(found.base, coded.base.indices)
     assert found.refinement is not None
-    np.testing.assert_array_equal(found.refinement, refinement)
+    np.testing.assert_array_equal(found.refinement, coded.indices)
     assert found.base.dtype == np.int32
     assert found.base.shape == (10, 11)
     assert np.count_nonzero(found.refinement) > 1000

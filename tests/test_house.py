@@ -13,13 +13,14 @@ import vqcodec
 ROOT = Path(vqcodec.__file__).parent
 ORDER = [
     "errors", "threads", "output", "streams", "metadata", "picture", "png", "formats", "image", "tiles", "container",
-    "codebook", "prior", "entropy", "grain", "transform", "refine", "zoo", "restore", "codec", "tokens", "rate", "api",
-    "describe", "demo", "compare", "workers", "jobs", "token_files", "archive", "pillow_plugin", "cli", "__main__",
+    "codebook", "prior", "entropy", "colour", "grain", "transform", "refine", "zoo", "restore", "codec", "tokens",
+    "rate", "api", "describe", "demo", "compare", "workers", "jobs", "token_files", "archive", "pillow_plugin", "cli",
+    "__main__",
 ]  # fmt: skip
 TRAIN = [
-    "config", "losses", "quantise", "lattice", "vectors", "base", "data", "networks", "texture", "budget", "progress",
-    "loop", "graph", "refinement", "export", "finish", "files", "perception", "discriminator", "realistic", "attach",
-    "cli", "variants", "bakeoff", "__main__",
+    "config", "losses", "optimiser", "quantise", "lattice", "vectors", "base", "data", "networks", "texture", "budget",
+    "progress", "loop", "graph", "refinement", "export", "finish", "files", "perception", "discriminator", "realistic",
+    "attach", "cli", "variants", "bakeoff", "__main__",
 ]  # fmt: skip
 
 

@@ -35,9 +35,11 @@ def options(data: bytes) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", [np.int32, np.int64, np.int16])
 def test_indices_to_a_file_and_back(tiled: bytes, kind: type) -> None:
-    base, refinement = vqcodec.indices(tiled)
+    base, refinement, colour = vqcodec.indices(tiled)
     assert refinement is not None
-    data = vqcodec.from_indices(base.astype(kind), refinement.astype(kind), **options(tiled))
+    assert colour is not None
+    given = base.astype(kind), refinement.astype(kind), colour.astype(kind)
+    data = vqcodec.from_indices(*given, **options(tiled))
     assert data == tiled
 
 
@@ -69,7 +71,7 @@ def test_base_indices_of_ones_own() -> None:
 
 def test_refinement_indices_of_ones_own(tiled: bytes) -> None:
     """Changed ones that have a code come back as they are; one without is named, and shown all the same."""
-    base, refinement = vqcodec.indices(tiled)
+    base, refinement, _ = vqcodec.indices(tiled)
     assert refinement is not None
     given = options(tiled)
     changed = refinement.copy()
@@ -110,11 +112,16 @@ def test_other_tiles_are_another_picture(tiled: bytes) -> None:
         ({"refinement": np.zeros((17, 19, 3), int)}, "InputError", r"shape \[17, 19, 3\]"),
         ({"refinement": "large"}, "InputError", "refinement indices"),
         ({"tile_side": 300}, "UsageError", "tile"),
+        ({"colour": np.zeros((5, 3))}, "InputError", "a colour layer is integers"),
+        ({"colour": np.zeros((6, 3), int)}, "InputError", "a colour layer is integers"),
+        ({"colour": np.full((5, 3), 16)}, "InputError", "0 to 15"),
+        ({"colour": np.arange(15).reshape(5, 3)}, "InputError", "one number three times"),
+        ({"colour": np.array([[2, 2, 2], [2**30, 0, 0]])}, "InputError", "indices of a colour layer"),
         ({"model": "nothing"}, "ModelError", "no model"),
     ],
 )
 def test_arrays_that_are_no_indices(tiled: bytes, changes: dict[str, Any], error: str, words: str) -> None:
-    base, refinement = vqcodec.indices(tiled)
+    base, refinement, _ = vqcodec.indices(tiled)
     assert refinement is not None
     if isinstance(changes.get("refinement"), str):
         changes = {"refinement": refinement + 2**21}
@@ -161,8 +168,10 @@ def test_pictures_and_files_to_tokens_and_back(here: Path, photo: U8, tiled: byt
     assert arrays["model"] == vqcodec.info(tiled)["model"]
     expected = [vqcodec.encode(photo[:40, :50], 30), vqcodec.encode(photo[:33, :20, 1], 30), tiled]
     for number, data in enumerate(expected):
-        base, refinement = vqcodec.indices(data)
-        for name, array in (("base", base), ("refinement", refinement)):
+        for name, array in vqcodec.indices(data)._asdict().items():
+            if array is None:
+                assert f"{name}_{number}" not in arrays
+                continue
             assert arrays[f"{name}_{number}"].dtype == np.int32
             assert np.array_equal(arrays[f"{name}_{number}"], array)
     assert cli.main(["tokens", "--back", "t.npz", "-o", "files", "--format", "vqc"]) == 0

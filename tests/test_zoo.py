@@ -174,7 +174,7 @@ def test_scrambled_tables(monkeypatch: pytest.MonkeyPatch, tables: Tables, photo
         latents = np.zeros((2, 3, model.prior.latents), np.float32)
         vectors = np.zeros((2, 3, model.codebook.vectors.shape[1]), np.float32)
         payload, base = codec.encode_base(model, vectors)
-        fine, indices = codec.encode_refinement(model, latents, base, 50, 1)
+        fine, indices, _ = codec.encode_refinement(model, latents, base, 50, 1)
         restored = codec._decode_tile(model, (2, 3), 50, payload, fine)
         assert np.array_equal(restored[1], base), (seed, name)
         assert np.array_equal(restored[2], indices), (seed, name)  # type: ignore[arg-type]

@@ -163,6 +163,7 @@ def info(data: bytes) -> dict[str, Any]:
 def from_indices(
     base: NDArray[Any],
     refinement: NDArray[Any] | None = None,
+    colour: NDArray[Any] | None = None,
     *,
     width: int | None = None,
     height: int | None = None,
@@ -176,6 +177,7 @@ def from_indices(
     Args:
         base: [h, w] integers in [0, codebook size).
         refinement: [h, w, M] integers, as `indices` gives them; None for the base layer alone.
+        colour: [1 + K, 3] integers, as `indices` gives them; None for no colour layer.
         width, height: of the picture in pixels; default 16 w and 16 h, at most 15 less.
         quality: 2 to 100, the one that the refinement was made with; none for the base layer alone.
         gray: the picture is gray.
@@ -197,13 +199,14 @@ def from_indices(
         >>> vqcodec.indices(data).base.shape
         (3, 7)
     """
-    given = tokens.of_arrays(base, refinement, width, height, quality, gray, tile_side)
+    given = tokens.of_arrays(base, refinement, width, height, quality, gray, tile_side, colour)
     return tokens.to_file(given, model=model)
 
 
 def decode_indices(
     base: NDArray[Any],
     refinement: NDArray[Any] | None = None,
+    colour: NDArray[Any] | None = None,
     *,
     width: int | None = None,
     height: int | None = None,
@@ -230,5 +233,5 @@ def decode_indices(
         >>> vqcodec.decode_indices(np.zeros((3, 7), np.int32)).size
         (112, 48)
     """
-    given = tokens.of_arrays(base, refinement, width, height, quality, gray, tile_side)
+    given = tokens.of_arrays(base, refinement, width, height, quality, gray, tile_side, colour)
     return image.to_pil(tokens.to_picture(given, threads=threads, model=model))

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vqcodec import container, image, metadata, zoo
+from vqcodec import colour, container, image, metadata, zoo
 from vqcodec.codebook import (
     BASE_ONLY_QUALITY,
     LATENT_BITS,
@@ -30,6 +30,7 @@ from vqcodec.codebook import (
     dequantise,
     quantise,
 )
+from vqcodec.colour import Colour
 from vqcodec.entropy import ClassTables, Decoder, Encoder
 from vqcodec.errors import DamagedError, UsageError
 from vqcodec.image import DEFAULT_MAX_PIXELS, Picture, Strips
@@ -42,6 +43,8 @@ from vqcodec.zoo import Model
 
 DEFAULT_QUALITY = 75
 DEFAULT_EFFORT = 5
+COLOUR_EFFORT = 3  # from here on the encoder fits a colour layer
+COLOUR_TILES = 16  # to the pixels of about so many tiles at most
 TILE_LOG2 = 10
 SCALES = (1, 2, 4, 8)
 DECODERS = ("faithful", "realistic")
@@ -65,6 +68,7 @@ class Indices(NamedTuple):
 
     base: NDArray[np.int32]  # [ceil(H/16), ceil(W/16)], in [0, codebook size)
     refinement: NDArray[np.int32] | None  # [ceil(H/16), ceil(W/16), latent channels]; None in a base-only file
+    colour: NDArray[np.int32] | None  # the colour layer, [1 + K, 3] (colour.py); None in a file without
 
 
 def walk_base(model: Model, shape: tuple[int, int], visit: Callable[[NDArray[np.bool_], Ints], Ints]) -> Ints:
@@ -151,27 +155,52 @@ class _Chooser:
         return indices
 
 
+class BasePayload:
+    """One tile's base layer before it is written: the colour layer, which stands before it, is known last."""
+
+    def __init__(self, model: Model, vectors: NDArray[np.float32]) -> None:
+        h, w = vectors.shape[:2]
+        wanted = model.codebook.nearest(vectors.reshape(h * w, -1)).reshape(h, w)
+        self._model, self._passes = model, list[tuple[Ints, Ints]]()
+
+        def put(where: NDArray[np.bool_], frequencies: Ints) -> Ints:
+            self._passes.append((wanted[where], frequencies))
+            return wanted[where]
+
+        self.indices = walk_base(model, (h, w), put)  # [h, w] int64
+
+    def finish(self, layer: Colour | None = None) -> bytes:
+        """The payload."""
+        coder = Encoder()
+        if layer is not None:
+            layer.write(coder, self._model.tables)
+        for indices, frequencies in self._passes:
+            coder.put_base(indices, frequencies)
+        return coder.finish()
+
+
 def encode_base(model: Model, vectors: NDArray[np.float32]) -> tuple[bytes, Ints]:
     """One tile's base layer: vectors [h, w, D] -> payload, indices [h, w] int64."""
-    h, w = vectors.shape[:2]
-    wanted = model.codebook.nearest(vectors.reshape(h * w, -1)).reshape(h, w)
-    coder = Encoder()
-
-    def put(where: NDArray[np.bool_], frequencies: Ints) -> Ints:
-        coder.put_base(wanted[where], frequencies)
-        return wanted[where]
-
-    base = walk_base(model, (h, w), put)
-    return coder.finish(), base
+    payload = BasePayload(model, vectors)
+    return payload.finish(), payload.indices
 
 
 def encode_refinement(
     model: Model, latents: NDArray[np.float32], base: Ints, quality: int, effort: int, lambda_scale: float = 1.0
-) -> tuple[bytes, Ints]:
-    """One tile's refinement layer: latents [h, w, M], base indices [h, w] -> payload, indices [h, w, M] int64."""
+) -> tuple[bytes, Ints, Floats]:
+    """One tile's refinement: latents [h, w, M], base indices [h, w] -> payload, indices, latents (2**-LATENT_BITS)."""
     chooser = _Chooser(model, latents.astype(np.float64), quality, effort, Encoder(), lambda_scale)
-    _, indices = walk_refinement(model, base, quality, chooser)
-    return chooser.coder.finish(), indices
+    decoded, indices = walk_refinement(model, base, quality, chooser)
+    return chooser.coder.finish(), indices, decoded
+
+
+class CodedTile(NamedTuple):
+    """What a file holds of a tile, and what a decoder will make of it."""
+
+    base: BasePayload
+    refinement: bytes | None
+    indices: Ints | None  # of the refinement
+    latents: NDArray[np.float32]  # [h, w, M]
 
 
 def encode_tile(
@@ -182,29 +211,34 @@ def encode_tile(
     quality: int,
     effort: int,
     lambda_scale: float = 1.0,
-) -> tuple[bytes, bytes | None, Ints, Ints | None]:
-    """One tile: pixels [16 h, 16 w, 3], latents [h, w, M] and base vectors [h, w, D] -> payloads and indices."""
-    payload, base = encode_base(model, vectors)
+) -> CodedTile:
+    """One tile: pixels [16 h, 16 w, 3], latents [h, w, M] and base vectors [h, w, D]."""
+    base, scale = BasePayload(model, vectors), np.float32(2.0**-LATENT_BITS)
     if quality == BASE_ONLY_QUALITY:
-        return payload, None, base, None
+        _, mean = model.prior.base(model.codebook.values(base.indices))
+        return CodedTile(base, None, None, mean.astype(np.float32) * scale)
     if effort in PLANS and model.gradient is not None:
-        features, base_mean = model.prior.base(model.codebook.values(base))
+        features, base_mean = model.prior.base(model.codebook.values(base.indices))
         hat, size = model.analysis_hat(quality), model.prior.step_size[quality - 1]
         lagrangian = lambda_scale * model.lagrangian(quality)
         latents = refine(model.gradient, PLANS[effort], latents, rgb, features, base_mean, hat, size, lagrangian)
-    fine, indices = encode_refinement(model, latents, base, quality, effort, lambda_scale)
-    return payload, fine, base, indices
+    fine, indices, decoded = encode_refinement(model, latents, base.indices, quality, effort, lambda_scale)
+    return CodedTile(base, fine, indices, decoded.astype(np.float32) * scale)
 
 
 def _decode_tile(
-    model: Model, shape: tuple[int, int], quality: int, base: bytes, refinement: bytes | None
+    model: Model, shape: tuple[int, int], quality: int, base: bytes, refinement: bytes | None, coloured: bool = False
 ) -> tuple[NDArray[np.float32], Ints, Ints | None]:
     """One tile's payloads -> latents [h, w, M] float32 and the indices of both layers.
+
+    `coloured`: the base payload begins with the colour layer.
 
     Raises:
         DamagedError: the payloads do not decode under this model.
     """
     coder = Decoder(base)
+    if coloured:
+        colour.read(coder, model.tables)
     indices = walk_base(model, shape, lambda _, frequencies: coder.get_base(frequencies))
     if not coder.exhausted():
         raise DamagedError("data is left over behind the base layer")
@@ -272,9 +306,9 @@ def encode_picture(
     height, width = picture.rgb.shape[:2]
     at_once, each = share(threads, Grid(width, height, 1 << tile_log2).tile_count)
     loaded = zoo.load(files, each)
-    base, refinement = encode_layers(loaded, picture.rgb, quality, effort, at_once, tile_log2, progress=progress)
+    layers = encode_layers(loaded, picture.rgb, quality, effort, at_once, tile_log2, progress=progress)
     header = container.Header(width, height, quality, files.checksum, picture.gray, tile_log2)
-    return pack(header, base, refinement, beside(picture, strip=strip))
+    return pack(header, layers, beside(picture, strip=strip))
 
 
 class Beside(NamedTuple):
@@ -299,12 +333,19 @@ def beside(picture: Picture, *, strip: bool = False) -> Beside:
     )
 
 
-def pack(
-    header: container.Header, base: tuple[bytes, ...], refinement: tuple[bytes, ...] | None, parts: Beside
-) -> bytes:
+class Layers(NamedTuple):
+    """The payloads of all tiles."""
+
+    base: tuple[bytes, ...]
+    refinement: tuple[bytes, ...] | None
+    colour: Colour | None = None  # the layer with which the first of `base` begins
+
+
+def pack(header: container.Header, layers: Layers, parts: Beside) -> bytes:
     """A whole file from its layers' payloads and what stands beside them."""
-    header = replace(header, srgb=parts.srgb)
-    return container.pack(container.Contents(header, base, refinement, parts.alpha, parts.icc, parts.exif, parts.xmp))
+    header = replace(header, srgb=parts.srgb, colour=layers.colour is not None)
+    payloads = layers.base, layers.refinement
+    return container.pack(container.Contents(header, *payloads, parts.alpha, parts.icc, parts.exif, parts.xmp))
 
 
 def encode_layers(
@@ -317,29 +358,50 @@ def encode_layers(
     *,
     lambda_scale: float = 1.0,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[tuple[bytes, ...], tuple[bytes, ...] | None]:
-    """Both layers' payloads of all tiles of a picture [H, W, 3]; None for a refinement layer that is not there.
+    visit: Callable[[Tile, CodedTile], None] | None = None,
+) -> Layers:
+    """The payloads of all tiles of a picture [H, W, 3].
 
     `at_once` is how many tiles to work on at a time.
     `lambda_scale` weighs the distortion in the choice of indices (effort 2 and more): above 1 for more bits, below for
-    fewer, by some percent.
+    fewer, by some percent. `visit` sees every tile, on the thread that coded it.
     """
-    _ = model.analysis, effort in PLANS and model.gradient  # loaded here, before several threads ask for them
+    fits = effort >= COLOUR_EFFORT
+    # loaded here, before several threads ask for them
+    _ = model.analysis, effort in PLANS and model.gradient, fits and model.synthesis
     grid = Grid(rgb.shape[1], rgb.shape[0], 1 << tile_log2)
+    hat = model.synthesis_hat(quality, quality == BASE_ONLY_QUALITY)
+    fit = colour.Fit(rgb.shape[0] * rgb.shape[1], lambda_scale * model.lagrangian(max(quality, BASE_ONLY_QUALITY + 1)))
+    every, stride = -(-grid.tile_count // COLOUR_TILES), 2 if grid.tile_count == 1 else 4
 
-    def work(tile: Tile) -> tuple[bytes, bytes | None]:
+    def work(tile: Tile) -> tuple[BasePayload | bytes, bytes | None, colour.Sums | None]:
         latents, vectors = analyse(model, rgb, grid, tile, quality)
         pixels = padded(rgb, tile.latents)
-        return encode_tile(model, pixels, latents, vectors, quality, effort, lambda_scale)[:2]
+        coded = encode_tile(model, pixels, latents, vectors, quality, effort, lambda_scale)
+        if visit:
+            visit(tile, coded)
+        seen = None
+        if fits and tile.index % every == 0:
+            seen = colour.sums(model.synthesis.unrounded(coded.latents, hat), rgb[tile.pixels.slices], stride)
+        return coded.base if tile.index == 0 else coded.base.finish(), coded.refinement, seen
 
-    payloads = []
+    base: list[bytes] = []
+    fine: list[bytes] = []
+    first: BasePayload | None = None
     with single_blas():
-        for number, result in enumerate(in_order(work, grid.tiles, at_once)):
-            payloads.append(result)
+        for number, (payload, refinement, seen) in enumerate(in_order(work, grid.tiles, at_once)):
+            if isinstance(payload, BasePayload):
+                first, payload = payload, b""
+            base.append(payload)
+            fine += [] if refinement is None else [refinement]
+            if seen:
+                fit.add(seen)
             if progress:
                 progress(number + 1, grid.tile_count)
-    refinement = None if quality == BASE_ONLY_QUALITY else tuple(r for _, r in payloads if r is not None)
-    return tuple(b for b, _ in payloads), refinement
+    assert first is not None
+    layer = fit.solve(model.tables) if fits else None
+    base[0] = first.finish(layer)
+    return Layers(tuple(base), None if quality == BASE_ONLY_QUALITY else tuple(fine), layer)
 
 
 def _opened(
@@ -392,9 +454,10 @@ class _TileReader:
         for fine in [None] if base is None or refinement is None else [refinement, None]:
             if base is None:
                 break
+            coloured = self.contents.header.colour and tile.index == 0
             try:
                 with _named(tile):
-                    latents = _decode_tile(self.model, shape, quality, base, fine)[0]
+                    latents = _decode_tile(self.model, shape, quality, base, fine, coloured)[0]
             except DamagedError as error:
                 if not self.partial:
                     raise
@@ -417,6 +480,18 @@ class _TileReader:
                 more = f" and {len(places) - MAX_PLACES} more" if len(places) > MAX_PLACES else ""
                 found.append(f"{len(tiles)} of {count} tiles {fate}: {', '.join(places[:MAX_PLACES])}{more}")
         return found
+
+
+def _colour_layer(model: Model, contents: container.PartialContents, partial: bool) -> Colour | None:
+    """The colour layer; None where there is none, or (`partial`) it is damaged, as `_TileReader` will say."""
+    if not contents.header.colour or contents.base[0] is None:
+        return None
+    try:
+        return colour.read(Decoder(contents.base[0]), model.tables)
+    except DamagedError:
+        if partial:
+            return None
+        raise
 
 
 def area_of(header: container.Header, region: Region | None) -> Rect:
@@ -494,6 +569,7 @@ def decode_strips(
         if alpha is None:
             alpha = np.full((header.height, header.width), 255, np.uint8)
         alpha = alpha[area.slices]
+    layer = _colour_layer(loaded, contents, allow_partial)
     reader = _TileReader(loaded, contents, allow_partial)
     hats = [loaded.synthesis_hat(header.quality, base_only) for base_only in (False, True)]
 
@@ -502,9 +578,12 @@ def decode_strips(
             return None
         return hats[contents.refinement is None or tile.index in reader.coarse]
 
+    def colour_of(tile: Tile) -> Colour | None:
+        return None if tile.index in reader.coarse else layer
+
     def rows() -> Iterator[NDArray[np.uint8]]:
         with single_blas():
-            for rgb in restore(loaded, grid, reader, hat, at_once, area, progress, weight):
+            for rgb in restore(loaded, grid, reader, hat, at_once, area, progress, weight, colour_of):
                 if header.gray:
                     rgb[:] = np.rint(rgb.mean(2, keepdims=True)).astype(np.uint8)
                 yield rgb
@@ -556,12 +635,13 @@ def indices(
 
     Returns:
         base indices [h, w] int32 and refinement indices [h, w, M] int32 (None in a base-only file), with h, w the
-        picture's size over 16, rounded up.
+        picture's size over 16, rounded up; and the colour layer, [1 + K, 3] int32 (None in a file without one), whose
+        first row is the exponent of its step.
 
     Examples:
         >>> import numpy as np, vqcodec
         >>> data = vqcodec.encode(np.full((40, 100, 3), 128, np.uint8), quality=50)
-        >>> base, refinement = vqcodec.indices(data)
+        >>> base, refinement, colour = vqcodec.indices(data)
         >>> base.shape, base.dtype, refinement.shape[:2]
         ((3, 7), dtype('int32'), (3, 7))
     """
@@ -576,7 +656,8 @@ def indices(
         base_payload, payload = _payloads(contents, tile)
         assert base_payload is not None  # the file is whole
         with _named(tile):
-            found = _decode_tile(loaded, shape, contents.header.quality, base_payload, payload)
+            coloured = contents.header.colour and tile.index == 0
+            found = _decode_tile(loaded, shape, contents.header.quality, base_payload, payload, coloured)
         return tile, found[1], found[2]
 
     with single_blas():
@@ -585,4 +666,5 @@ def indices(
             if refinement is not None and fine is not None:
                 assert np.abs(fine).max(initial=0) <= 2 * MAX_INDEX
                 refinement[tile.latents.slices] = fine
-    return Indices(base, refinement)
+    layer = _colour_layer(loaded, contents, False)
+    return Indices(base, refinement, None if layer is None else layer.array())

@@ -16,7 +16,8 @@ set on every byte but the last; at most 5 bytes, below 2**32, and never longer t
                               bits 7..5: log2(tile side) - 8, 0..4 for 256..4096 pixels; 5..7 are reserved
     6       4       model     first 4 bytes of the SHA-256 of the model
     10      1       quality   1..100; bit 7: there are more flags
-    11      0 or 1  more      bit 0: the picture is marked as sRGB; bit 1: there are further sections; others reserved
+    11      0 or 1  more      bit 0: the picture is marked as sRGB; bit 1: there are further sections; bit 2: the base
+                              payload of tile 0 begins with the colour layer; others reserved
     ..      varint  width     1..2**24 pixels
     ..      varint  height    1..2**24 pixels
     ..      varints table     the length of every section in the order of the sections below:
@@ -58,7 +59,7 @@ MIN_TILE_LOG2, MAX_TILE_LOG2 = 8, 12
 FLAG_GRAY, FLAG_ALPHA, FLAG_ICC, FLAG_EXIF, FLAG_REFINEMENT = 1, 2, 4, 8, 16
 TILE_SHIFT = 5  # of the tile side's three bits in the flags
 MORE_FLAGS = 0x80  # in the byte of the quality
-MORE_SRGB, MORE_SECTIONS = 1, 2
+MORE_SRGB, MORE_SECTIONS, MORE_COLOUR = 1, 2, 4
 MAX_FURTHER = 64  # sections
 KIND_XMP = 2
 MAX_VARINT_BYTES = 5
@@ -84,6 +85,7 @@ class Header:
     gray: bool = False
     tile_log2: int = 10
     srgb: bool = False  # the picture came with a profile that says sRGB; without it sRGB is assumed, too
+    colour: bool = False  # the base payload of tile 0 begins with the colour layer
 
     @property
     def tile_side(self) -> int:
@@ -315,6 +317,7 @@ def describe(layout: Layout) -> dict[str, int | float | bool | str | None]:
         "height": header.height,
         "gray": header.gray,
         "srgb": header.srgb,
+        "colour_layer": header.colour,
         "quality": header.quality,
         "model": header.model.hex(),
         "tile_side": header.tile_side,
@@ -350,7 +353,7 @@ def _write_header(header: Header, lengths: Lengths) -> bytes:
         | (FLAG_REFINEMENT if lengths.refinement is not None else 0)
         | (header.tile_log2 - MIN_TILE_LOG2) << TILE_SHIFT
     )
-    more = (MORE_SRGB if header.srgb else 0) | (MORE_SECTIONS if lengths.further else 0)
+    more = MORE_SRGB * header.srgb | MORE_SECTIONS * bool(lengths.further) | MORE_COLOUR * header.colour
     out = bytearray(_FIXED.pack(MAGIC, VERSION, flags, header.model, header.quality | (MORE_FLAGS if more else 0)))
     out += bytes([more] if more else [])
     out += _write_varint(header.width) + _write_varint(header.height)
@@ -391,7 +394,7 @@ def read_header(data: bytes) -> Layout:
         if position >= len(data):
             raise _header_cut_off()
         more, position = data[position], position + 1
-        if not 1 <= more <= MORE_SRGB | MORE_SECTIONS or (more & MORE_SRGB and flags & FLAG_ICC):
+        if not 1 <= more <= MORE_SRGB | MORE_SECTIONS | MORE_COLOUR or (more & MORE_SRGB and flags & FLAG_ICC):
             raise _reserved_bits()
     if tile_log2 > MAX_TILE_LOG2:
         raise _reserved_bits()
@@ -399,7 +402,8 @@ def read_header(data: bytes) -> Layout:
     height, position = _read_varint(data, position)
     if not (1 <= quality <= 100 and 1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
         raise DamagedError(f"The header is damaged: quality {quality}, {width} x {height} pixels is not possible.")
-    header = Header(width, height, quality, model, bool(flags & FLAG_GRAY), tile_log2, bool(more & MORE_SRGB))
+    gray, srgb, colour = bool(flags & FLAG_GRAY), bool(more & MORE_SRGB), bool(more & MORE_COLOUR)
+    header = Header(width, height, quality, model, gray, tile_log2, srgb, colour)
     lengths, position = _read_table(data, position, header.tile_count, flags, bool(more & MORE_SECTIONS))
     if position + CRC_BYTES > len(data):
         raise _header_cut_off()

@@ -126,12 +126,12 @@ class Encoder:
             excess = abs(value) - limit
             assert 0 < excess <= MAX_INDEX
             length = excess.bit_length()
-            self._put_uniform(int(value < 0), 2)
-            self._put_uniform(length, _LENGTH)
+            self.put_uniform(int(value < 0), 2)
+            self.put_uniform(length, _LENGTH)
             if length > 1:
-                self._put_uniform(excess - (1 << (length - 1)), 1 << (length - 1))
+                self.put_uniform(excess - (1 << (length - 1)), 1 << (length - 1))
 
-    def _put_uniform(self, symbol: int, size: int) -> None:
+    def put_uniform(self, symbol: int, size: int) -> None:
         self._coder.encode(np.array([symbol], np.int32), self._model.Uniform(size))
 
     def finish(self) -> bytes:
@@ -179,18 +179,18 @@ class Decoder:
         self._escapes -= 1
         if self._escapes < 0:
             raise DamagedError("the compressed data holds more escapes than its length allows")
-        negative = self._get_uniform(2)
-        length = self._get_uniform(_LENGTH)
+        negative = self.get_uniform(2)
+        length = self.get_uniform(_LENGTH)
         if not 1 <= length <= MAX_INDEX.bit_length():
             raise DamagedError("the compressed data holds an impossible index")
         excess = 1 << (length - 1)
         if length > 1:
-            excess += self._get_uniform(1 << (length - 1))
+            excess += self.get_uniform(1 << (length - 1))
         if limit + excess > MAX_INDEX:
             raise DamagedError("the compressed data holds an impossible index")
         return -(limit + excess) if negative else limit + excess
 
-    def _get_uniform(self, size: int) -> int:
+    def get_uniform(self, size: int) -> int:
         return int(self._decode(self._model.Uniform(size), 1)[0])
 
     def exhausted(self) -> bool:

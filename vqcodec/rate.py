@@ -151,7 +151,7 @@ class _Encoder:
 
     def full(self, quality: int, lambda_scale: float = 1.0) -> Reached:
         """The whole file at a quality."""
-        base, refinement = codec.encode_layers(
+        layers = codec.encode_layers(
             self.model,
             self.picture.rgb,
             quality,
@@ -160,7 +160,7 @@ class _Encoder:
             lambda_scale=lambda_scale,
             progress=self.progress,
         )
-        data = self._pack(quality, base, refinement)
+        data = self._pack(quality, layers)
         return Reached(data, quality, 8 * len(data) / self.pixels)
 
     def decoded(self, quality: int) -> Reached:
@@ -169,16 +169,18 @@ class _Encoder:
         restored = codec.decode_picture(found.data, threads=self.threads, model=self.name, max_pixels=self.pixels)
         return replace(found, psnr=psnr(self.picture.rgb, restored.rgb))
 
-    def _pack(self, quality: int, base: tuple[bytes, ...], refinement: tuple[bytes, ...] | None) -> bytes:
+    def _pack(self, quality: int, layers: codec.Layers) -> bytes:
         height, width = self.picture.rgb.shape[:2]
         header = container.Header(width, height, quality, self.checksum, self.picture.gray, TILE_LOG2)
-        return codec.pack(header, base, refinement, self.beside)
+        return codec.pack(header, layers, self.beside)
 
     def fixed_bytes(self) -> int:
         """About the size of the file without its payloads."""
         height, width = self.picture.rgb.shape[:2]
         empty = (b"",) * Grid(width, height, 1 << TILE_LOG2).tile_count
-        return len(self._pack(DEFAULT_QUALITY, empty, empty)) + 3 * len(empty)  # the lengths are longer then
+        return len(self._pack(DEFAULT_QUALITY, codec.Layers(empty, empty))) + 3 * len(
+            empty
+        )  # the lengths are longer then
 
     def sample(self) -> Picture:
         """The picture, or where it is large, pieces from all over it put together."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from vqcodec.colour import Colour
 from vqcodec.threads import in_order
 from vqcodec.tiles import LATENT_STRIDE, Grid, Rect, Tile
 from vqcodec.zoo import Model
@@ -30,6 +31,7 @@ def restore(
     area: Rect,
     progress: Callable[[int, int], None] | None = None,
     realism: float = 0.0,
+    colour_of: Callable[[Tile], Colour | None] = lambda _: None,
 ) -> Iterator[NDArray[np.uint8]]:
     """Yields an area of the picture as strips [h, area.width, 3] uint8, from the top.
 
@@ -40,6 +42,7 @@ def restore(
         area: in pixels, inside the picture and not empty.
         progress: called with (done, all) after each tile.
         realism: above 0, up to 1: by the realistic decoder.
+        colour_of: the colour layer for a tile, asked after its latents; None where there is none.
     """
     halo = model.realistic_halo if realism else model.synthesis_halo
     all_tiles = grid.tiles_in(area)
@@ -62,7 +65,11 @@ def restore(
                 return
             window = grid.with_halo(grid.latents_of(p), halo)
             latents, seen = rows.window(window), window.scaled(LATENT_STRIDE)
-            pixels = model.realistic(latents, hat, realism, seen) if realism else model.synthesis(latents, hat)
+            colour = colour_of(tile)
+            if realism:
+                pixels = model.realistic(latents, hat, realism, seen, colour)
+            else:
+                pixels = model.synthesis(latents, hat, colour)
             part[:] = pixels[p.relative_to(seen).slices]
 
         for _ in in_order(one, tiles, min(at_once, REALISTIC_AT_ONCE) if realism else at_once):

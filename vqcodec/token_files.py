@@ -13,6 +13,7 @@ A token file is NumPy's .npz (a zip archive of .npy arrays, no pickled objects) 
     latent_channels  [] int32               M
     base_0 ...       [h, w] int32           of each picture, h and w its sides over 16, rounded up
     refinement_0 ... [h, w, M] int32        of each picture whose quality is not 1
+    colour_0 ...     [1 + K, 3] int32       of each picture that has a colour layer
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from numpy.typing import NDArray
 
 from vqcodec import codec, container, image, jobs, streams, tokens, zoo
 from vqcodec.codebook import BASE_ONLY_QUALITY
+from vqcodec.colour import Colour
 from vqcodec.errors import InputError, LimitError, UsageError, VqcError
 from vqcodec.image import DEFAULT_MAX_PIXELS
 from vqcodec.streams import DASH, shown
@@ -66,6 +68,8 @@ class Writer:
         self._put(f"base_{number}", tokens.base)
         if tokens.refinement is not None:
             self._put(f"refinement_{number}", tokens.refinement)
+        if tokens.colour is not None:
+            self._put(f"colour_{number}", tokens.colour)
         self._names.append(name)
         self._tokens.append((tokens.width, tokens.height, tokens.quality, tokens.gray, tokens.tile_side))
 
@@ -138,7 +142,11 @@ class Reader:
         refinement = None
         if quality != BASE_ONLY_QUALITY:
             refinement = self._get(f"refinement_{number}", "iu", 3, (rows, columns, self._channels))
-        return Tokens(base, refinement, width, height, quality, bool(self._gray[number]), int(self._tile_sides[number]))
+        colour = None
+        if f"colour_{number}.npy" in self._archive.NameToInfo:
+            colour = Colour.of_array(self._get(f"colour_{number}", "iu", 2)).array()
+        gray, tile_side = bool(self._gray[number]), int(self._tile_sides[number])
+        return Tokens(base, refinement, width, height, quality, gray, tile_side, colour)
 
     def _get(self, name: str, kinds: str, ndim: int, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
         """One array; how much it may unpack to is known before it is unpacked."""

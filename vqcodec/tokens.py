@@ -8,7 +8,7 @@ indices (alpha, ICC profile, EXIF) is not here.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from vqcodec import codec, container, zoo
 from vqcodec.codebook import BASE_ONLY_QUALITY, LATENT_BITS, MAX_INDEX, MAX_QUALITY, Ints
 from vqcodec.codec import DEFAULT_EFFORT, DEFAULT_QUALITY, TILE_LOG2
+from vqcodec.colour import Colour
 from vqcodec.entropy import Encoder
 from vqcodec.errors import InputError, UsageError
 from vqcodec.image import DEFAULT_MAX_PIXELS, Picture
@@ -41,6 +42,7 @@ class Tokens:
         gray: the picture goes back as gray.
         tile_side: in pixels; the refinement is predicted within tiles, so the same indices in other tiles are another
             picture.
+        colour: the colour layer, [1 + K, 3] int32; None for none.
     """
 
     base: NDArray[np.int32]
@@ -50,6 +52,7 @@ class Tokens:
     quality: int
     gray: bool = False
     tile_side: int = 1 << TILE_LOG2
+    colour: NDArray[np.int32] | None = None
 
 
 def of_file(
@@ -63,7 +66,8 @@ def of_file(
     header = container.read_header(data).header
     found = codec.indices(data, threads=threads, model=model, max_pixels=max_pixels)
     quality = BASE_ONLY_QUALITY if found.refinement is None else header.quality
-    return Tokens(*found, header.width, header.height, quality, header.gray, header.tile_side)
+    sides = header.width, header.height
+    return Tokens(found.base, found.refinement, *sides, quality, header.gray, header.tile_side, found.colour)
 
 
 def of_picture(
@@ -87,14 +91,15 @@ def of_picture(
     refinement = None
     if quality != BASE_ONLY_QUALITY:
         refinement = np.empty((*base.shape, loaded.prior.latents), np.int32)
-    for tile in grid.tiles:
-        latents, vectors = codec.analyse(loaded, picture.rgb, grid, tile, quality)
-        pixels = codec.padded(picture.rgb, tile.latents)
-        _, _, coarse, fine = codec.encode_tile(loaded, pixels, latents, vectors, quality, effort)
-        base[tile.latents.slices] = coarse
-        if refinement is not None and fine is not None:
-            refinement[tile.latents.slices] = fine
-    return Tokens(base, refinement, width, height, quality, picture.gray)
+
+    def visit(tile: Tile, coded: codec.CodedTile) -> None:
+        base[tile.latents.slices] = coded.base.indices
+        if refinement is not None and coded.indices is not None:
+            refinement[tile.latents.slices] = coded.indices
+
+    layer = codec.encode_layers(loaded, picture.rgb, quality, effort, visit=visit).colour
+    colour = None if layer is None else layer.array()
+    return Tokens(base, refinement, width, height, quality, picture.gray, colour=colour)
 
 
 # ---- and back --------------------------------------------------------------------------------------------------------
@@ -109,10 +114,12 @@ def to_file(tokens: Tokens, *, model: Name | None = None) -> bytes:
     """
     loaded = zoo.load(zoo.find(model))
     tokens, grid = _checked(loaded, tokens)
-    coarse, fine = zip(*(_coded(loaded, tokens, tile) for tile in grid.tiles), strict=True)
+    layer = None if tokens.colour is None else Colour.of_array(tokens.colour)
+    coarse, fine = zip(*(_coded(loaded, tokens, tile, layer) for tile in grid.tiles), strict=True)
     tile_log2 = tokens.tile_side.bit_length() - 1
     checksum = loaded.files.checksum
     header = container.Header(tokens.width, tokens.height, tokens.quality, checksum, tokens.gray, tile_log2)
+    header = replace(header, colour=layer is not None)
     return container.pack(container.Contents(header, coarse, None if tokens.refinement is None else fine))
 
 
@@ -139,8 +146,10 @@ def to_picture(tokens: Tokens, *, threads: int = 0, model: Name | None = None) -
         return latents.astype(np.float32) * np.float32(2.0**-LATENT_BITS)
 
     hat = loaded.synthesis_hat(tokens.quality, tokens.refinement is None)
+    layer = None if tokens.colour is None else Colour.of_array(tokens.colour)
     with single_blas():
-        rgb = np.concatenate(list(restore(loaded, grid, latents_of, lambda _: hat, at_once, grid.pixels)))
+        strips = restore(loaded, grid, latents_of, lambda _: hat, at_once, grid.pixels, colour_of=lambda _: layer)
+        rgb = np.concatenate(list(strips))
     if tokens.gray:
         rgb[:] = np.rint(rgb.mean(2, keepdims=True)).astype(np.uint8)
     return Picture(rgb, gray=tokens.gray)
@@ -171,10 +180,12 @@ class _Given:
         return chosen
 
 
-def _coded(model: Model, tokens: Tokens, tile: Tile) -> tuple[bytes, bytes]:
+def _coded(model: Model, tokens: Tokens, tile: Tile, layer: Colour | None) -> tuple[bytes, bytes]:
     """The payloads of one tile; the refinement's is empty where there is none."""
     base = tokens.base[tile.latents.slices].astype(np.int64)
     coarse, fine = Encoder(), Encoder()
+    if layer is not None and tile.index == 0:
+        layer.write(coarse, model.tables)
 
     def put(where: NDArray[np.bool_], frequencies: Ints) -> Ints:
         coarse.put_base(base[where], frequencies)
@@ -197,6 +208,7 @@ def of_arrays(
     quality: int | None,
     gray: bool,
     tile_side: int,
+    colour: NDArray[Any] | None = None,
 ) -> Tokens:
     """Tokens of what a user of the Python interface gave; see `api.from_indices`.
 
@@ -210,7 +222,8 @@ def of_arrays(
         raise UsageError("give the quality that the refinement was made with, and none for the base layer alone")
     width = base.shape[1] * LATENT_STRIDE if width is None else width
     height = base.shape[0] * LATENT_STRIDE if height is None else height
-    return Tokens(base, refinement, width, height, quality or BASE_ONLY_QUALITY, gray, tile_side)
+    layer = None if colour is None else Colour.of_array(colour).array()
+    return Tokens(base, refinement, width, height, quality or BASE_ONLY_QUALITY, gray, tile_side, layer)
 
 
 def _checked(model: Model, tokens: Tokens) -> tuple[Tokens, Grid]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vqcodec.colour import Colour
 from vqcodec.errors import ModelError
 from vqcodec.grain import noise
 from vqcodec.picture import one_line
@@ -90,17 +91,23 @@ class Synthesis:
     def __init__(self, graph: bytes, threads: int = 0) -> None:
         self._session = session(graph, threads)
 
-    def __call__(self, latents: NDArray[np.float32], hat: NDArray[np.float64]) -> NDArray[np.uint8]:
+    def __call__(
+        self, latents: NDArray[np.float32], hat: NDArray[np.float64], colour: Colour | None = None
+    ) -> NDArray[np.uint8]:
         """Synthesise.
 
         Args:
             latents: [h, w, M] float32.
             hat: [A + 1] weights of the quality's anchors; the last stands for the base layer alone.
+            colour: the colour layer, where the picture has one.
 
         Returns:
             [16 h, 16 w, 3] uint8.
         """
-        return _samples(self.unrounded(latents, hat))
+        picture = self.unrounded(latents, hat)
+        if colour is not None:
+            colour.apply(picture)
+        return _samples(picture)
 
     def unrounded(self, latents: NDArray[np.float32], hat: NDArray[np.float64]) -> NDArray[np.float32]:
         """The same before it becomes samples: [1, 3, 16 h, 16 w] float32, nominally in [0, 1]."""
@@ -126,12 +133,17 @@ class RealisticSynthesis:
         self._faithful = faithful
 
     def __call__(
-        self, latents: NDArray[np.float32], hat: NDArray[np.float64], realism: float, window: Rect
+        self,
+        latents: NDArray[np.float32],
+        hat: NDArray[np.float64],
+        realism: float,
+        window: Rect,
+        colour: Colour | None = None,
     ) -> NDArray[np.uint8]:
         """Synthesise.
 
         Args:
-            latents, hat: as `Synthesis` takes them.
+            latents, hat, colour: as `Synthesis` takes them.
             realism: 0 (the faithful picture) to 1.
             window: where these latents lie in the picture, in pixels, [16 h] x [16 w]: it decides the noise.
 
@@ -139,6 +151,8 @@ class RealisticSynthesis:
             [16 h, 16 w, 3] uint8.
         """
         picture = self._faithful.unrounded(latents, hat)
+        if colour is not None:
+            colour.apply(picture)
         y = np.ascontiguousarray(latents.transpose(2, 0, 1))[None]
         both = np.concatenate([hat, realism * hat])[None].astype(np.float32)
         weight = np.full((1, 1, 1, 1), realism, np.float32)

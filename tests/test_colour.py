@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: MIT
+"""The colour layer: what it saves, that it is coded exactly, and that what is not its own is refused."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import vqcodec
+from vqcodec import codec, colour, container, image, zoo
+from vqcodec.colour import Colour
+from vqcodec.entropy import Decoder, Encoder
+
+U8 = NDArray[np.uint8]
+
+
+@pytest.fixture(scope="module")
+def model() -> zoo.Model:
+    return zoo.load(zoo.find())
+
+
+def error(a: U8, b: U8) -> float:
+    return float(((a.astype(float) - b) ** 2).mean())
+
+
+def tinted(photo: U8) -> U8:
+    """A photograph as a cheap camera saw it: strong colours in the wrong places."""
+    rgb = photo[:256, :384].astype(float)
+    rgb[:, :, 0] = 255 * (rgb[:, :, 0] / 255) ** 0.6
+    rgb[:, :, 2] *= 0.6
+    return rgb.astype(np.uint8)
+
+
+def test_it_pays(photo: U8) -> None:
+    """At low rates fewer bits than any quality without it would need for the same error."""
+    for quality in (1, 10, 30):
+        picture = image.load(tinted(photo))
+        plain = codec.encode_picture(picture, quality, effort=colour_effort() - 1)
+        corrected = codec.encode_picture(picture, quality, effort=colour_effort())
+        assert container.read_header(corrected).header.colour
+        assert not container.read_header(plain).header.colour
+        for a, b in zip(vqcodec.indices(plain)[:2], vqcodec.indices(corrected)[:2], strict=True):
+            np.testing.assert_array_equal(a, b)
+        before, after = (error(codec.decode_picture(data).rgb, picture.rgb) for data in (plain, corrected))
+        more = len(corrected) / len(plain)
+        assert more < 1.06
+        assert after < before * 0.92  # 0.36 dB, as much as 9 % more bits would bring
+
+
+def colour_effort() -> int:
+    return codec.COLOUR_EFFORT
+
+
+def test_none_where_it_would_not_pay(photo: U8) -> None:
+    for picture in (photo[:1, :1], np.full((64, 64, 3), 128, np.uint8)):
+        data = vqcodec.encode(picture, 50)
+        found = vqcodec.indices(data).colour
+        assert (found is None) != container.read_header(data).header.colour
+        assert len(data) <= len(vqcodec.encode(picture, 50, effort=colour_effort() - 1)) + 8
+
+
+def test_features_are_the_terms_of_the_format() -> None:
+    """Each by its formula in docs/FORMAT.md, one by one."""
+    rng = np.random.default_rng(1)
+    r, g, b = (rng.random(50).astype(np.float32) for _ in range(3))
+    t = 2 * (0.299 * r + 0.587 * g + 0.114 * b) - 1
+    u, v = 4 * (b - g), 4 * (r - g)
+    legendre = [np.polynomial.Legendre.basis(i)(t) for i in range(5)]
+    found = colour._features(r, g, b, colour.MAX_DEGREE)
+    wanted = [e for e in product(range(5), repeat=3) if sum(e) <= 4]
+    assert sorted(colour.terms(4)) == sorted(wanted)
+    for row, (i, j, k) in zip(found, colour.terms(4), strict=True):
+        np.testing.assert_allclose(row, legendre[i] * u**j * v**k, rtol=1e-3, atol=2e-4)
+
+
+@pytest.mark.parametrize("degree", range(5))
+def test_coded_and_back(model: zoo.Model, degree: int) -> None:
+    rng = np.random.default_rng(degree)
+    indices = rng.integers(-3, 4, (len(colour.terms(degree)), 3))
+    indices[-1] = 700, -70_000, 0  # escapes
+    layer = Colour(int(rng.integers(16)), indices)
+    coder = Encoder()
+    layer.write(coder, model.tables)
+    coder.put_base(np.array([5]), np.full((1, 8), 2**24 // 8 - 1))
+    reader = Decoder(coder.finish())
+    found = colour.read(reader, model.tables)
+    assert found.exponent == layer.exponent
+    np.testing.assert_array_equal(found.indices, indices)
+    assert reader.get_base(np.full((1, 8), 2**24 // 8 - 1)).tolist() == [5]
+    again = Colour.of_array(layer.array())
+    assert again.exponent == layer.exponent
+    np.testing.assert_array_equal(again.indices, indices)
+
+
+def test_apply_adds_the_polynomial() -> None:
+    """A layer made by hand: 3 levels more red everywhere, and 2 levels more blue per unit of t."""
+    picture = np.linspace(-0.1, 1.1, 3 * 40 * 700, dtype=np.float32).reshape(1, 3, 40, 700).copy()
+    kept = np.clip(picture, 0, 1)
+    indices = np.zeros((4, 3), np.int64)
+    indices[0, 0], indices[1, 2] = 3, 2
+    Colour(2, indices).apply(picture)
+    t = 2 * (0.299 * kept[0, 0] + 0.587 * kept[0, 1] + 0.114 * kept[0, 2]) - 1
+    np.testing.assert_allclose(picture[0, 0], kept[0, 0] + 3 / 255, atol=1e-6)
+    np.testing.assert_array_equal(picture[0, 1], kept[0, 1])
+    np.testing.assert_allclose(picture[0, 2], kept[0, 2] + 2 / 255 * t, atol=1e-5)
+
+
+def test_regions_scales_and_decoders_have_it(photo: U8) -> None:
+    data = vqcodec.encode(tinted(photo), 20)
+    assert vqcodec.indices(data).colour is not None
+    whole = np.asarray(vqcodec.decode(data)).astype(int)
+    region = np.asarray(vqcodec.decode(data, region=(100, 50, 120, 90))).astype(int)
+    assert np.abs(whole[50:140, 100:220] - region).max() <= 1
+    assert np.abs(whole - np.asarray(vqcodec.decode(data, decoder="realistic", realism=0))).max() == 0
+    plain = np.asarray(vqcodec.decode(vqcodec.encode(tinted(photo), 20, effort=colour_effort() - 1))).astype(int)
+    smooth = whole.reshape(16, 16, 24, 16, 3).mean((1, 3))
+    rough = np.asarray(vqcodec.decode(data, decoder="realistic")).reshape(16, 16, 24, 16, 3).mean((1, 3))
+    other = plain.reshape(16, 16, 24, 16, 3).mean((1, 3))
+    assert np.abs(rough - smooth).mean() < np.abs(rough - other).mean()  # nearer to the corrected colours
+
+
+def test_the_same_layer_on_any_number_of_threads(photo: U8) -> None:
+    picture = image.load(np.tile(photo, (2, 1, 1))[:600, :560])
+    files = {codec.encode_picture(picture, 25, threads=n, tile_log2=8) for n in (1, 2, 3)}
+    assert len(files) == 1
+
+
+def test_a_damaged_first_tile_takes_the_layer_with_it(photo: U8) -> None:
+    """The others are restored without it, and it is said what is lost; without --allow-partial nothing is shown."""
+    picture = image.load(tinted(photo))
+    data = bytearray(codec.encode_picture(picture, 20, tile_log2=8))
+    layout = container.read_header(bytes(data))
+    first = next(section for section in layout.sections() if section.kind == container.BASE)
+    data[first.offset] ^= 1
+    with pytest.raises(vqcodec.DamagedError):
+        vqcodec.decode(bytes(data))
+    found = codec.decode_picture(bytes(data), allow_partial=True)
+    plain = codec.decode_picture(codec.encode_picture(picture, 20, tile_log2=8, effort=colour_effort() - 1))
+    np.testing.assert_array_equal(found.rgb[:, 256 + 64 :], plain.rgb[:, 256 + 64 :])
+
+
+def test_hostile_layers_are_refused(model: zoo.Model) -> None:
+    coder = Encoder()
+    coder.put_uniform(7, colour.DEGREES)
+    with pytest.raises(vqcodec.DamagedError, match="of a degree that there is not"):
+        colour.read(Decoder(coder.finish()), model.tables)
+    picture = np.full((1, 3, 4, 4), 0.5, np.float32)
+    Colour(0, np.full((35, 3), 2**20)).apply(picture)  # as large as any that can be coded
+    assert np.isfinite(picture).all()
