@@ -55,7 +55,7 @@ def as_text(facts: Facts, name: str) -> str:
         ("picture", f"{width} x {height}, {samples}{megapixels}"),
         ("colours", _colours(facts)),
         ("size", f"{size_bytes:,} bytes, {facts['bpp']:.3f} bits per pixel, 1/{raw_bytes / size_bytes:.0f} of the raw"),
-        ("quality", f"{facts['quality']} of 100" + (", base layer alone" if facts["refinement_bytes"] is None else "")),
+        ("quality", f"{facts['quality']} of 100{_layers(facts)}"),
         ("model", f"{facts['model_id'] or 'not installed'} ({facts['model']})"),
         ("tiles", f"{tiles:,} of up to {side} x {side}" if tiles > 1 else "1"),
         ("format", f"version {facts['format_version']}"),
@@ -75,6 +75,12 @@ def _colours(facts: Facts) -> str:
     if facts["icc_bytes"] is not None:
         return "as the ICC profile says"
     return "sRGB, marked as such" if facts["srgb"] else "sRGB"
+
+
+def _layers(facts: Facts) -> str:
+    """What stands behind the quality."""
+    alone = ", base layer alone" if facts["refinement_bytes"] is None else ""
+    return alone + (", with a colour layer" if facts["colour_layer"] else "")
 
 
 # ---- models ----------------------------------------------------------------------------------------------------------

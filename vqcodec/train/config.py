@@ -124,6 +124,10 @@ class TrainConfig:
     bf16: bool = True
     compile: bool = False
 
+    def __post_init__(self) -> None:
+        if self.optimiser not in ("adamw", "soap"):
+            raise UsageError(f"optimiser must be 'adamw' or 'soap', not {self.optimiser!r}")
+
 
 @dataclass(frozen=True)
 class TextureConfig:
