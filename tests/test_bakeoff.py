@@ -74,12 +74,12 @@ def small_codebooks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("small_codebooks")
 def test_every_variant_end_to_end(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
-    assert main(options(data, out, "--steps", "3")) == 0
+    assert main(options(data, out, "--steps", "2")) == 0
     said = capsys.readouterr().out
     results = read_results(out)
     assert list(results) == list(VARIANTS)
     for name, line in results.items():
-        assert line["steps"] == 3
+        assert line["steps"] == 2
         assert line["crops_per_second"] > 0
         assert [row["level"] for row in line["rows"]] == list(EVAL_LEVELS)
         for row in line["rows"]:

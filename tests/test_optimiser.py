@@ -13,7 +13,7 @@ from PIL import Image
 
 torch = pytest.importorskip("torch")
 
-from tests.test_train import TINY, run  # noqa: E402
+from tests.test_train import TINY, few_blocks, run  # noqa: E402, F401
 from vqcodec.train.optimiser import Optimiser, Soap  # noqa: E402
 
 
@@ -97,6 +97,7 @@ def test_the_state_goes_on_exactly() -> None:
     assert not Optimiser(before.adamw.param_groups, []).fits(before.state_dict())
 
 
+@pytest.mark.usefixtures("few_blocks")
 def test_training_with_it_resumes(photo: NDArray[np.uint8], tmp_path: Path) -> None:
     """With the same optimiser the phase goes on; with another it begins again."""
     Image.fromarray(photo[:200, :300]).save(tmp_path / "a.png")

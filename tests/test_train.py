@@ -45,6 +45,15 @@ def run(*arguments: object) -> str:
     return said.getvalue()
 
 
+@pytest.fixture
+def few_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the pictures' statistics: 200,000 take seconds."""
+    from vqcodec.train import data, loop
+
+    monkeypatch.setattr(loop, "block_statistics", functools.partial(data.block_statistics, blocks=4000))
+
+
+@pytest.mark.usefixtures("few_blocks")
 def test_a_tiny_model_trains_resumes_exports_and_codes(photo: NDArray[np.uint8], tmp_path: Path) -> None:
     data, out = tmp_path / "data", tmp_path / "run"
     data.mkdir()
@@ -80,12 +89,8 @@ def test_a_tiny_model_trains_resumes_exports_and_codes(photo: NDArray[np.uint8],
 
 
 @pytest.fixture
-def tiny_run(photo: NDArray[np.uint8], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+def tiny_run(photo: NDArray[np.uint8], tmp_path: Path, few_blocks: None) -> list[object]:
     """Data, output folder, shape and settings of a short run."""
-    from vqcodec.train import data, loop
-
-    few = functools.partial(data.block_statistics, blocks=4000)  # 200,000 take seconds
-    monkeypatch.setattr(loop, "block_statistics", few)
     Image.fromarray(photo[:200, :300]).save(tmp_path / "a.png")
     shape = [x for setting in TINY for x in ("--set-model", setting)]
     settings = [x for s in ("crop=64", "batch=2", "log_seconds=0", "bf16=false") for x in ("--set", s)]
