@@ -58,18 +58,20 @@ def test_a_flipped_bit_costs_one_tile(tiled: bytes, whole: U8, photo: U8, tile: 
             vqcodec.decode(data)
         assert str(caught.value).startswith(place)
         picture, damage = restored(data)
-        assert len(damage) == 2
+        plain = kind == container.BASE and tile == 0  # the colour layer goes with it
+        assert len(damage) == 2 + plain
         assert damage[0].startswith(place)
         assert damage[1].startswith(f"1 of 6 tiles {fate}")
         assert place in damage[1]
+        assert ("colour layer" in damage[-1]) == plain
         for other in range(6):
             if other != tile:  # beyond the halo of four latents not one level differs, within it few do
                 a, b = tile_of(picture, other), tile_of(whole, other)
-                assert psnr(a, b) > 36
+                assert psnr(a, b) > 36 - 4 * plain
                 far = np.ones(a.shape[:2], bool)
                 far[: 64 * (other // 3 == 1)] = far[192 + 64 * (other // 3) :] = False
                 far[:, : 64 * (other % 3 > 0)] = far[:, 192 + 64 * (other % 3 == 2) :] = False
-                assert np.array_equal(a[far], b[far])
+                assert np.array_equal(a[far], b[far]) != plain
         found = tile_of(picture, tile)
         if kind == container.BASE:
             assert (found == MISSING_GRAY).all()

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 import vqcodec
 from tests.golden.make import FOLDER, digest
-from vqcodec import zoo
+from vqcodec import codec, zoo
 
 EXPECTED = json.loads((FOLDER / "expected.json").read_text(encoding="utf-8"))
 CHILD = """
@@ -34,7 +34,7 @@ codec.single_blas = nullcontext  # so that BLAS uses the threads that the enviro
 out = {}
 for path in map(Path, sys.argv[2:]):
     found = vqcodec.indices(path.read_bytes(), threads=int(sys.argv[1]))
-    out[path.stem] = [digest(found.base), None if found.refinement is None else digest(found.refinement)]
+    out[path.stem] = [None if layer is None else digest(layer) for layer in found]
 blas = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
 core = numpy._core if hasattr(numpy, "_core") else numpy.core
 features = core._multiarray_umath.__cpu_features__
@@ -70,14 +70,14 @@ def test_golden_file(name: str) -> None:
     assert len(data) == expected["bytes"]
     found = vqcodec.indices(data)
     assert list(found.base.shape) == expected["base_shape"]
-    assert digest(found.base) == expected["base"]
-    assert (None if found.refinement is None else digest(found.refinement)) == expected["refinement"]
+    for layer, array in found._asdict().items():
+        assert (None if array is None else digest(array)) == expected[layer], layer
 
 
 def check(ran: Ran, where: str) -> None:
     assert ran.digests
     for name, found in ran.digests.items():
-        assert found == [EXPECTED[name]["base"], EXPECTED[name]["refinement"]], f"{name} {where}"
+        assert found == [EXPECTED[name][layer] for layer in codec.Indices._fields], f"{name} {where}"
 
 
 @pytest.mark.parametrize("threads", [1, 2, 8])
@@ -165,7 +165,9 @@ def test_floats_given_by_a_broken_synthesis_do_not_matter(monkeypatch: pytest.Mo
     """With transforms that give nothing but noise the indices of a file stay what they are."""
     from vqcodec.transform import Synthesis
 
-    def noise(self: Synthesis, latents: NDArray[np.float32], hat: NDArray[np.float64]) -> NDArray[np.uint8]:
+    def noise(
+        self: Synthesis, latents: NDArray[np.float32], hat: NDArray[np.float64], colour: object = None
+    ) -> NDArray[np.uint8]:
         return np.random.default_rng().integers(0, 256, (16 * latents.shape[0], 16 * latents.shape[1], 3), np.uint8)
 
     monkeypatch.setattr(Synthesis, "__call__", noise)

@@ -92,7 +92,7 @@ def test_the_synthesis_sees_only_the_region_and_its_halo(tiled: bytes, monkeypat
 
     seen: list[tuple[int, ...]] = []
     original = Synthesis.__call__
-    monkeypatch.setattr(Synthesis, "__call__", lambda self, y, hat: seen.append(y.shape) or original(self, y, hat))
+    monkeypatch.setattr(Synthesis, "__call__", lambda self, y, *more: seen.append(y.shape) or original(self, y, *more))
     vqcodec.decode(tiled, region=(128, 128, 16, 16))
     ((rows, columns, _),) = seen
     assert rows * columns < 13**2

@@ -43,6 +43,7 @@ from vqcodec.zoo import Model
 
 DEFAULT_QUALITY = 75
 DEFAULT_EFFORT = 5
+REFINED_WEIGHT = 2.0  # of latents' errors in the choice of indices, where the latents are what the gradient made them
 COLOUR_EFFORT = 3  # from here on the encoder fits a colour layer
 COLOUR_TILES = 16  # to the pixels of about so many tiles at most
 TILE_LOG2 = 10
@@ -222,6 +223,7 @@ def encode_tile(
         hat, size = model.analysis_hat(quality), model.prior.step_size[quality - 1]
         lagrangian = lambda_scale * model.lagrangian(quality)
         latents = refine(model.gradient, PLANS[effort], latents, rgb, features, base_mean, hat, size, lagrangian)
+        lambda_scale *= REFINED_WEIGHT
     fine, indices, decoded = encode_refinement(model, latents, base.indices, quality, effort, lambda_scale)
     return CodedTile(base, fine, indices, decoded.astype(np.float32) * scale)
 
@@ -483,7 +485,7 @@ class _TileReader:
 
 
 def _colour_layer(model: Model, contents: container.PartialContents, partial: bool) -> Colour | None:
-    """The colour layer; None where there is none, or (`partial`) it is damaged, as `_TileReader` will say."""
+    """The colour layer; None where there is none, or (`partial`) it is damaged."""
     if not contents.header.colour or contents.base[0] is None:
         return None
     try:
@@ -588,6 +590,8 @@ def decode_strips(
                     rgb[:] = np.rint(rgb.mean(2, keepdims=True)).astype(np.uint8)
                 yield rgb
         damage.extend(reader.losses())
+        if header.colour and layer is None and len(reader.coarse) + len(reader.missing) < grid.tile_count:
+            damage.append("the colour layer, which stands in tile 0, is lost: colours are a little off")
 
     icc = profile_of(header, contents.icc)
     strips = Strips(area.width, area.height, rows(), alpha, header.gray, icc, contents.exif, damage, contents.xmp)

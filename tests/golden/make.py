@@ -62,6 +62,7 @@ def main() -> None:
             "base_shape": list(found.base.shape),
             "base": digest(found.base),
             "refinement": None if found.refinement is None else digest(found.refinement),
+            "colour": None if found.colour is None else digest(found.colour),
         }
     (FOLDER / "expected.json").write_text(json.dumps(expected, indent=1) + "\n", encoding="utf-8")
 
