@@ -24,6 +24,7 @@ from tests.conftest import PHOTOGRAPHS
 from tests.golden.make import FOLDER
 from tests.mutate import Parts, broken, hostile
 from vqcodec import codec, container, entropy, image, tokens, zoo
+from vqcodec.colour import Colour
 from vqcodec.transform import Synthesis
 
 MAX_PIXELS = 40_000
@@ -59,9 +60,15 @@ def good() -> list[bytes]:
 def flat_synthesis(monkeypatch: pytest.MonkeyPatch) -> None:
     """The synthesis costs most of a small file's time, and no file can do more to it than give it numbers."""
 
-    def synthesis(_: Synthesis, latents: NDArray[np.float32], hat: NDArray[np.float64]) -> NDArray[np.uint8]:
+    def synthesis(
+        _: Synthesis, latents: NDArray[np.float32], hat: NDArray[np.float64], colour: Colour | None = None
+    ) -> NDArray[np.uint8]:
         assert np.isfinite(latents).all()
         assert np.isfinite(hat).all()
+        if colour is not None:
+            picture = np.full((1, 3, 16, 16), 0.3, np.float32)
+            colour.apply(picture)
+            assert np.isfinite(picture).all()
         return np.zeros((16 * latents.shape[0], 16 * latents.shape[1], 3), np.uint8)
 
     monkeypatch.setattr(Synthesis, "__call__", synthesis)
