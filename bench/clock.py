@@ -22,7 +22,7 @@ PLACES: dict[str, tuple[tuple[str, str], ...]] = {
     "picture file": (("vqcodec.image", "load"), ("vqcodec.image", "encode_picture")),
     "model's tables": (("vqcodec.zoo", "find"), ("vqcodec.zoo", "by_checksum"), ("vqcodec.zoo", "load")),
     "networks loaded": (("vqcodec.transform", "session"),),
-    "transform": (("vqcodec.transform", "Analysis.__call__"), ("vqcodec.transform", "Synthesis.__call__")),
+    "transform": (("vqcodec.transform", "Analysis.__call__"), ("vqcodec.transform", "Synthesis.unrounded")),
     "prior": (
         ("vqcodec.prior", "BasePrior.frequencies"),
         ("vqcodec.prior", "RefinementPrior.base"),
@@ -32,6 +32,11 @@ PLACES: dict[str, tuple[tuple[str, str], ...]] = {
         ("vqcodec.codec", "quantise"),
         ("vqcodec.codec", "cheapen"),
         ("vqcodec.codec", "refine"),
+    ),
+    "colour layer": (
+        ("vqcodec.colour", "sums"),
+        ("vqcodec.colour", "Fit.solve"),
+        ("vqcodec.colour", "Colour.apply"),
     ),
     "coder": (
         ("vqcodec.entropy", "Encoder.put_base"),
