@@ -165,7 +165,7 @@ class BasePayload:
         self._model, self._passes = model, list[tuple[Ints, Ints]]()
 
         def put(where: NDArray[np.bool_], frequencies: Ints) -> Ints:
-            self._passes.append((wanted[where], frequencies))
+            self._passes.append((wanted[where], frequencies.astype(np.int32)))  # they are large, and below 2**24
             return wanted[where]
 
         self.indices = walk_base(model, (h, w), put)  # [h, w] int64

@@ -3,8 +3,8 @@
 
 At low rates every block's colour is off by less than the step that would put it right, and mostly in the same
 direction all over the picture. A few dozen small integers for the whole picture say it once: the coefficients of a
-polynomial in the restored colours that is added to the restored picture, fitted by least squares in the encoder. The
-same idea serves between tones of one picture in HEVC's colour remapping and in cross-component prediction.
+polynomial in the restored colours that is added to the restored picture, fitted by least squares in the encoder.
+Related: HEVC's colour remapping information, and prediction across colour components.
 
 With r, g, b in [0, 1] of a restored pixel, luma y = 0.299 r + 0.587 g + 0.114 b, t = 2 y - 1, u = 4 (b - g) and
 v = 4 (r - g), the terms of degree n are P_i(t) u^j v^k with i + j + k = n, in the order of `terms`; P_i are Legendre's
@@ -28,7 +28,7 @@ MAX_DEGREE = 4
 DEGREES, STEPS, CLASSES = 8, 16, 64  # what the coder has a place for
 LARGEST_STEP = 4 / 255  # of coefficients; each further exponent halves it
 BLOCK = 1 << 14  # pixels worked on at a time: they stay in the cache
-MAX_SIDE = 2048.0  # of an index in the encoder
+MAX_CHOSEN = 2048.0  # of an index that the encoder chooses
 SWEEPS = 12
 BITS_PER_COEFFICIENT = 3.0  # what the choice of a degree reckons with
 
@@ -57,15 +57,15 @@ def _features(r: Planes, g: Planes, b: Planes, degree: int) -> Planes:
     for row, (i, j, k) in enumerate(terms(degree)):
         # u and v times the term that has one of them less, which stands before it
         if k:
-            np.multiply(out[row_of[i, j, k - 1]], v, out=out[row])
+            np.multiply(out[ROW_OF[i, j, k - 1]], v, out=out[row])
         elif j:
-            np.multiply(out[row_of[i, j - 1, k]], u, out=out[row])
+            np.multiply(out[ROW_OF[i, j - 1, k]], u, out=out[row])
         else:
             out[row] = p[i]
     return out
 
 
-row_of = {term: row for row, term in enumerate(terms(MAX_DEGREE))}
+ROW_OF = {term: row for row, term in enumerate(terms(MAX_DEGREE))}
 
 
 @dataclass(frozen=True)
@@ -237,7 +237,7 @@ def _rounded(gram: Floats, moments: Floats, worth: float, degree: int, tables: C
     Args:
         gram, moments: in units of the step.
     """
-    values = np.clip(np.rint(_ridge(gram, moments)), -MAX_SIDE, MAX_SIDE)
+    values = np.clip(np.rint(_ridge(gram, moments)), -MAX_CHOSEN, MAX_CHOSEN)
     ends = [len(terms(n)) for n in range(degree + 1)]
     group_of = np.searchsorted(ends, np.arange(len(values)), side="right")
     diagonal = np.diag(gram) + 1e-12
@@ -246,7 +246,7 @@ def _rounded(gram: Floats, moments: Floats, worth: float, degree: int, tables: C
         before = values.copy()
         for k in range(len(values)):
             ideal = (moments[k] - gram[k] @ values) / diagonal[k] + values[k]
-            ideal = np.clip(ideal, -MAX_SIDE, MAX_SIDE)
+            ideal = np.clip(ideal, -MAX_CHOSEN, MAX_CHOSEN)
             tried = np.stack([np.zeros(3), np.floor(ideal), np.ceil(ideal), np.trunc(ideal / 2)])
             costs = tables.costs[_coded(classes[group_of[k]], tables)]
             cost = worth * diagonal[k] * (tried - ideal) ** 2 + costs[np.clip(tried, -256, 255).astype(int) + 256]

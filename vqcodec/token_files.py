@@ -69,7 +69,7 @@ class Writer:
         if tokens.refinement is not None:
             self._put(f"refinement_{number}", tokens.refinement)
         if tokens.colour is not None:
-            self._put(f"colour_{number}", tokens.colour)
+            self._put(f"colour_{number}", tokens.colour.array())
         self._names.append(name)
         self._tokens.append((tokens.width, tokens.height, tokens.quality, tokens.gray, tokens.tile_side))
 
@@ -144,7 +144,7 @@ class Reader:
             refinement = self._get(f"refinement_{number}", "iu", 3, (rows, columns, self._channels))
         colour = None
         if f"colour_{number}.npy" in self._archive.NameToInfo:
-            colour = Colour.of_array(self._get(f"colour_{number}", "iu", 2)).array()
+            colour = Colour.of_array(self._get(f"colour_{number}", "iu", 2))
         gray, tile_side = bool(self._gray[number]), int(self._tile_sides[number])
         return Tokens(base, refinement, width, height, quality, gray, tile_side, colour)
 

@@ -8,7 +8,7 @@ indices (alpha, ICC profile, EXIF) is not here.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,7 @@ class Tokens:
         gray: the picture goes back as gray.
         tile_side: in pixels; the refinement is predicted within tiles, so the same indices in other tiles are another
             picture.
-        colour: the colour layer, [1 + K, 3] int32; None for none.
+        colour: the colour layer; None for none.
     """
 
     base: NDArray[np.int32]
@@ -52,7 +52,7 @@ class Tokens:
     quality: int
     gray: bool = False
     tile_side: int = 1 << TILE_LOG2
-    colour: NDArray[np.int32] | None = None
+    colour: Colour | None = None
 
 
 def of_file(
@@ -66,8 +66,9 @@ def of_file(
     header = container.read_header(data).header
     found = codec.indices(data, threads=threads, model=model, max_pixels=max_pixels)
     quality = BASE_ONLY_QUALITY if found.refinement is None else header.quality
+    layer = None if found.colour is None else Colour.of_array(found.colour)
     sides = header.width, header.height
-    return Tokens(found.base, found.refinement, *sides, quality, header.gray, header.tile_side, found.colour)
+    return Tokens(found.base, found.refinement, *sides, quality, header.gray, header.tile_side, layer)
 
 
 def of_picture(
@@ -98,8 +99,7 @@ def of_picture(
             refinement[tile.latents.slices] = coded.indices
 
     layer = codec.encode_layers(loaded, picture.rgb, quality, effort, visit=visit).colour
-    colour = None if layer is None else layer.array()
-    return Tokens(base, refinement, width, height, quality, picture.gray, colour=colour)
+    return Tokens(base, refinement, width, height, quality, picture.gray, colour=layer)
 
 
 # ---- and back --------------------------------------------------------------------------------------------------------
@@ -114,12 +114,11 @@ def to_file(tokens: Tokens, *, model: Name | None = None) -> bytes:
     """
     loaded = zoo.load(zoo.find(model))
     tokens, grid = _checked(loaded, tokens)
-    layer = None if tokens.colour is None else Colour.of_array(tokens.colour)
-    coarse, fine = zip(*(_coded(loaded, tokens, tile, layer) for tile in grid.tiles), strict=True)
+    coarse, fine = zip(*(_coded(loaded, tokens, tile) for tile in grid.tiles), strict=True)
     tile_log2 = tokens.tile_side.bit_length() - 1
+    sides, coloured = (tokens.width, tokens.height), tokens.colour is not None
     checksum = loaded.files.checksum
-    header = container.Header(tokens.width, tokens.height, tokens.quality, checksum, tokens.gray, tile_log2)
-    header = replace(header, colour=layer is not None)
+    header = container.Header(*sides, tokens.quality, checksum, tokens.gray, tile_log2, colour=coloured)
     return container.pack(container.Contents(header, coarse, None if tokens.refinement is None else fine))
 
 
@@ -146,9 +145,10 @@ def to_picture(tokens: Tokens, *, threads: int = 0, model: Name | None = None) -
         return latents.astype(np.float32) * np.float32(2.0**-LATENT_BITS)
 
     hat = loaded.synthesis_hat(tokens.quality, tokens.refinement is None)
-    layer = None if tokens.colour is None else Colour.of_array(tokens.colour)
     with single_blas():
-        strips = restore(loaded, grid, latents_of, lambda _: hat, at_once, grid.pixels, colour_of=lambda _: layer)
+        strips = restore(
+            loaded, grid, latents_of, lambda _: hat, at_once, grid.pixels, colour_of=lambda _: tokens.colour
+        )
         rgb = np.concatenate(list(strips))
     if tokens.gray:
         rgb[:] = np.rint(rgb.mean(2, keepdims=True)).astype(np.uint8)
@@ -180,12 +180,12 @@ class _Given:
         return chosen
 
 
-def _coded(model: Model, tokens: Tokens, tile: Tile, layer: Colour | None) -> tuple[bytes, bytes]:
+def _coded(model: Model, tokens: Tokens, tile: Tile) -> tuple[bytes, bytes]:
     """The payloads of one tile; the refinement's is empty where there is none."""
     base = tokens.base[tile.latents.slices].astype(np.int64)
     coarse, fine = Encoder(), Encoder()
-    if layer is not None and tile.index == 0:
-        layer.write(coarse, model.tables)
+    if tokens.colour is not None and tile.index == 0:
+        tokens.colour.write(coarse, model.tables)
 
     def put(where: NDArray[np.bool_], frequencies: Ints) -> Ints:
         coarse.put_base(base[where], frequencies)
@@ -222,7 +222,7 @@ def of_arrays(
         raise UsageError("give the quality that the refinement was made with, and none for the base layer alone")
     width = base.shape[1] * LATENT_STRIDE if width is None else width
     height = base.shape[0] * LATENT_STRIDE if height is None else height
-    layer = None if colour is None else Colour.of_array(colour).array()
+    layer = None if colour is None else Colour.of_array(colour)
     return Tokens(base, refinement, width, height, quality or BASE_ONLY_QUALITY, gray, tile_side, layer)
 
 
