@@ -178,9 +178,8 @@ class _Encoder:
         """About the size of the file without its payloads."""
         height, width = self.picture.rgb.shape[:2]
         empty = (b"",) * Grid(width, height, 1 << TILE_LOG2).tile_count
-        return len(self._pack(DEFAULT_QUALITY, codec.Layers(empty, empty))) + 3 * len(
-            empty
-        )  # the lengths are longer then
+        layers = codec.Layers(empty, empty)
+        return len(self._pack(DEFAULT_QUALITY, layers)) + 3 * len(empty)  # the lengths are longer then
 
     def sample(self) -> Picture:
         """The picture, or where it is large, pieces from all over it put together."""
