@@ -56,7 +56,7 @@ def bounds(arrays: Arrays) -> dict[str, int]:
         2 * size + 1 if (shift := int(arrays[f"{name}.shift"])) == 0 else size + 2 ** (shift - 1)
         for name, size in sums.items()
     )
-    found["a layer's result and what is added to it"] = 2 * CLIP + max(
+    found["a layer's result and what is added to it"] = 3 * CLIP + max(
         CLIP, *(peak(arrays[name]) for name in arrays if name.endswith((".quality", ".passes")))
     )
     sigma, step = peak(arrays["prior.sigma"]), peak(arrays["prior.step_size"])

@@ -258,7 +258,7 @@ def test_which_quantiser_a_configuration_gets() -> None:
     assert ModelConfig().exportable()
     for other in ({"base": "scalar"}, {"base_stages": 2}, {"base_learning": "simvq"}, {"lattice": "E8"}):
         assert not ModelConfig(**other).exportable()
-    for more in ({"vector_dim": 2}, {"shortcut": False}, {"prior_mean": "base"}, {"checkerboard": 1}, {"gains": False}):
+    for more in ({"vector_dim": 2}, {"shortcut": False}, {"prior_mean": "base"}, {"gains": False}):
         assert not ModelConfig(**more).exportable()
     with pytest.raises(UsageError, match="vectors of 8"):
         ModelConfig(latents=100, chunks=(36, 64), lattice="E8")

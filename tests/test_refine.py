@@ -97,13 +97,14 @@ def _slope(model: Any, values: dict[str, Any], y: Any, noise: Any, temperature: 
     prior, base_mean, hat, first = model.prior, values["base_mean"], values["hat"], values["first"] > 0.5
     y = y.clone().requires_grad_(True)
     known, latents, bits, start = y[:, :0].detach(), [], torch.zeros(()), 0
-    for number, width in enumerate(prior.chunks):
+    number, carried = 0, [None]
+    for width, halves in zip(prior.chunks, prior.halves, strict=True):
         here = slice(start, start + width)
         sigma, step, base = prior.sigma[here, None, None], values["step"][:, here], base_mean[:, here]
 
         def half(offset: int, context: Any, number: int = number, here: slice = here, step: Any = step) -> Any:
             sigma = prior.sigma[here, None, None]
-            mean, scale = prior.steps[2 * number + offset](context, values["features"], hat)
+            mean, scale, carried[0] = prior.steps[number + offset](context, values["features"], hat, carried[0])
             mean, scale = base_mean[:, here] + sigma * mean, scale + torch.log2(sigma) - torch.log2(step)
             t = (y[:, here] - mean) / step
             rest = (t - t.floor().detach()) * 0.9998 + 0.0001
@@ -111,11 +112,15 @@ def _slope(model: Any, values: dict[str, Any], y: Any, noise: Any, temperature: 
             level = torch.where(scale < -3, 0.0, t.floor().detach() + torch.sigmoid(chance))
             return mean + level * step, level, scale
 
-        latent1, level1, scale1 = half(0, known)
-        seen = torch.where(first, (latent1 - base) / sigma, 0.0)
-        latent2, level2, scale2 = half(1, torch.cat([known, seen], 1))
-        latent = torch.where(first, latent1, latent2)
-        bits = bits + gaussian_bits(torch.where(first, level1, level2), torch.where(first, scale1, scale2)).sum()
+        latent, level, scale = half(0, known)
+        if halves == 2:
+            seen = torch.where(first, (latent - base) / sigma, 0.0)
+            latent2, level2, scale2 = half(1, torch.cat([known, seen], 1))
+            latent, level, scale = (
+                torch.where(first, a, b) for a, b in ((latent, latent2), (level, level2), (scale, scale2))
+            )
+        bits = bits + gaussian_bits(level, scale).sum()
+        number += halves
         known = torch.cat([known, (latent - base) / sigma], 1)
         latents.append(latent)
         start += width

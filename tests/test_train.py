@@ -32,7 +32,7 @@ from vqcodec.train.losses import gaussian_bits  # noqa: E402
 from vqcodec.train.quantise import VectorQuantiser, nearest, scalar_quantise  # noqa: E402
 
 TINY = [
-    "latents=48", "chunks=8,40", "analysis_width8=16", "analysis_width16=24", "synthesis_width8=16",
+    "latents=48", "chunks=8,40", "checkerboard=2,1", "analysis_width8=16", "analysis_width16=24", "synthesis_width8=16",
     "synthesis_width16=24", "analysis_blocks8=1", "analysis_blocks16=1", "synthesis_blocks8=1", "synthesis_blocks16=1",
     "prior_width=24", "prior_base_blocks=1", "codebook_size=64", "codebook_dim=8", "base_prior_width=16", "anchors=4",
 ]  # fmt: skip

@@ -111,6 +111,13 @@ CHANGES: dict[str, Any] = {
     "qualities that are missing": lambda t: {"prior.step_size": t["prior.step_size"][:99]},
     "a chunk of no channels": lambda t: {"prior.chunks": t["prior.chunks"] * 0},
     "chunks that do not fit": lambda t: {"prior.chunks": t["prior.chunks"][:-1]},
+    "halves that do not fit": lambda t: {"prior.halves": np.ones(2, np.int32)},
+    "three halves": lambda t: {"prior.halves": np.full_like(t["prior.chunks"], 3)},
+    "steps of other chunks": lambda t: {"prior.halves": np.ones_like(t["prior.chunks"])},
+    "features carried that do not fit": lambda t: (
+        {f"prior.steps.1.carry.{part}": t[f"prior.steps.1.context.{part}"][..., :-1] for part in ("weight", "bias")}
+        | {"prior.steps.1.carry.shift": t["prior.steps.1.context.shift"]}
+    ),
     "counts that do not add up": lambda t: {"tables.counts": t["tables.counts"] + 1},
     "counts below nothing": lambda t: {"tables.counts": -t["tables.counts"]},
     "limits that do not fit": lambda t: {"tables.limits": t["tables.limits"] + 1},

@@ -92,10 +92,10 @@ def walk_refinement(model: Model, base: Ints, quality: int, choose: Chooser) -> 
     prior = model.prior
     features, base_mean = prior.base(model.codebook.values(base))
     latents, indices = base_mean.copy(), np.zeros(base_mean.shape, np.int64)
-    known = np.zeros_like(base_mean)
+    known, before = np.zeros_like(base_mean), None
     for step in prior.steps:
         where = checkerboard(base.shape[0], base.shape[1], step.half)
-        mean, classes = prior.predict(step, known, features, base_mean, quality)
+        mean, classes, before = prior.predict(step, known, features, base_mean, quality, before)
         chosen = choose(step, where, mean, classes)
         shrink = model.tables.reconstruction(chosen, classes)
         values = dequantise(chosen, mean, prior.step_size[quality - 1, step.channels], shrink)

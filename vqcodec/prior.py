@@ -176,8 +176,10 @@ def quarter(height: int, width: int, number: int) -> NDArray[np.bool_]:
     return mask
 
 
-def checkerboard(height: int, width: int, number: int) -> NDArray[np.bool_]:
-    """[h, w] bool: the positions of checkerboard half 0 ((row + column) even) or 1."""
+def checkerboard(height: int, width: int, number: int | None) -> NDArray[np.bool_]:
+    """[h, w] bool: the positions of checkerboard half 0 ((row + column) even) or 1, or all of them for None."""
+    if number is None:
+        return np.ones((height, width), bool)
     rows, columns = np.arange(height)[:, None], np.arange(width)[None]
     mask: NDArray[np.bool_] = (rows + columns) % 2 == number
     return mask
@@ -227,12 +229,13 @@ class BasePrior:
 
 @dataclass(frozen=True)
 class Step:
-    """One parallel step of the refinement: a channel chunk at one half of the checkerboard."""
+    """One parallel step of the refinement: a channel chunk, everywhere or at one half of the checkerboard."""
 
     channels: slice
-    half: int
+    half: int | None
     seen: int
     context: Linear | None
+    carry: Linear | None
     base: Linear
     quality: Floats  # [100, N]
     block1: Block
@@ -263,25 +266,30 @@ class RefinementPrior:
             raise ModelError("the tables of the model's refinement prior do not fit together")
         farthest = LATENT_CLIP + self.sigma * (CLIP * 2.0**-ACT_BITS) + 1  # of a latent from the base layer's mean
         _within("prior.inverse_sigma", farthest * self.inverse_sigma, 0, EXACT / 4)
-        self.steps = list(self._steps(arrays, [int(c) for c in chunks]))
+        halves = table("halves", 1, 1, 2).astype(int) if "prior.halves" in arrays else np.full(len(chunks), 2)
+        if halves.shape != chunks.shape:
+            raise ModelError("the tables of the model's refinement prior do not fit together")
+        self.steps = list(self._steps(arrays, [int(c) for c in chunks], [int(n) for n in halves]))
 
     @staticmethod
-    def _steps(arrays: Arrays, chunks: list[int]) -> Iterator[Step]:
-        start = 0
-        for k, chunk in enumerate(chunks):
-            for half in (0, 1):
-                name, seen = f"prior.steps.{2 * k + half}", start + half * chunk
+    def _steps(arrays: Arrays, chunks: list[int], halves: list[int]) -> Iterator[Step]:
+        start, number = 0, 0
+        for chunk, count in zip(chunks, halves, strict=True):
+            for half in range(count):
+                name, seen = f"prior.steps.{number}", start + half * chunk
                 yield Step(
                     slice(start, start + chunk),
-                    half,
+                    half if count == 2 else None,
                     seen,
                     Linear.load(arrays, f"{name}.context") if seen else None,
+                    Linear.load(arrays, f"{name}.carry") if f"{name}.carry.weight" in arrays else None,
                     Linear.load(arrays, f"{name}.base"),
                     _within(name, _integers(arrays, f"{name}.quality", 2), -MAX_TABLE, MAX_TABLE),
                     Block.load(arrays, f"{name}.block1"),
                     Block.load(arrays, f"{name}.block2"),
                     Linear.load(arrays, f"{name}.out"),
                 )
+                number += 1
             start += chunk
 
     def base(self, code: Floats) -> tuple[Floats, Floats]:
@@ -308,8 +316,8 @@ class RefinementPrior:
         return np.clip(np.floor(x + 0.5), -CLIP, CLIP)
 
     def predict(
-        self, step: Step, known: Floats, features: Floats, base_mean: Floats, quality: int
-    ) -> tuple[Floats, Ints]:
+        self, step: Step, known: Floats, features: Floats, base_mean: Floats, quality: int, before: Floats | None
+    ) -> tuple[Floats, Ints, Floats]:
         """Mean and scale class of the latents of one step.
 
         Args:
@@ -317,19 +325,23 @@ class RefinementPrior:
             known: [h, w, M] context from `normalise`, zero where nothing is decoded yet.
             features, base_mean: from `base`.
             quality: 2..100.
+            before: [h, w, N] what the step before gave as its third; None for the first.
 
         Returns:
-            means [n, C] (2**-LATENT_BITS) and classes [n, C] int64 in [0, 64), for the n positions of the step's half
-            in raster order and the C channels of its chunk.
+            means [n, C] (2**-LATENT_BITS) and classes [n, C] int64 in [0, 64), for the n positions of the step in
+            raster order and the C channels of its chunk; and what is `before` to the next step.
         """
         x = step.base(features) + step.quality[quality - 1]
         if step.context is not None:
             x += step.context(known[:, :, : step.seen])
+        if step.carry is not None and before is not None:
+            x += step.carry(before)
         where = checkerboard(features.shape[0], features.shape[1], step.half)
-        out = step.out(step.block2(step.block1(np.clip(x, -CLIP, CLIP, out=x)), where))
+        before = step.block1(np.clip(x, -CLIP, CLIP, out=x))
+        out = step.out(step.block2(before, where))
         count = out.shape[1] // 2
         mean = base_mean[where][:, step.channels] + self._unnormalise(out[:, :count], step.channels)
         log2_scale = out[:, count:] + self.log2_ratio[quality - 1, step.channels]
         place = (log2_scale - CLASS_ORIGIN * 2**ACT_BITS) * CLASSES_PER_OCTAVE
         classes = np.floor(place * 2.0**-ACT_BITS + 0.5)
-        return mean, np.clip(classes, 0, CLASSES - 1).astype(np.int64)
+        return mean, np.clip(classes, 0, CLASSES - 1).astype(np.int64), before

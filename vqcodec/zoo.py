@@ -200,9 +200,11 @@ class Model:
             if frequencies.shape != (1, self.codebook.size):
                 raise ValueError("the base prior does not fit the codebook")
         features, mean = self.prior.base(self.codebook.values(indices))
+        before = None
         for step in self.prior.steps:
-            means, classes = self.prior.predict(step, np.zeros_like(mean), features, mean, 50)
-            if means.shape != classes.shape or means.shape != (2, step.channels.stop - step.channels.start):
+            means, classes, before = self.prior.predict(step, np.zeros_like(mean), features, mean, 50, before)
+            places = 4 if step.half is None else 2
+            if means.shape != classes.shape or means.shape != (places, step.channels.stop - step.channels.start):
                 raise ValueError("a step of the refinement prior does not fit its channels")
 
     @property

@@ -18,7 +18,6 @@ CHOICES = {
     "base_gradient": ("straight-through", "rotation"),
     "lattice": ("", "Z", "D4", "E8"),
     "prior_mean": ("context", "base", "none"),
-    "checkerboard": (1, 2),
     "choice": ("nearest", "rate"),
     "vector_dim": (0, 1, 2, 4),
     "vector_stages": (1, 2),
@@ -27,7 +26,7 @@ CHOICES = {
 }
 # Settings of ModelConfig that files have no place for, but at their defaults
 COMPARED = (
-    "base", "base_stages", "base_learning", "lattice", "vector_dim", "checkerboard", "prior_mean", "base_context",
+    "base", "base_stages", "base_learning", "lattice", "vector_dim", "prior_mean", "base_context",
     "gains", "shortcut",
 )  # fmt: skip
 
@@ -53,7 +52,8 @@ class ModelConfig:
     codebook_dim: int = 16
     prior_width: int = 128
     prior_base_blocks: int = 2
-    chunks: tuple[int, ...] = (24, 72, 224)  # latent channels per chunk; two checkerboard steps for each
+    chunks: tuple[int, ...] = (8, 16, 32, 40, 96, 128)  # latent channels per chunk
+    checkerboard: tuple[int, ...] = (2, 2, 1)  # context steps of a chunk, the last for the rest: 2 halves, or 1
     base_prior_width: int = 96
     # What follows serves comparisons (`bakeoff.py`); only the defaults can be exported.
     base: str = "vq"  # "vq" or "scalar": one index per place, or scalar latents at half the grid's resolution
@@ -68,7 +68,7 @@ class ModelConfig:
     vector_stages: int = 1  # 2: words are sums of two codebooks' words
     vector_rate: str = "dither"  # what vectors learn the rate's gradient from, or "straight-through"
     vector_learning: str = "gradient"  # of the words and their weights, or "lloyd": alternating with the transforms
-    checkerboard: int = 2  # context steps of each chunk: 2, or 1 for all places of a chunk at once
+    carry: bool = True  # each context step goes on from features of the one before, too
     prior_mean: str = "context"  # means from all that is decoded; "base": from the base layer alone; "none": zero
     base_context: bool = True  # False: the refinement knows nothing of the base layer, neither features nor means
     gains: bool = True  # per-quality gains inside the transforms
@@ -80,6 +80,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if sum(self.chunks) != self.latents:
             raise UsageError(f"the chunks {self.chunks} do not add up to {self.latents} latent channels")
+        if not self.checkerboard or any(halves not in (1, 2) for halves in self.checkerboard):
+            raise UsageError(f"checkerboard must be 1 or 2 for each chunk, not {self.checkerboard!r}")
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 listed = " or ".join(repr(choice) for choice in known)
@@ -91,6 +93,10 @@ class ModelConfig:
             raise UsageError("a refinement of vectors of a learned codebook has no lattice")
         if self.base_stages < 1:
             raise UsageError(f"base_stages must be 1 or more, not {self.base_stages}")
+
+    def halves(self) -> tuple[int, ...]:
+        """Context steps of each chunk: 2 for the halves of a checkerboard, or 1."""
+        return (self.checkerboard + self.checkerboard[-1:] * len(self.chunks))[: len(self.chunks)]
 
     def exportable(self) -> bool:
         """Whether files have a place for what this model codes: one codebook per place, scalar refinement."""
@@ -214,7 +220,7 @@ def override(config: T, values: dict[str, Any]) -> T:
         old = getattr(config, name)
         try:
             if isinstance(old, tuple):
-                parts = value.split(",") if isinstance(value, str) else value
+                parts = value.split(",") if isinstance(value, str) else [value] if isinstance(value, int) else value
                 out[name] = tuple(int(part) for part in parts)
             elif isinstance(old, bool):
                 out[name] = value if isinstance(value, bool) else {"true": True, "false": False}[str(value).lower()]

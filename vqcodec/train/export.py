@@ -68,6 +68,8 @@ def integer_tables(model: Codec, base_prior: BasePrior) -> Tables:
         name = f"prior.steps.{i}"
         if step.context is not None:
             _round_conv(out, f"{name}.context", step.context)
+        if step.carry is not None:
+            _round_conv(out, f"{name}.carry", step.carry)
         _round_conv(out, f"{name}.base", step.base)
         out[f"{name}.quality"] = np.rint(hats @ _array(step.quality) * one).astype(np.int32)
         _round_block(out, f"{name}.block1", step.block1)
@@ -80,6 +82,7 @@ def integer_tables(model: Codec, base_prior: BasePrior) -> Tables:
     out["prior.step_size"] = step_size.astype(np.int32)
     out["prior.log2_ratio"] = np.rint((np.log2(sigma * 2.0**LATENT_BITS) - np.log2(step_size)) * one).astype(np.int32)
     out["prior.chunks"] = np.array(p.chunks, np.int32)
+    out["prior.halves"] = np.array(p.halves, np.int32)
     b = base_prior
     _round_conv(out, "base_prior.enter", b.enter)
     out["base_prior.passes"] = np.rint(_array(b.passes) * one).astype(np.int32)

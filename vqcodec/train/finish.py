@@ -230,10 +230,10 @@ def _count_one(
     lagrangian: float,
 ) -> None:
     features, base_mean = prior.base(codebook.values(base))
-    known = np.zeros_like(base_mean)
+    known, before = np.zeros_like(base_mean), None
     for step in prior.steps:
         where = checkerboard(base.shape[0], base.shape[1], step.half)
-        mean, classes = prior.predict(step, known, features, base_mean, quality)
+        mean, classes, before = prior.predict(step, known, features, base_mean, quality, before)
         size = prior.step_size[quality - 1, step.channels]
         indices, t = quantise(y[:, :, step.channels][where], mean, size)
         shrink = np.zeros(indices.shape)

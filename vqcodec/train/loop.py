@@ -187,7 +187,8 @@ class Trainer:
         for name, parameter in self.codec.named_parameters():
             parameter.requires_grad_(name.startswith(LEARNS[config.phase]))
         matrices, groups = self._groups()
-        self.optimiser = Optimiser(groups, matrices, device.type == "cuda")
+        precision = torch.bfloat16 if config.bf16 else torch.float32
+        self.optimiser = Optimiser(groups, matrices, device.type == "cuda", precision)
         self.step, self.elapsed = 0, 0.0
         self.ema = {k: v.detach().clone() for k, v in self.codec.state_dict().items()}
         saved = resume.get("optimiser") if resume and resume.get("phase") == config.phase else None
@@ -208,7 +209,7 @@ class Trainer:
         self.board = _board(tensorboard) if tensorboard and self.rank == 0 else None
         self.share = 0.0  # of the machine's speed, per crop and second
         if self.rank == 0:
-            speed = machine_speed(device, torch.bfloat16 if config.bf16 else torch.float32) * self.world
+            speed = machine_speed(device, precision) * self.world
             self.share = step_operations(self.codec.config, config.crop) / speed
         self.codec.quantiser.learns = config.phase == "joint"
         self.files = files if config.files_minutes else None

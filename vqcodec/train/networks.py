@@ -187,9 +187,10 @@ class Synthesis(nn.Module):
 class PriorStep(nn.Module):
     """One parallel step of the refinement's prior: what is decoded -> mean and log2 scale of what comes next."""
 
-    def __init__(self, seen: int, chunk: int, width: int, anchors: int) -> None:
+    def __init__(self, seen: int, chunk: int, width: int, anchors: int, carries: bool = False) -> None:
         super().__init__()
         self.seen = seen
+        self.carry = zero_conv(width, width) if carries else None
         self.context = nn.Conv2d(seen, width, 1, bias=False) if seen else None
         self.base = nn.Conv2d(width, width, 1)
         self.quality = nn.Parameter(torch.zeros(anchors, width))
@@ -197,20 +198,25 @@ class PriorStep(nn.Module):
         self.block2 = Block(width, ffn=False)
         self.out = zero_conv(width, 2 * chunk)
 
-    def forward(self, decoded: Tensor, features: Tensor, hat: Tensor) -> tuple[Tensor, Tensor]:
-        """decoded [B, M, h, w] (zero where nothing is known), features [B, N, h, w], hat [B, A].
+    def forward(
+        self, decoded: Tensor, features: Tensor, hat: Tensor, before: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """decoded [B, M, h, w] (zero where nothing is known), features [B, N, h, w], hat [B, A], before [B, N, h, w].
 
         Returns:
-            mean correction and log2 scale, both [B, chunk, h, w], in units of the latents' overall deviation.
+            mean correction and log2 scale, both [B, chunk, h, w], in units of the latents' overall deviation; and
+            what is `before` to the next step, [B, N, h, w].
         """
         with torch.autocast(features.device.type, enabled=False):
             bias = hat @ self.quality
         h = self.base(features) + bias[:, :, None, None]
         if self.context is not None:
             h = h + full_precision(self.context, decoded[:, : self.seen])
-        h = self.block2(self.block1(h))
-        mean, scale = full_precision(self.out, h).chunk(2, 1)
-        return mean, scale
+        if self.carry is not None and before is not None:
+            h = h + self.carry(before)
+        middle = self.block1(h)
+        mean, scale = full_precision(self.out, self.block2(middle)).chunk(2, 1)
+        return mean, scale, middle
 
 
 def checkerboard(height: int, width: int, device: torch.device) -> Tensor:
@@ -220,7 +226,7 @@ def checkerboard(height: int, width: int, device: torch.device) -> Tensor:
 
 
 class RefinementPrior(nn.Module):
-    """Base codewords and latents already decoded -> mean and scale of each latent, in 2 x chunks parallel steps.
+    """Base codewords and latents already decoded -> mean and scale of each latent, in one or two steps per chunk.
 
     Checkerboard context (He et al., CVPR 2021) times channel chunks (Minnen and Singh, 2020; He et al., ELIC, 2022).
     """
@@ -238,9 +244,11 @@ class RefinementPrior(nn.Module):
         self.base_mean = zero_conv(n, c.latents)
         steps: list[PriorStep] = []
         start = 0
-        self.halves, self.mean, self.base_context = c.checkerboard, c.prior_mean, c.base_context
-        for chunk in c.chunks:
-            steps += [PriorStep(start + half * chunk, chunk, n, c.anchors) for half in range(c.checkerboard)]
+        self.halves, self.mean, self.base_context = c.halves(), c.prior_mean, c.base_context
+        for chunk, halves in zip(c.chunks, self.halves, strict=True):
+            for half in range(halves):
+                carries = c.carry and len(steps) > 0
+                steps.append(PriorStep(start + half * chunk, chunk, n, c.anchors, carries))
             start += chunk
         self.steps = nn.ModuleList(steps)
         self.register_buffer("sigma", torch.ones(c.latents))
@@ -300,18 +308,19 @@ class RefinementPrior(nn.Module):
             features, base_mean = torch.zeros_like(features), torch.zeros_like(base_mean)
         parts: list[tuple[Tensor, ...]] = []
         known = torch.zeros_like(y[:, :0])
+        steps, middle = iter(self.steps), None
         start = 0
-        for k, chunk in enumerate(self.chunks):
+        for chunk, halves in zip(self.chunks, self.halves, strict=True):
             here = slice(start, start + chunk)
             y_k, base_k, sigma_k = y[:, here], base_mean[:, here], sigma[here]
             in_steps = log2_sigma[here] - log2_step[:, here]
             worth = None if weight is None else weight[:, here]
             seen, normalised = known, base_k
             part: tuple[Tensor, ...] = ()
-            for half in range(self.halves):
+            for half in range(halves):
                 if half:
                     seen = torch.cat([known, torch.where(first, normalised, torch.zeros_like(base_k))], 1)
-                mean, scale = self.steps[self.halves * k + half](seen, features, hat)
+                mean, scale, middle = next(steps)(seen, features, hat, middle)
                 mean, scale = self._mean(base_k, sigma_k * mean), scale + in_steps
                 quantised, noisy, _ = self.quantise(y_k, mean, step_size[:, here], noise, worth, scale)
                 new = (quantised, noisy, scale)

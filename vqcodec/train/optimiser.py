@@ -21,14 +21,15 @@ class Soap:
     Args:
         parameters: weights [O, I, 1, 1].
         every: updates from one turn of the bases to the next.
+        precision: of the matrix products, but for the turns; what is kept is float32.
     """
 
     BETAS = (0.9, 0.98)
     GRAM_BETA = 0.95
     EPSILON = 1e-8
 
-    def __init__(self, parameters: list[nn.Parameter], every: int = 10) -> None:
-        self.every = every
+    def __init__(self, parameters: list[nn.Parameter], every: int = 10, precision: torch.dtype = torch.float32) -> None:
+        self.every, self.precision = every, precision
         self.shapes: dict[str, list[nn.Parameter]] = {}
         for p in parameters:
             self.shapes.setdefault(f"{p.shape[0]}x{p.shape[1]}", []).append(p)
@@ -41,7 +42,7 @@ class Soap:
         for shape, weights in self.shapes.items():
             parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in weights]
             g = torch.stack([part[:, :, 0, 0] for part in parts]).float()
-            left, right = g @ g.mT, g.mT @ g
+            left, right = self._product(g, g.mT), self._product(g.mT, g)
             if shape not in self.state:
                 self.state[shape] = {
                     "left": left,
@@ -56,14 +57,22 @@ class Soap:
                 p.mul_(1 - rate * MATRIX_DECAY).sub_(move[:, :, None, None], alpha=rate)
         self.steps += 1
 
+    def _product(self, *factors: Tensor) -> Tensor:
+        """The product of stacks of matrices, from the left, in float32."""
+        low = [factor.to(self.precision) for factor in factors]
+        product = low[0]
+        for factor in low[1:]:
+            product = product @ factor
+        return product.float()
+
     def _moves(self, s: dict[str, Tensor], g: Tensor, left: Tensor, right: Tensor) -> Tensor:
         """Moments and bases brought up to date; what to take from the weights, before the learning rate."""
         beta1, beta2 = self.BETAS
         s["mean"].lerp_(g, 1 - beta1)
-        s["square"].lerp_((s["u"].mT @ g @ s["v"]).square(), 1 - beta2)
-        mean = s["u"].mT @ s["mean"] @ s["v"] / (1 - beta1**self.steps)
+        s["square"].lerp_(self._product(s["u"].mT, g, s["v"]).square(), 1 - beta2)
+        mean = self._product(s["u"].mT, s["mean"], s["v"]) / (1 - beta1**self.steps)
         deviation = (s["square"] / (1 - beta2**self.steps)).sqrt()
-        moves: Tensor = s["u"] @ (mean / (deviation + self.EPSILON)) @ s["v"].mT
+        moves = self._product(s["u"], mean / (deviation + self.EPSILON), s["v"].mT)
         s["left"].lerp_(left, 1 - self.GRAM_BETA)
         s["right"].lerp_(right, 1 - self.GRAM_BETA)
         if self.steps % self.every == 0 or self.steps == 1:
@@ -98,11 +107,18 @@ class Optimiser:
         groups: parameter groups for AdamW, each with a `scale` of the learning rate.
         matrices: weights for SOAP; none of them where only AdamW is wanted.
         fused: one kernel for all of AdamW (CUDA).
+        precision: of SOAP's matrix products.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], matrices: list[nn.Parameter], fused: bool = False) -> None:
+    def __init__(
+        self,
+        groups: list[dict[str, Any]],
+        matrices: list[nn.Parameter],
+        fused: bool = False,
+        precision: torch.dtype = torch.float32,
+    ) -> None:
         self.adamw = torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=fused)
-        self.soap = Soap(matrices) if matrices else None
+        self.soap = Soap(matrices, precision=precision) if matrices else None
         self.matrices = matrices
         self.rate = 0.0
 

@@ -54,6 +54,7 @@ class _Prior:
         self.bits: list[str] = []
         self.latents: list[str] = []  # softly quantised, chunk by chunk
         self.leaves: list[str] = []  # the chunks of y
+        self.before = ""  # features of the step before
         self.first = g.node("Greater", ["first", g.scalar(0.5)])
 
     def context(self, step: PriorStep, known: list[str]) -> str | None:
@@ -75,13 +76,16 @@ class _Prior:
         h = g.add(g.conv("features", step.base), bias)
         context = self.context(step, known)
         h = h if context is None else g.add(h, context)
-        h = g.block(g.block(h, step.block1), step.block2)
+        if step.carry is not None and self.before:
+            h = g.add(h, g.conv(self.before, step.carry))
+        self.before = g.block(h, step.block1)
+        h = g.block(self.before, step.block2)
         weight, bias_out = array(step.out.weight), array(step.out.bias)  # type: ignore[arg-type]
         half = len(weight) // 2
         return g.convolve(h, weight[:half], bias_out[:half]), g.convolve(h, weight[half:], bias_out[half:])
 
-    def chunk(self, number: int, start: int, width: int) -> None:
-        """Both checkerboard steps of a chunk."""
+    def chunk(self, number: int, start: int, width: int, halves: int) -> None:
+        """The steps of a chunk, `number` the first: all places at once, or both halves of the checkerboard."""
         g = self.g
         here = (start, start + width)
         sigma = array(self.model.prior.sigma)[start : start + width, None, None]
@@ -93,17 +97,18 @@ class _Prior:
         self.leaves.append(y)
 
         def half(offset: int, known: list[str]) -> tuple[str, str, str]:
-            mean, scale = self.predict(2 * number + offset, known)
+            mean, scale = self.predict(number + offset, known)
             mean, scale = g.add(base, g.mul(mean, deviation)), g.add(scale, octave)
             level = _soft(g, g.node("Div", [g.sub(y, mean), step]), scale, noise)
             return g.add(mean, g.mul(level, step)), level, scale
 
-        latent1, level1, scale1 = half(0, self.known)
-        seen = g.node("Where", [self.first, g.mul(g.sub(latent1, base), inverse), g.scalar(0.0)])
-        latent2, level2, scale2 = half(1, [*self.known, seen])
-        latent, level, scale = (
-            g.node("Where", [self.first, a, b]) for a, b in ((latent1, latent2), (level1, level2), (scale1, scale2))
-        )
+        latent, level, scale = half(0, self.known)
+        if halves == 2:
+            seen = g.node("Where", [self.first, g.mul(g.sub(latent, base), inverse), g.scalar(0.0)])
+            others = half(1, [*self.known, seen])
+            latent, level, scale = (
+                g.node("Where", [self.first, a, b]) for a, b in zip((latent, level, scale), others, strict=True)
+            )
         self.known.append(g.mul(g.sub(latent, base), inverse))
         self.latents.append(latent)
         self.bits.append(_bits(g, level, scale))
@@ -145,10 +150,10 @@ def refinement_graph(model: Codec) -> bytes:
     """
     c, g = model.config, Graph()
     prior = _Prior(g, model)
-    start = 0
-    for number, width in enumerate(c.chunks):
-        prior.chunk(number, start, width)
-        start += width
+    number, start = 0, 0
+    for width, halves in zip(c.chunks, c.halves(), strict=True):
+        prior.chunk(number, start, width, halves)
+        number, start = number + halves, start + width
     restored = _synthesis(g, model, prior.latents)
     error = g.sub(restored, "x")
     squared = g.mul(g.node("ReduceSum", [g.mul(error, error)], keepdims=0), "weight")
