@@ -26,6 +26,7 @@ COSTS = ("analysis", "prior", "synthesis")
 # Okabe and Ito's colours; lines tell variants of the same colour apart
 COLOURS = ("#000000", "#e69f00", "#56b4e9", "#009e73", "#0072b2", "#d55e00", "#cc79a7", "#7a7a7a")
 LINES = ("-", "--", ":", "-.")
+LONGEST = 30.0  # percent; longer bars end there
 Line = dict[str, Any]
 
 
@@ -151,12 +152,15 @@ def figure(found: dict[str, Line], anchor: str = ANCHOR) -> Figure:
         left.set_xlabel("estimated bits per pixel (logarithmic)")
         left.set_ylabel("RGB PSNR, dB")
         left.grid(True, which="both", color="#dddddd", linewidth=0.6)
-        left.legend(fontsize=7, ncols=2)
+        left.legend(fontsize=5, ncols=2)
         bars = [(name, rate.percent) for name, rate in rates.items() if rate is not None and name != anchor]
-        right.barh([name for name, _ in bars], [value for _, value in bars], color="#0072b2")
+        drawn_bars = right.barh([name for name, _ in bars], [min(value, LONGEST) for _, value in bars], color="#0072b2")
+        right.bar_label(drawn_bars, [f"{value:+.1f}" for _, value in bars], padding=2, fontsize=6)
+        right.tick_params("y", labelsize=7)
+        right.margins(x=0.15)
         right.axvline(0, color="#000000", linewidth=0.8)
         right.invert_yaxis()
-        right.set_xlabel(f"BD-rate against {anchor}, %")
+        right.set_xlabel(f"BD-rate against {anchor}, % (bars end at {LONGEST:.0f})")
     return drawn
 
 
