@@ -80,10 +80,9 @@ def test_tiles_leave_no_seam(photo: U8) -> None:
     for row in range(grid.rows):
         parts = []
         for tile in [grid.tile(row * grid.columns + column) for column in range(grid.columns)]:
-            shape = (tile.latents.height, tile.latents.width)
             assert contents.refinement is not None
             payloads = contents.base[tile.index], contents.refinement[tile.index]
-            parts.append(codec._decode_tile(model, shape, 60, *payloads, coloured=tile.index == 0)[0])
+            parts.append(codec._decode_tile(model, tile, contents.header, *payloads)[0])
         rows.append(np.concatenate(parts, 1))
     layer = colour.read(Decoder(contents.base[0]), model.tables)
     whole = model.synthesis(np.concatenate(rows, 0), model.synthesis_hat(60, False), layer)[:400, :560]

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 import vqcodec
 from tests.mutate import scrambled
-from vqcodec import cli, codec, image, zoo
+from vqcodec import cli, codec, container, image, zoo
 
 Tables = dict[str, NDArray[Any]]
 
@@ -182,7 +182,8 @@ def test_scrambled_tables(monkeypatch: pytest.MonkeyPatch, tables: Tables, photo
         vectors = np.zeros((2, 3, model.codebook.vectors.shape[1]), np.float32)
         payload, base = codec.encode_base(model, vectors)
         fine, indices, _ = codec.encode_refinement(model, latents, base, 50, 1)
-        restored = codec._decode_tile(model, (2, 3), 50, payload, fine)
+        header = container.Header(48, 32, 50, b"none")
+        restored = codec._decode_tile(model, codec.Grid(48, 32, 1024).tile(0), header, payload, fine)
         assert np.array_equal(restored[1], base), (seed, name)
         assert np.array_equal(restored[2], indices), (seed, name)  # type: ignore[arg-type]
         found["model"] += 1

@@ -228,19 +228,23 @@ def encode_tile(
     return CodedTile(base, fine, indices, decoded.astype(np.float32) * scale)
 
 
+def _coloured(header: container.Header, number: int) -> bool:
+    """Whether the base payload of the tile of this number begins with the colour layer."""
+    return header.colour and number == 0
+
+
 def _decode_tile(
-    model: Model, shape: tuple[int, int], quality: int, base: bytes, refinement: bytes | None, coloured: bool = False
+    model: Model, tile: Tile, header: container.Header, base: bytes, refinement: bytes | None
 ) -> tuple[NDArray[np.float32], Ints, Ints | None]:
     """One tile's payloads -> latents [h, w, M] float32 and the indices of both layers.
-
-    `coloured`: the base payload begins with the colour layer.
 
     Raises:
         DamagedError: the payloads do not decode under this model.
     """
     coder = Decoder(base)
-    if coloured:
+    if _coloured(header, tile.index):
         colour.read(coder, model.tables)
+    shape = tile.latents.height, tile.latents.width
     indices = walk_base(model, shape, lambda _, frequencies: coder.get_base(frequencies))
     if not coder.exhausted():
         raise DamagedError("data is left over behind the base layer")
@@ -250,7 +254,7 @@ def _decode_tile(
         return mean.astype(np.float32) * scale, indices, None
     reader = Decoder(refinement)
     latents, levels = walk_refinement(
-        model, indices, quality, lambda _s, _w, _m, classes: reader.get_refinement(classes, model.tables)
+        model, indices, header.quality, lambda _s, _w, _m, classes: reader.get_refinement(classes, model.tables)
     )
     if not reader.exhausted():
         raise DamagedError("data is left over behind the refinement layer")
@@ -451,15 +455,13 @@ class _TileReader:
     def __call__(self, tile: Tile) -> NDArray[np.float32]:
         """The tile's latents [h, w, M]; zeros for a missing one."""
         base, refinement = _payloads(self.contents, tile)
-        shape, quality = (tile.latents.height, tile.latents.width), self.contents.header.quality
         layered = self.contents.refinement is not None
         for fine in [None] if base is None or refinement is None else [refinement, None]:
             if base is None:
                 break
-            coloured = self.contents.header.colour and tile.index == 0
             try:
                 with _named(tile):
-                    latents = _decode_tile(self.model, shape, quality, base, fine, coloured)[0]
+                    latents = _decode_tile(self.model, tile, self.contents.header, base, fine)[0]
             except DamagedError as error:
                 if not self.partial:
                     raise
@@ -469,7 +471,7 @@ class _TileReader:
                 self.coarse[tile.index] = _place(tile)
             return latents
         self.missing[tile.index] = _place(tile)
-        return np.zeros((*shape, self.model.prior.latents), np.float32)
+        return np.zeros((tile.latents.height, tile.latents.width, self.model.prior.latents), np.float32)
 
     def losses(self) -> list[str]:
         """What to say of the tiles that are not as they were."""
@@ -486,7 +488,7 @@ class _TileReader:
 
 def _colour_layer(model: Model, contents: container.PartialContents, partial: bool) -> Colour | None:
     """The colour layer; None where there is none, or (`partial`) it is damaged."""
-    if not contents.header.colour or contents.base[0] is None:
+    if not _coloured(contents.header, 0) or contents.base[0] is None:
         return None
     try:
         return colour.read(Decoder(contents.base[0]), model.tables)
@@ -656,12 +658,10 @@ def indices(
         refinement = np.empty((*base.shape, loaded.prior.latents), np.int32)
 
     def work(tile: Tile) -> tuple[Tile, Ints, Ints | None]:
-        shape = (tile.latents.height, tile.latents.width)
         base_payload, payload = _payloads(contents, tile)
         assert base_payload is not None  # the file is whole
         with _named(tile):
-            coloured = contents.header.colour and tile.index == 0
-            found = _decode_tile(loaded, shape, contents.header.quality, base_payload, payload, coloured)
+            found = _decode_tile(loaded, tile, contents.header, base_payload, payload)
         return tile, found[1], found[2]
 
     with single_blas():
