@@ -20,7 +20,7 @@ ORDER = [
 TRAIN = [
     "config", "losses", "optimiser", "quantise", "lattice", "vectors", "base", "data", "networks", "texture", "budget",
     "progress", "loop", "graph", "refinement", "export", "finish", "files", "perception", "discriminator", "realistic",
-    "attach", "cli", "variants", "bakeoff", "__main__",
+    "attach", "regroup", "cli", "variants", "bakeoff", "__main__",
 ]  # fmt: skip
 
 
