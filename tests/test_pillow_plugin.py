@@ -241,7 +241,7 @@ def test_what_is_not_a_vqc_file(coded: bytes) -> None:
     newer[4] = 9
     header = bytearray(coded)
     header[10] ^= 3
-    for data in (b"", b"abc" * 99, coded[:3], coded[:20], bytes(newer), bytes(header)):
+    for data in (b"", b"abc" * 99, coded[:3], coded[:16], bytes(newer), bytes(header)):
         with pytest.raises(UnidentifiedImageError):
             opened(data)
 
