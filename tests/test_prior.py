@@ -27,32 +27,39 @@ def half_up(numerator: int, shift: int) -> int:
     return max(-int(CLIP), min(int(CLIP), value))
 
 
-def test_linear_equals_python_integers(model: zoo.Model) -> None:
+@pytest.fixture(scope="module")
+def arrays() -> dict[str, NDArray[Any]]:
+    return dict(np.load(Path(zoo.find().folder) / "tables.npz", allow_pickle=False))
+
+
+def test_linear_equals_python_integers(model: zoo.Model, arrays: dict[str, NDArray[Any]]) -> None:
     layer = model.prior.steps[3].context
     assert layer is not None
+    weight, bias, shift = (arrays[f"prior.steps.3.context.{part}"].tolist() for part in ("weight", "bias", "shift"))
     rng = np.random.default_rng(0)
     x = rng.integers(-int(CLIP), int(CLIP), (3, layer.weight.shape[0])).astype(np.float64)
     got = layer(x)
     for row in range(3):
         for column in range(0, layer.weight.shape[1], 7):
-            products = zip(x[row].tolist(), layer.weight[:, column].tolist(), strict=True)
-            total = int(layer.bias[column]) + sum(int(a) * int(b) for a, b in products)
-            assert int(got[row, column]) == half_up(total, int(layer.shift))
+            products = zip(x[row].tolist(), weight[column], strict=True)
+            total = bias[column] + sum(int(a) * b for a, b in products)
+            assert int(got[row, column]) == half_up(total, shift)
 
 
-def test_depthwise_equals_python_integers(model: zoo.Model) -> None:
+def test_depthwise_equals_python_integers(model: zoo.Model, arrays: dict[str, NDArray[Any]]) -> None:
     layer = model.base_prior.spread
+    weight, bias, shift = (arrays[f"base_prior.spread.{part}"].tolist() for part in ("weight", "bias", "shift"))
     channels = layer.weight.shape[2]
     x = np.random.default_rng(1).integers(-(2**20), 2**20, (4, 5, channels)).astype(np.float64)
     got = layer(x)
     for row, column, c in [(0, 0, 0), (3, 4, 1), (2, 2, channels - 1), (0, 4, 5), (1, 3, 7)]:
-        total = int(layer.bias[c])
+        total = bias[c]
         for dy in range(3):
             for dx in range(3):
                 i, j = row + dy - 1, column + dx - 1
                 if 0 <= i < 4 and 0 <= j < 5:
-                    total += int(x[i, j, c]) * int(layer.weight[dy, dx, c])
-        assert int(got[row, column, c]) == half_up(total, int(layer.shift))
+                    total += int(x[i, j, c]) * weight[c][dy][dx]
+        assert int(got[row, column, c]) == half_up(total, shift)
 
 
 def test_any_order_of_summation_gives_the_same(model: zoo.Model) -> None:
@@ -62,11 +69,6 @@ def test_any_order_of_summation_gives_the_same(model: zoo.Model) -> None:
     x = rng.integers(-int(CLIP), int(CLIP), (64, layer.weight.shape[0])).astype(np.float64)
     order = rng.permutation(layer.weight.shape[0])
     np.testing.assert_array_equal(x @ layer.weight, x[:, order] @ layer.weight[order])
-
-
-@pytest.fixture(scope="module")
-def arrays() -> dict[str, NDArray[Any]]:
-    return dict(np.load(Path(zoo.find().folder) / "tables.npz", allow_pickle=False))
 
 
 def test_no_sum_of_the_shipped_model_can_leave_the_exact_range(arrays: dict[str, NDArray[Any]]) -> None:
@@ -95,8 +97,9 @@ def test_the_largest_sums_that_the_shipped_layers_can_have_are_exact(arrays: dic
         if weights.ndim == 2:
             layer = Linear.load(arrays, name)
             order = rng.permutation(len(x))
-            shuffled = Linear(layer.weight[order], layer.bias, layer.shift)
-            assert layer.raw(x[None])[0, worst] == shuffled.raw(x[None, order])[0, worst] == sign * bound
+            half = 2.0 ** int(arrays[f"{name}.shift"]) / 2  # which is added to every sum
+            for sums in (x @ layer.weight + layer.bias, x[order] @ layer.weight[order] + layer.bias):
+                assert sums[worst] * 2 * half == sign * bound + half
             found = layer(x[None])[0, worst]
         else:
             depthwise = Depthwise.load(arrays, name)

@@ -61,10 +61,13 @@ def _check_bound(name: str, magnitude: Floats, bias: Floats) -> None:
         raise ModelError(f"the layer {name!r} could leave the range of exact sums: this model is not safe to use")
 
 
-def _rescale(x: Floats, shift: float) -> Floats:
-    """floor(x / 2**shift + 1/2), clipped, in place: x is an exact integer, its product with 2**-shift is exact."""
-    x *= 2.0**-shift
-    x += 0.5
+def _scaled(weight: Floats, bias: Floats, shift: float) -> tuple[Floats, Floats]:
+    """Weights and biases of which sums are x / 2**shift + 1/2: a power of two leaves them as exact as they were."""
+    return weight * 2.0**-shift, bias * 2.0**-shift + 0.5
+
+
+def _floor(x: Floats) -> Floats:
+    """The floor, clipped, in place."""
     np.floor(x, out=x)
     return np.clip(x, -CLIP, CLIP, out=x)
 
@@ -78,44 +81,38 @@ def _leaky(x: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Linear:
-    """1x1 convolution: [..., I] -> [..., O]; weight [I, O], bias [O] (scaled by 2**shift), shift."""
+    """1x1 convolution: [..., I] -> [..., O]; weight [I, O] and bias [O] as `_scaled` gives them."""
 
     weight: Floats
     bias: Floats
-    shift: float
 
     @classmethod
     def load(cls, arrays: Arrays, name: str) -> Linear:
         """From `name.weight` [O, I] int16, `name.bias` [O] int64, `name.shift` [] int."""
         weight, bias = _integers(arrays, f"{name}.weight", 2), _integers(arrays, f"{name}.bias", 1)
         _check_bound(name, np.abs(weight).sum(1), bias)
-        return cls(np.ascontiguousarray(weight.T), bias, _shift(arrays, f"{name}.shift"))
-
-    def raw(self, x: Floats) -> Floats:
-        """The sums before re-scaling (units 2**-(ACT_BITS + shift))."""
-        y = x.reshape(-1, x.shape[-1]) @ self.weight
-        y += self.bias
-        return y.reshape(*x.shape[:-1], self.weight.shape[1])
+        return cls(*_scaled(np.ascontiguousarray(weight.T), bias, _shift(arrays, f"{name}.shift")))
 
     def __call__(self, x: Floats) -> Floats:
         """Apply: activations in, activations out, both in units of 2**-ACT_BITS."""
-        return _rescale(self.raw(x), self.shift)
+        y = x.reshape(-1, x.shape[-1]) @ self.weight
+        y += self.bias
+        return _floor(y).reshape(*x.shape[:-1], self.weight.shape[1])
 
 
 @dataclass(frozen=True)
 class Depthwise:
-    """Depthwise 3x3 convolution with zero padding; weight [3, 3, C]."""
+    """Depthwise 3x3 convolution with zero padding; weight [3, 3, C] and bias [C] as `_scaled` gives them."""
 
     weight: Floats
     bias: Floats
-    shift: float
 
     @classmethod
     def load(cls, arrays: Arrays, name: str) -> Depthwise:
         """From `name.weight` [C, 3, 3] int16, `name.bias` [C] int64, `name.shift` [] int."""
         weight, bias = _integers(arrays, f"{name}.weight", 3), _integers(arrays, f"{name}.bias", 1)
         _check_bound(name, np.abs(weight).sum((1, 2)), bias)
-        return cls(np.ascontiguousarray(weight.transpose(1, 2, 0)), bias, _shift(arrays, f"{name}.shift"))
+        return cls(*_scaled(np.ascontiguousarray(weight.transpose(1, 2, 0)), bias, _shift(arrays, f"{name}.shift")))
 
     def __call__(self, x: Floats) -> Floats:
         """[h, w, C] -> [h, w, C]."""
@@ -132,7 +129,7 @@ class Depthwise:
                 for dx in range(3):
                     np.multiply(line[dx : dx + w], self.weight[dy, dx], out=part)
                     total += part
-        return _rescale(out, self.shift)
+        return _floor(out)
 
 
 @dataclass(frozen=True)
