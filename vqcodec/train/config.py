@@ -54,6 +54,7 @@ class ModelConfig:
     prior_base_blocks: int = 2
     chunks: tuple[int, ...] = (8, 16, 32, 40, 96, 128)  # latent channels per chunk
     checkerboard: tuple[int, ...] = (2, 2, 1)  # context steps of a chunk, the last for the rest: 2 halves, or 1
+    carry: bool = True  # each context step goes on from features of the one before, too
     base_prior_width: int = 96
     # What follows serves comparisons (`bakeoff.py`); only the defaults can be exported.
     base: str = "vq"  # "vq" or "scalar": one index per place, or scalar latents at half the grid's resolution
@@ -68,7 +69,6 @@ class ModelConfig:
     vector_stages: int = 1  # 2: words are sums of two codebooks' words
     vector_rate: str = "dither"  # what vectors learn the rate's gradient from, or "straight-through"
     vector_learning: str = "gradient"  # of the words and their weights, or "lloyd": alternating with the transforms
-    carry: bool = True  # each context step goes on from features of the one before, too
     prior_mean: str = "context"  # means from all that is decoded; "base": from the base layer alone; "none": zero
     base_context: bool = True  # False: the refinement knows nothing of the base layer, neither features nor means
     gains: bool = True  # per-quality gains inside the transforms
