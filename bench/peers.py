@@ -290,6 +290,7 @@ PEERS: dict[str, Peer] = {
                    module="pillow_heif", register="register_heif_opener"),
         VqcodecPeer("vqcodec", "vqcodec", _VQC, "effort 5"),
         VqcodecPeer("vqcodec-e1", "vqcodec effort 1", _VQC, "effort 1", effort=1),
+        VqcodecPeer("vqcodec-e7", "vqcodec effort 7", _VQC, "effort 7", effort=7),
         VqcodecPeer("vqcodec-e9", "vqcodec effort 9", _VQC, "effort 9", effort=9),
         VqcodecPeer("vqcodec-realistic", "vqcodec realistic", _VQC, "effort 5, realistic decoder", decoder="realistic"),
     )

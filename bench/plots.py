@@ -34,6 +34,7 @@ STYLES: dict[str, tuple[str, str, str, bool]] = {
     "heic": ("#56b4e9", "X", "-.", True),
     "vqcodec": ("#d55e00", "*", "-", True),
     "vqcodec-e1": ("#d55e00", "*", ":", False),
+    "vqcodec-e7": ("#d55e00", "*", "--", False),
     "vqcodec-e9": ("#8f3b00", "*", "--", True),
     "vqcodec-realistic": ("#8f3b00", "h", ":", False),
 }

@@ -43,7 +43,6 @@ from vqcodec.zoo import Model
 
 DEFAULT_QUALITY = 75
 DEFAULT_EFFORT = 5
-REFINED_WEIGHT = 2.0  # of latents' errors in the choice of indices, where the latents are what the gradient made them
 COLOUR_EFFORT = 3  # from here on the encoder fits a colour layer
 COLOUR_TILES = 16  # to the pixels of about so many tiles at most
 TILE_LOG2 = 10
@@ -195,6 +194,20 @@ def encode_refinement(
     return chooser.coder.finish(), indices, decoded
 
 
+def encode_indices(model: Model, wanted: Ints, base: Ints, quality: int) -> tuple[bytes, Ints, Floats]:
+    """As `encode_refinement`, of indices [h, w, M] that are chosen already; zero where the class says so."""
+    coder = Encoder()
+
+    def put(step: Step, where: NDArray[np.bool_], _: Floats, classes: Ints) -> Ints:
+        indices = wanted[:, :, step.channels][where]
+        indices[model.tables.limits[classes] == 0] = 0
+        coder.put_refinement(indices, classes, model.tables)
+        return indices
+
+    decoded, indices = walk_refinement(model, base, quality, put)
+    return coder.finish(), indices, decoded
+
+
 class CodedTile(NamedTuple):
     """What a file holds of a tile, and what a decoder will make of it."""
 
@@ -218,13 +231,14 @@ def encode_tile(
     if quality == BASE_ONLY_QUALITY:
         _, mean = model.prior.base(model.codebook.values(base.indices))
         return CodedTile(base, None, None, mean.astype(np.float32) * scale)
+    fine, indices, decoded = encode_refinement(model, latents, base.indices, quality, effort, lambda_scale)
     if effort in PLANS and model.gradient is not None:
         features, base_mean = model.prior.base(model.codebook.values(base.indices))
         hat, size = model.analysis_hat(quality), model.prior.step_size[quality - 1]
         lagrangian = lambda_scale * model.lagrangian(quality)
-        latents = refine(model.gradient, PLANS[effort], latents, rgb, features, base_mean, hat, size, lagrangian)
-        lambda_scale *= REFINED_WEIGHT
-    fine, indices, decoded = encode_refinement(model, latents, base.indices, quality, effort, lambda_scale)
+        plan, tables = PLANS[effort], model.tables
+        better = refine(model.gradient, plan, indices, tables, rgb, features, base_mean, hat, size, lagrangian)
+        fine, indices, decoded = encode_indices(model, better, base.indices, quality)
     return CodedTile(base, fine, indices, decoded.astype(np.float32) * scale)
 
 

@@ -41,7 +41,7 @@ def session(graph: bytes, threads: int) -> Any:
         raise ModelError(f"the model's graph cannot be loaded ({one_line(error)})") from None
 
 
-def _run(session: Any, height: int, width: int, **inputs: NDArray[Any]) -> list[NDArray[np.float32]]:
+def run(session: Any, height: int, width: int, /, **inputs: NDArray[Any]) -> list[NDArray[np.float32]]:
     """Runs a graph whose outputs are [1, C, height, width] float32.
 
     Raises:
@@ -81,7 +81,7 @@ class Analysis:
         """
         x = np.ascontiguousarray(rgb.transpose(2, 0, 1))[None].astype(np.float32)
         x *= np.float32(1 / 255)
-        y, z = _run(self._session, rgb.shape[0] // 16, rgb.shape[1] // 16, x=x, hat=hat[None].astype(np.float32))
+        y, z = run(self._session, rgb.shape[0] // 16, rgb.shape[1] // 16, x=x, hat=hat[None].astype(np.float32))
         return y[0].transpose(1, 2, 0), z[0].transpose(1, 2, 0)
 
 
@@ -113,7 +113,7 @@ class Synthesis:
         """The same before it becomes samples: [1, 3, 16 h, 16 w] float32, nominally in [0, 1]."""
         y = np.ascontiguousarray(latents.transpose(2, 0, 1))[None]
         height, width = 16 * latents.shape[0], 16 * latents.shape[1]
-        return _run(self._session, height, width, y=y, hat=hat[None].astype(np.float32))[0]
+        return run(self._session, height, width, y=y, hat=hat[None].astype(np.float32))[0]
 
 
 def _samples(x: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -159,4 +159,4 @@ class RealisticSynthesis:
         grain = noise(window)[None, None]
         height, width = picture.shape[2:]
         inputs: dict[str, Any] = {"y": y, "picture": picture, "hat": both, "realism": weight, "noise": grain}
-        return _samples(_run(self._session, height, width, **inputs)[0])
+        return _samples(run(self._session, height, width, **inputs)[0])

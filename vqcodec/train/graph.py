@@ -188,7 +188,7 @@ class Graph:
         return bytes(model.SerializeToString(deterministic=True))
 
 
-_FLAT = ("Floor", "Greater", "Less", "Sign")  # whose derivative is zero or none
+_FLAT = ("Floor", "Greater")  # whose derivative is zero or none
 
 # Vector-Jacobian products: (graph, how it was made, its name, gradient of it, which input) -> gradient of that input.
 _Rule = Callable[[Graph, _Made, str, str, int], str]
@@ -216,6 +216,10 @@ def _leaky(g: Graph, made: _Made, _: str, grad: str, _place: int) -> str:
     return g.node("Where", [positive, grad, g.mul(grad, g.scalar(made.attributes["alpha"]))])
 
 
+def _clip(g: Graph, made: _Made, name: str, grad: str, _place: int) -> str:
+    return g.node("Where", [g.node("Equal", [made.inputs[0], name]), grad, g.scalar(0.0)])
+
+
 def _max(g: Graph, made: _Made, _: str, grad: str, place: int) -> str:
     return g.node("Where", [g.node("Greater", [made.inputs[place], made.inputs[1 - place]]), grad, g.scalar(0.0)])
 
@@ -223,14 +227,6 @@ def _max(g: Graph, made: _Made, _: str, grad: str, place: int) -> str:
 def _erf(g: Graph, made: _Made, _: str, grad: str, _place: int) -> str:
     bell = g.node("Exp", [g.node("Neg", [g.mul(made.inputs[0], made.inputs[0])])])
     return g.mul(grad, g.mul(bell, g.scalar(2 / math.sqrt(math.pi))))
-
-
-def _sigmoid(g: Graph, _made: _Made, name: str, grad: str, _place: int) -> str:
-    return g.mul(grad, g.mul(name, g.sub(g.scalar(1.0), name)))
-
-
-def _atanh(g: Graph, made: _Made, _: str, grad: str, _place: int) -> str:
-    return g.node("Div", [grad, g.sub(g.scalar(1.0), g.mul(made.inputs[0], made.inputs[0]))])
 
 
 def _depth_to_space(g: Graph, made: _Made, name: str, grad: str, _place: int) -> str:
@@ -244,22 +240,13 @@ _RULES: dict[str, _Rule] = {
     "Conv": _conv,
     "Where": _where,
     "LeakyRelu": _leaky,
+    "Clip": _clip,
     "Max": _max,
     "Erf": _erf,
-    "Sigmoid": _sigmoid,
-    "Atanh": _atanh,
     "DepthToSpace": _depth_to_space,
     "Add": lambda g, made, name, grad, place: grad,
     "Sub": lambda g, made, name, grad, place: g.node("Neg", [grad]) if place else grad,
-    "Neg": lambda g, made, name, grad, place: g.node("Neg", [grad]),
     "Mul": lambda g, made, name, grad, place: g.mul(grad, made.inputs[1 - place]),
-    "Div": lambda g, made, name, grad, place: _quotient(g, made, name, grad, place),
     "Exp": lambda g, made, name, grad, place: g.mul(grad, name),
     "Log": lambda g, made, name, grad, place: g.node("Div", [grad, made.inputs[0]]),
-    "Abs": lambda g, made, name, grad, place: g.mul(grad, g.node("Sign", [made.inputs[0]])),
 }
-
-
-def _quotient(g: Graph, made: _Made, name: str, grad: str, place: int) -> str:
-    part = g.node("Div", [grad, made.inputs[1]])
-    return part if place == 0 else g.node("Neg", [g.mul(part, name)])

@@ -1,35 +1,26 @@
 # SPDX-License-Identifier: MIT
-"""The graph behind the encoder's highest efforts: cost of a picture's latents, and its gradient.
+"""The graph behind the encoder's highest efforts: what a picture's indices cost, and the slopes of that.
 
-Stochastic Gumbel annealing (Yang, Bamler and Mandt, "Improving Inference for Neural Image Compression", NeurIPS 2020):
-each latent lies softly between its two nearest levels, and bits + lambda * error falls along the gradient through the
-synthesis and through the prior, whose later steps see the softened latents of the earlier ones. Everything here is a
-float's estimate for the encoder; what is written is decided by the integer prior afterwards.
+The refinement's prior goes from step to step with given indices, as the codec does, and the synthesis restores the
+picture; backwards, the slope of bits + lambda * error goes along every index, through all that the prior makes of it
+later: the means that follow, the classes that change. Everything here is a float's estimate for the encoder; the files'
+means and classes are the integer prior's.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
+from vqcodec.prior import CLASS_ORIGIN, CLASSES, CLASSES_PER_OCTAVE
+from vqcodec.refine import INPUTS
 from vqcodec.train.graph import Graph, array
-from vqcodec.train.networks import Codec, PriorStep
+from vqcodec.train.networks import STRIDE, Codec, PriorStep
 
-SILENT_LOG2 = -3.0  # latents whose predicted deviation is below 2**this of a step stay at their mean
+_INT64 = 7  # of ONNX
 TAIL = 3.0  # where the Gaussian's mass is continued by its quadratic, in units of sqrt(2) deviations
-INPUTS = ("y", "noise", "x", "features", "base_mean", "hat", "step", "first", "temperature", "weight")
-
-
-def _soft(g: Graph, t: str, log2_scale: str, noise: str) -> str:
-    """Values in steps -> softly chosen levels; `noise` is logistic, the difference of two Gumbel variables."""
-    floor = g.node("Floor", [t])
-    rest = g.add(g.mul(g.sub(t, floor), g.scalar(0.9998)), g.scalar(0.0001))  # atanh is infinite at 1
-    up = g.sub(g.node("Atanh", [rest]), g.node("Atanh", [g.sub(g.scalar(1.0), rest)]))
-    chance = g.node("Div", [g.add(g.node("Div", [up, "temperature"]), noise), "temperature"])
-    level = g.add(floor, g.node("Sigmoid", [chance]))
-    silent = g.node("Less", [log2_scale, g.scalar(SILENT_LOG2)])
-    return g.node("Where", [silent, g.scalar(0.0), level])
 
 
 def _bits(g: Graph, level: str, log2_scale: str) -> str:
@@ -52,8 +43,10 @@ class _Prior:
         self.g, self.model = g, model
         self.known: list[str] = []  # what the steps have left, normalised, chunk by chunk
         self.bits: list[str] = []
-        self.latents: list[str] = []  # softly quantised, chunk by chunk
-        self.leaves: list[str] = []  # the chunks of y
+        self.coded: list[str] = []  # 1 where an index is coded, 0 where the class says it is zero
+        self.classes: list[str] = []
+        self.latents: list[str] = []
+        self.leaves: list[str] = []  # the chunks of `nudge`
         self.before = ""  # features of the step before
         self.first = g.node("Greater", ["first", g.scalar(0.5)])
 
@@ -84,33 +77,49 @@ class _Prior:
         half = len(weight) // 2
         return g.convolve(h, weight[:half], bias_out[:half]), g.convolve(h, weight[half:], bias_out[half:])
 
+    def choose(self, where_first: list[str], elsewhere: list[str]) -> list[str]:
+        """Values of both halves of the checkerboard."""
+        return [self.g.node("Where", [self.first, a, b]) for a, b in zip(where_first, elsewhere, strict=True)]
+
+    def place(self, log2_scale: str, level: str) -> tuple[str, str, str]:
+        """Scale class, whether it is coded, and how far the reconstruction point lies from the middle of the bin."""
+        g = self.g
+        octaves = g.mul(g.sub(log2_scale, g.scalar(CLASS_ORIGIN)), g.scalar(CLASSES_PER_OCTAVE))
+        number = g.node("Floor", [g.add(octaves, g.scalar(0.5))])
+        number = g.node("Clip", [number, g.scalar(0), g.scalar(CLASSES - 1)])
+        magnitude = g.node("Min", [g.node("Abs", [level]), g.scalar(2)])
+        row, entry = (g.node("Cast", [x], to=_INT64) for x in (number, g.add(g.mul(number, g.scalar(3)), magnitude)))
+        shrink = g.mul(g.node("Gather", ["shrink", entry], axis=0), g.node("Sign", [level]))
+        return number, g.node("Gather", ["coded", row], axis=0), shrink
+
     def chunk(self, number: int, start: int, width: int, halves: int) -> None:
         """The steps of a chunk, `number` the first: all places at once, or both halves of the checkerboard."""
         g = self.g
         here = (start, start + width)
         sigma = array(self.model.prior.sigma)[start : start + width, None, None]
-        y, noise, base, step = (g.channels(name, *here) for name in ("y", "noise", "base_mean", "step"))
+        level, nudge, base, step = (g.channels(name, *here) for name in ("levels", "nudge", "base_mean", "step"))
         log2_step = g.mul(g.node("Log", [step]), g.scalar(1 / math.log(2)))
         octave = g.sub(g.constant(np.log2(sigma).astype(np.float32), half=False), log2_step)
         deviation = g.constant(sigma.astype(np.float32), half=False)
         inverse = g.constant((1 / sigma).astype(np.float32), half=False)
-        self.leaves.append(y)
+        self.leaves.append(nudge)
 
-        def half(offset: int, known: list[str]) -> tuple[str, str, str]:
+        def half(offset: int, known: list[str]) -> list[str]:
             mean, scale = self.predict(number + offset, known)
             mean, scale = g.add(base, g.mul(mean, deviation)), g.add(scale, octave)
-            level = _soft(g, g.node("Div", [g.sub(y, mean), step]), scale, noise)
-            return g.add(mean, g.mul(level, step)), level, scale
+            kind, coded, shrink = self.place(scale, level)
+            value = g.mul(g.add(g.sub(level, shrink), nudge), g.mul(coded, step))
+            return [g.add(mean, value), scale, kind, coded]
 
-        latent, level, scale = half(0, self.known)
+        made = half(0, self.known)
         if halves == 2:
-            seen = g.node("Where", [self.first, g.mul(g.sub(latent, base), inverse), g.scalar(0.0)])
-            others = half(1, [*self.known, seen])
-            latent, level, scale = (
-                g.node("Where", [self.first, a, b]) for a, b in zip((latent, level, scale), others, strict=True)
-            )
+            seen = g.node("Where", [self.first, g.mul(g.sub(made[0], base), inverse), g.scalar(0.0)])
+            made = self.choose(made, half(1, [*self.known, seen]))
+        latent, scale, kind, coded = made
         self.known.append(g.mul(g.sub(latent, base), inverse))
         self.latents.append(latent)
+        self.classes.append(kind)
+        self.coded.append(coded)
         self.bits.append(_bits(g, level, scale))
 
 
@@ -140,13 +149,17 @@ def _synthesis(g: Graph, model: Codec, latents: list[str]) -> str:
 
 
 def refinement_graph(model: Codec) -> bytes:
-    """Latents and what they are to restore -> cost, its gradient.
+    """Indices and what they are to restore -> scale classes, error, and the cost's slopes.
 
-    Inputs (float32): y, noise, base_mean [1, M, h, w]; features [1, N, h, w]; x [1, 3, 16 h, 16 w] in [0, 1];
-    hat [1, A]; step [1, M, 1, 1]; first [1, 1, h, w], 1 on the first checkerboard half; temperature and weight [],
-    the latter in bits per unit of squared error of one sample.
+    Inputs (float32): levels, the indices, and nudge, zeros, by which they may be moved a little, both [1, M, h, w];
+    features [1, N, h, w] and base_mean [1, M, h, w] of the base layer; x [1, 3, 16 h, 16 w] in [0, 1]; hat [1, A];
+    step [1, M, 1, 1]; first [1, 1, h, w], 1 on the first half of the checkerboard; of the model's tables coded [64],
+    1 for classes of which indices are coded, and shrink [192], three reconstruction offsets per class in steps;
+    weight [], in bits per unit of squared error of one sample.
 
-    Outputs: cost [], bits + weight * squared error; gradient [1, M, h, w] of it with respect to y.
+    Outputs: classes [1, M, h, w]; error [1, 1, h, w], weight * squared error of each latent's pixels; gradient
+    [1, M, h, w] of weight * squared error + bits with respect to nudge, the bits by a Gaussian of the scale, of which
+    the indices' own part is none.
     """
     c, g = model.config, Graph()
     prior = _Prior(g, model)
@@ -155,29 +168,30 @@ def refinement_graph(model: Codec) -> bytes:
         prior.chunk(number, start, width, halves)
         number, start = number + halves, start + width
     restored = _synthesis(g, model, prior.latents)
-    error = g.sub(restored, "x")
-    squared = g.mul(g.node("ReduceSum", [g.mul(error, error)], keepdims=0), "weight")
-    cost = squared
-    for bits in prior.bits:
-        cost = g.add(cost, g.node("ReduceSum", [bits], keepdims=0))
-    twice = g.mul(g.mul(error, "weight"), g.scalar(2.0))
-    seeds = {restored: twice, **dict.fromkeys(prior.bits, g.scalar(1.0))}
+    error = g.sub(g.node("Clip", [restored, g.scalar(0), g.scalar(1)]), "x")
+    weighted = g.mul(error, "weight")
+    squares = g.node("AveragePool", [g.mul(error, weighted)], kernel_shape=[STRIDE] * 2, strides=[STRIDE] * 2)
+    pooled = g.node("ReduceSum", [squares, g.constant(np.array([1], np.int64), half=False)], keepdims=1)
+    pooled = g.mul(pooled, g.scalar(STRIDE**2))
+    seeds = {error: g.mul(weighted, g.scalar(2)), **dict(zip(prior.bits, prior.coded, strict=True))}
     gradient = g.node("Concat", g.gradient(seeds, prior.leaves), axis=1)
-    g.rename(cost, "cost")
-    g.rename(gradient, "gradient")
+    classes = g.node("Concat", prior.classes, axis=1)
+    for name, outside in ((pooled, "error"), (gradient, "gradient"), (classes, "classes")):
+        g.rename(name, outside)
     grid = [1, c.latents, "h", "w"]
+    shapes: dict[str, list[Any]] = {
+        "levels": grid,
+        "nudge": grid,
+        "features": [1, c.prior_width, "h", "w"],
+        "base_mean": grid,
+        "x": [1, 3, "H", "W"],
+        "hat": [1, c.anchors],
+        "step": [1, c.latents, 1, 1],
+        "first": [1, 1, "h", "w"],
+        "coded": [CLASSES],
+        "shrink": [3 * CLASSES],
+        "weight": [],
+    }
     return g.serialise(
-        {
-            "y": grid,
-            "noise": grid,
-            "x": [1, 3, "H", "W"],
-            "features": [1, c.prior_width, "h", "w"],
-            "base_mean": grid,
-            "hat": [1, c.anchors],
-            "step": [1, c.latents, 1, 1],
-            "first": [1, 1, "h", "w"],
-            "temperature": [],
-            "weight": [],
-        },
-        {"cost": [], "gradient": grid},
+        {name: shapes[name] for name in INPUTS}, {"classes": grid, "error": [1, 1, "h", "w"], "gradient": grid}
     )
