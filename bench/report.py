@@ -248,10 +248,10 @@ def cost_table(summaries: Sequence[Summary]) -> Table:
 
 
 def picture_table(store: Store, focus: str = FOCUS) -> Table | None:
-    """BD-rate (PSNR) of vqcodec against each other codec on each picture alone; None without vqcodec."""
+    """BD-rate (PSNR) of vqcodec against each codec but its own variants, on each picture alone; None without vqcodec."""
     if focus not in store.run["peers"]:
         return None
-    others = [name for name in store.run["peers"] if name != focus]
+    others = [name for name in store.run["peers"] if name != focus and not name.startswith(f"{focus}-")]
     rows = []
     for picture in store.run["pictures"]:
         found = curves(store, METRICS["psnr"], [picture])
