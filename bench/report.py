@@ -248,7 +248,7 @@ def cost_table(summaries: Sequence[Summary]) -> Table:
 
 
 def picture_table(store: Store, focus: str = FOCUS) -> Table | None:
-    """BD-rate (PSNR) of vqcodec against each codec but its own variants, on each picture alone; None without vqcodec."""
+    """BD-rate (PSNR) of vqcodec against each codec but its own variants, picture by picture; None without vqcodec."""
     if focus not in store.run["peers"]:
         return None
     others = [name for name in store.run["peers"] if name != focus and not name.startswith(f"{focus}-")]
