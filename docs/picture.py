@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from vqcodec import codec, image, rate
-from vqcodec.compare import peers_of
-from vqcodec.demo import PHOTOGRAPH, psnr
+from vqcodec.cli.compare import peers_of
+from vqcodec.cli.demo import PHOTOGRAPH, psnr
+from vqcodec.codec import decode, target
+from vqcodec.pictures import read
 
 JPEG_QUALITY = 8  # the steps between JPEG's files are large here, so vqcodec is fitted to its size
 LOW_BPP = 0.1
@@ -49,20 +50,20 @@ def write(name: str, shown: list[tuple[str, Rgb]], piece: tuple[int, int, int, i
 
 def main() -> None:
     """Writes the pictures and prints their numbers."""
-    picture = image.load(PHOTOGRAPH)
+    picture = read.load(PHOTOGRAPH)
     jpeg, avif = peers_of(Image.fromarray(picture.rgb), None)
     file = jpeg.file(JPEG_QUALITY)
-    data = rate.encode_picture(picture, rate.Target(max_bytes=len(file))).data
-    restored = codec.decode_picture(data).rgb
+    data = target.encode_to_target(picture, target.Target(max_bytes=len(file))).data
+    restored = decode.decode(data).rgb
     shown = [
         (f"original, {picture.rgb.size:,} bytes", picture.rgb),
         (f"JPEG, {len(file):,} bytes, {psnr(picture.rgb, opened(file)):.1f} dB", opened(file)),
         (f"vqcodec, {len(data):,} bytes, {psnr(picture.rgb, restored):.1f} dB", restored),
     ]
     write("coffee.jpg", shown, PIECE)
-    data = rate.encode_picture(picture, rate.Target(bpp=LOW_BPP)).data
+    data = target.encode_to_target(picture, target.Target(bpp=LOW_BPP)).data
     file = min((avif.file(quality) for quality in range(1, 40)), key=lambda f: abs(len(f) - len(data)))
-    faithful, realistic = (codec.decode_picture(data, realism=realism).rgb for realism in (0.0, 1.0))
+    faithful, realistic = (decode.decode(data, realism=realism).rgb for realism in (0.0, 1.0))
     shown = [
         ("original", picture.rgb),
         (f"AVIF, {len(file):,} bytes", opened(file)),

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 import vqcodec
 from tests.conftest import psnr
-from vqcodec import refine, zoo
+from vqcodec.codec import search
 from vqcodec.errors import ModelError
+from vqcodec.model import zoo
+from vqcodec.model.gradient import INPUTS, Gradient
 
 U8 = NDArray[np.uint8]
 
@@ -44,15 +46,15 @@ def test_a_model_without_the_graph_encodes_all_the_same(photo: U8, monkeypatch: 
 def test_another_versions_graph_is_a_model_error() -> None:
     synthesis = zoo.load(zoo.find()).files.verified("synthesis.onnx")
     with pytest.raises(ModelError, match="export it again"):
-        refine.Gradient(synthesis, 1)
+        Gradient(synthesis, 1)
 
 
 def test_a_graph_of_another_model_is_a_model_error() -> None:
     """The shipped graph with fewer channels than it has."""
     gradient = zoo.load(zoo.find(), 1).gradient
     assert gradient is not None
-    channels = dict.fromkeys(refine.INPUTS, 8) | {"x": 3}
-    values = {name: np.zeros((1, channels[name], 2, 2), np.float32) for name in refine.INPUTS}
+    channels = dict.fromkeys(INPUTS, 8) | {"x": 3}
+    values = {name: np.zeros((1, channels[name], 2, 2), np.float32) for name in INPUTS}
     with pytest.raises(ModelError, match="graph"):
         gradient(**values)
 
@@ -65,15 +67,15 @@ def test_it_ends_no_worse_than_it_began(photo: U8, iterations: int) -> None:
     start = np.zeros((h, w, model.prior.latents), np.int64)
     calls = []
 
-    def lying(**values: refine.Array) -> tuple[refine.Array, refine.Array, refine.Array]:
+    def lying(**values: search.Array) -> tuple[search.Array, search.Array, search.Array]:
         shape = values["levels"].shape
         calls.append(int(np.abs(values["levels"]).sum()))
         error = np.abs(values["levels"]).sum(1, keepdims=True)  # every change costs more than it saves
         return np.full(shape, 30, np.float32), error, np.full(shape, -1e6, np.float32)
 
     features, base_mean = model.prior.base(model.codebook.values(np.zeros((h, w), np.int64)))
-    found = refine.refine(
-        lying, refine.Plan(iterations, 0.5), start, model.tables, rgb, features, base_mean,  # type: ignore[arg-type]
+    found = search.refine(
+        lying, search.Plan(iterations, 0.5), start, model.tables, rgb, features, base_mean,  # type: ignore[arg-type]
         model.analysis_hat(50), model.prior.step_size[49], 100.0,
     )  # fmt: skip
     assert (found == start).all()
@@ -104,7 +106,7 @@ def test_the_graph_is_the_networks_and_its_gradient_is_the_slope(photo: U8, tmp_
         features, base_mean = model.prior.base(model.quantiser(z).code)
     path = tmp_path / "gradient.onnx"
     path.write_bytes(refinement_graph(model))
-    gradient = refine.Gradient(path.read_bytes(), 1)
+    gradient = Gradient(path.read_bytes(), 1)
     rng = np.random.default_rng(0)
     coded, shrink = np.ones(64, np.float32), rng.uniform(0, 0.3, (64, 3)).astype(np.float32)
     bright = base_mean + torch.from_numpy(rng.normal(0, 0.5, base_mean.shape).astype(np.float32))  # clipped pixels, too

@@ -9,16 +9,22 @@ from typing import Any
 from numpy.typing import NDArray
 from PIL import Image
 
-from vqcodec import codec, container, image, rate, tokens, zoo
-from vqcodec.codec import DEFAULT_EFFORT, Indices, Region, indices
+from vqcodec.bitstream import container
+from vqcodec.codec import decode as decode_module
+from vqcodec.codec import tokens
+from vqcodec.codec.indices import Indices
+from vqcodec.codec.indices import read_indices as indices
+from vqcodec.codec.target import Target, encode_to_target
 from vqcodec.errors import ModelError
-from vqcodec.image import DEFAULT_MAX_PIXELS
+from vqcodec.model import zoo
+from vqcodec.options import DEFAULT_EFFORT, DEFAULT_MAX_PIXELS, TILE_LOG2, Region
+from vqcodec.pictures import read, write
 
 __all__ = ["Indices", "decode", "decode_indices", "encode", "from_indices", "indices", "info"]
 
 
 def encode(
-    image_like: image.Source,
+    image_like: read.Source,
     quality: int | None = None,
     *,
     bpp: float | None = None,
@@ -65,9 +71,9 @@ def encode(
         Traceback (most recent call last):
         vqcodec.errors.UsageError: quality must be a whole number from 1 to 100, not 101
     """
-    target = rate.Target(bpp, psnr, max_bytes, quality)
-    picture = image.load(image_like, max_pixels=max_pixels)
-    return rate.encode_picture(picture, target, effort=effort, threads=threads, model=model, strip=strip).data
+    target = Target(bpp, psnr, max_bytes, quality)
+    picture = read.load(image_like, max_pixels=max_pixels)
+    return encode_to_target(picture, target, effort=effort, threads=threads, model=model, strip=strip).data
 
 
 def decode(
@@ -123,7 +129,7 @@ def decode(
         Traceback (most recent call last):
         vqcodec.errors.DamagedError: ...
     """
-    picture = codec.decode_picture(
+    picture = decode_module.decode(
         data,
         decoder=decoder,
         realism=realism,
@@ -134,7 +140,7 @@ def decode(
         max_pixels=max_pixels,
         allow_partial=allow_partial,
     )
-    restored = image.to_pil(picture)
+    restored = write.to_pil(picture)
     if allow_partial:
         restored.info["damage"] = list(picture.notes)
     return restored
@@ -169,7 +175,7 @@ def from_indices(
     height: int | None = None,
     quality: int | None = None,
     gray: bool = False,
-    tile_side: int = 1 << codec.TILE_LOG2,
+    tile_side: int = 1 << TILE_LOG2,
     model: str | os.PathLike[str] | None = None,
 ) -> bytes:
     """Write a .vqc file that holds these codebook indices; `indices` of it gives them back.
@@ -212,7 +218,7 @@ def decode_indices(
     height: int | None = None,
     quality: int | None = None,
     gray: bool = False,
-    tile_side: int = 1 << codec.TILE_LOG2,
+    tile_side: int = 1 << TILE_LOG2,
     threads: int = 0,
     model: str | os.PathLike[str] | None = None,
 ) -> Image.Image:
@@ -234,4 +240,4 @@ def decode_indices(
         (112, 48)
     """
     given = tokens.of_arrays(base, refinement, width, height, quality, gray, tile_side, colour)
-    return image.to_pil(tokens.to_picture(given, threads=threads, model=model))
+    return write.to_pil(tokens.to_picture(given, threads=threads, model=model))
