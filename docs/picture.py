@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from vqcodec.cli.compare import peers_of
 from vqcodec.cli.demo import PHOTOGRAPH, psnr
 from vqcodec.codec import decode, target
+from vqcodec.options import DecodeOptions, Target
 from vqcodec.pictures import read
 
 JPEG_QUALITY = 8  # the steps between JPEG's files are large here, so vqcodec is fitted to its size
@@ -53,7 +54,7 @@ def main() -> None:
     picture = read.load(PHOTOGRAPH)
     jpeg, avif = peers_of(Image.fromarray(picture.rgb), None)
     file = jpeg.file(JPEG_QUALITY)
-    data = target.encode_to_target(picture, target.Target(max_bytes=len(file))).data
+    data = target.encode_to_target(picture, Target(max_bytes=len(file))).data
     restored = decode.decode(data).rgb
     shown = [
         (f"original, {picture.rgb.size:,} bytes", picture.rgb),
@@ -61,9 +62,9 @@ def main() -> None:
         (f"vqcodec, {len(data):,} bytes, {psnr(picture.rgb, restored):.1f} dB", restored),
     ]
     write("coffee.jpg", shown, PIECE)
-    data = target.encode_to_target(picture, target.Target(bpp=LOW_BPP)).data
+    data = target.encode_to_target(picture, Target(bpp=LOW_BPP)).data
     file = min((avif.file(quality) for quality in range(1, 40)), key=lambda f: abs(len(f) - len(data)))
-    faithful, realistic = (decode.decode(data, realism=realism).rgb for realism in (0.0, 1.0))
+    faithful, realistic = (decode.decode(data, DecodeOptions(realism=realism)).rgb for realism in (0.0, 1.0))
     shown = [
         ("original", picture.rgb),
         (f"AVIF, {len(file):,} bytes", opened(file)),

@@ -25,7 +25,7 @@ from PIL import Image
 
 from vqcodec.bitstream.tiles import Grid
 from vqcodec.codec import decode
-from vqcodec.options import DEFAULT_MAX_PIXELS, TILE_LOG2
+from vqcodec.options import TILE_LOG2, DecodeOptions
 from vqcodec.pictures import read
 
 ROOT = Path(__file__).parent.parent
@@ -66,13 +66,13 @@ def watched(*arguments: str) -> dict[str, Any]:
 
 def restored_at_once(data: bytes) -> U8:
     """The picture of a file by one run of the synthesis over all of it: no strips and no halos."""
-    contents, model, grid, _ = decode.opened(data, DEFAULT_MAX_PIXELS, None, 0)
+    contents, model, grid, _ = decode.open_file(data, DecodeOptions())
     latents = np.empty((grid.latent_height, grid.latent_width, model.prior.latents), np.float32)
     reader = decode.TileReader(model, contents, partial=False)
     for tile in grid.tiles:
-        latents[tile.latents.slices] = reader(tile)
+        latents[tile.latents.slices] = reader.latents(tile)
     header = contents.header
-    found: U8 = model.synthesis(latents, model.synthesis_hat(header.quality, contents.refinement is None))
+    found: U8 = model.synthesis(latents, model.synthesis_weights(header.quality, base_only=contents.refinement is None))
     return found[: header.height, : header.width]
 
 

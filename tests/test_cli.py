@@ -26,6 +26,7 @@ from vqcodec.bitstream import container
 from vqcodec.cli import atomic, names, streams
 from vqcodec.cli import main as cli
 from vqcodec.codec import decode, encode
+from vqcodec.options import EncodeOptions
 from vqcodec.pictures import metadata, read
 
 QUALITY = ("-q", "60")
@@ -574,7 +575,7 @@ def test_a_progress_bar_for_many_tiles(
     run: Run, here: Path, monkeypatch: pytest.MonkeyPatch, photo: NDArray[np.uint8]
 ) -> None:
     monkeypatch.setattr(streams, "on_terminal", lambda stream: stream is sys.stderr)
-    tiled = encode.encode(read.load(photo), 20, tile_log2=8)
+    tiled = encode.encode(read.load(photo), 20, EncodeOptions(tile_log2=8))
     (here / "tiled.vqc").write_bytes(tiled)
     done = run("decompress", "tiled.vqc", "tiled.png")
     assert done.code == 0

@@ -18,6 +18,7 @@ from vqcodec.bitstream.codebook import Ints
 from vqcodec.bitstream.entropy import Decoder, Encoder
 from vqcodec.codec import decode, encode
 from vqcodec.model import zoo
+from vqcodec.options import EncodeOptions
 from vqcodec.pictures import read
 
 U8 = NDArray[np.uint8]
@@ -73,7 +74,7 @@ def test_tiles_leave_no_seam(photo: U8) -> None:
     file are put together and restored at once.
     """
     picture = read.load(photo[:400, :560])
-    data = encode.encode(picture, 60, tile_log2=8)
+    data = encode.encode(picture, 60, EncodeOptions(tile_log2=8))
     contents = container.unpack(data, max_pixels=10**9)
     assert len(contents.base) == 6
     tiled = decode.decode(data).rgb
@@ -88,7 +89,7 @@ def test_tiles_leave_no_seam(photo: U8) -> None:
             parts.append(decode.decode_tile(model, tile, contents.header, *payloads)[0])
         rows.append(np.concatenate(parts, 1))
     layer = colour.read(Decoder(contents.base[0]), model.tables)
-    whole = model.synthesis(np.concatenate(rows, 0), model.synthesis_hat(60, False), layer)[:400, :560]
+    whole = model.synthesis(np.concatenate(rows, 0), model.synthesis_weights(60, base_only=False), layer)[:400, :560]
     assert np.abs(whole.astype(int) - tiled.astype(int)).max() <= 1
     untiled = decode.decode(encode.encode(picture, 60)).rgb
     assert abs(psnr(picture.rgb, tiled) - psnr(picture.rgb, untiled)) < 0.3

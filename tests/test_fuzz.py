@@ -28,6 +28,7 @@ from vqcodec.bitstream.colour import Colour
 from vqcodec.codec import encode, tokens
 from vqcodec.model import zoo
 from vqcodec.model.transforms import Synthesis
+from vqcodec.options import EncodeOptions
 from vqcodec.pictures import read
 
 MAX_PIXELS = 40_000
@@ -45,8 +46,8 @@ def small_files() -> list[bytes]:
         encode.encode(read.load(photo[50:82, 80:112]), 60),
         encode.encode(read.load(photo[50:70, 80:100]), 100),
         encode.encode(read.load(photo[50:70, 80:100]), 1),
-        encode.encode(read.load(photo[:16, :513]), 30, tile_log2=8),
-        encode.encode(read.load(photo[:300, 8:40]), 1, tile_log2=8),
+        encode.encode(read.load(photo[:16, :513]), 30, EncodeOptions(tile_log2=8)),
+        encode.encode(read.load(photo[:300, 8:40]), 1, EncodeOptions(tile_log2=8)),
         encode.encode(read.load(np.dstack([photo[:20, :20], photo[:20, :20, :1]])), 40),
         encode.encode(read.load(photo[:9, :9, 0]), 70),
         vqcodec.encode(stream.getvalue(), 50),

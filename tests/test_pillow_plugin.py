@@ -22,6 +22,7 @@ import vqcodec
 from tests.conftest import psnr, wide_gamut_profile
 from vqcodec.codec import decode as decode_module
 from vqcodec.codec import encode
+from vqcodec.options import EncodeOptions
 from vqcodec.pictures import metadata, read
 
 U8 = NDArray[np.uint8]
@@ -155,7 +156,7 @@ def test_pillows_parser_takes_it_in_pieces(coded: bytes) -> None:
 
 
 def test_headers_of_any_length(photo: U8, monkeypatch: pytest.MonkeyPatch, plugin: Any) -> None:
-    data = encode.encode(read.load(photo), 20, tile_log2=8)
+    data = encode.encode(read.load(photo), 20, EncodeOptions(tile_log2=8))
     for size in (1, 16, 33):
         monkeypatch.setattr(plugin, "HEADER_BYTES", size)
         assert opened(data).size == (600, 400)
@@ -225,7 +226,7 @@ def test_draft_without_a_size(coded: bytes) -> None:
 def test_thumbnails_decode_less(coded: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     scales = []
     decode = decode_module.decode
-    monkeypatch.setattr(decode_module, "decode", lambda *a, **k: scales.append(k["scale"]) or decode(*a, **k))
+    monkeypatch.setattr(decode_module, "decode", lambda *a, **k: scales.append(a[1].scale) or decode(*a, **k))
     picture = opened(coded)
     picture.thumbnail((16, 16))
     assert scales == [2]

@@ -14,6 +14,7 @@ from PIL import Image
 import vqcodec
 from tests.conftest import psnr, wide_gamut_profile
 from vqcodec.codec import encode, target
+from vqcodec.options import Target
 from vqcodec.pictures import read
 
 U8 = NDArray[np.uint8]
@@ -229,7 +230,7 @@ def test_targets_that_make_no_sense(crop: U8, options: dict[str, Any], words: st
 
 
 def test_what_was_reached_is_said(crop: U8) -> None:
-    reached = target.encode_to_target(read.load(crop), target.Target(psnr=25))
+    reached = target.encode_to_target(read.load(crop), Target(psnr=25))
     assert reached.quality == vqcodec.info(reached.data)["quality"]
     assert reached.bpp == bpp_of(reached.data, crop)
     assert reached.psnr == pytest.approx(psnr(crop, np.asarray(vqcodec.decode(reached.data))))

@@ -19,6 +19,7 @@ from vqcodec.bitstream.tiles import Rect
 from vqcodec.cli.main import main
 from vqcodec.model import zoo
 from vqcodec.model.noise import noise
+from vqcodec.options import EncodeOptions
 
 LOW = 25
 
@@ -93,7 +94,7 @@ def test_the_same_picture_whatever_way_it_is_asked_for(photo: NDArray[np.uint8])
     from vqcodec.pictures import read
 
     picture = read.load(photo)
-    data = encode.encode(picture, LOW, tile_log2=8)  # several tiles
+    data = encode.encode(picture, LOW, EncodeOptions(tile_log2=8))  # several tiles
     whole = restored(data, decoder="realistic", threads=1).astype(int)
     assert np.abs(restored(data, decoder="realistic", threads=2) - whole).max() <= 1
     x, y, w, h = 97, 130, 141, 155

@@ -13,6 +13,7 @@ from PIL import Image
 import vqcodec
 from tests.conftest import wide_gamut_profile
 from vqcodec.codec import decode, encode
+from vqcodec.options import EncodeOptions
 from vqcodec.pictures import read
 
 U8 = NDArray[np.uint8]
@@ -32,7 +33,7 @@ REGIONS = [
 @pytest.fixture(scope="module")
 def tiled(photo: U8) -> bytes:
     """The photograph, 600 x 400, in tiles of 256 x 256."""
-    return encode.encode(read.load(photo), 60, tile_log2=8)
+    return encode.encode(read.load(photo), 60, EncodeOptions(tile_log2=8))
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +105,7 @@ def test_gray_and_alpha(photo: U8, quality: int) -> None:
     alpha = np.tile(np.linspace(0, 255, 301).astype(np.uint8), (270, 1))
     rgba = np.dstack([photo[:270, :301], alpha])
     for picture, mode in ((rgba, "RGBA"), (rgba[..., 2:], "LA"), (rgba[..., 0], "L")):
-        data = encode.encode(read.load(picture), quality, tile_log2=8)
+        data = encode.encode(read.load(picture), quality, EncodeOptions(tile_log2=8))
         whole = vqcodec.decode(data)
         assert whole.mode == mode
         box = (200, 100, 200 + 99, 100 + 101)

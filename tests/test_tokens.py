@@ -18,6 +18,7 @@ from vqcodec.cli import main as cli
 from vqcodec.codec import encode, tokens
 from vqcodec.codec import token_file as token_file_module
 from vqcodec.model import zoo
+from vqcodec.options import EncodeOptions
 from vqcodec.pictures import read
 
 U8 = NDArray[np.uint8]
@@ -26,7 +27,7 @@ U8 = NDArray[np.uint8]
 @pytest.fixture(scope="module")
 def tiled(photo: U8) -> bytes:
     """A piece of the photograph, 300 x 270, in tiles of 256 x 256."""
-    return encode.encode(read.load(photo[:270, :300]), 55, tile_log2=8)
+    return encode.encode(read.load(photo[:270, :300]), 55, EncodeOptions(tile_log2=8))
 
 
 def options(data: bytes) -> dict[str, Any]:

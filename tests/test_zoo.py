@@ -185,7 +185,7 @@ def test_scrambled_tables(monkeypatch: pytest.MonkeyPatch, tables: Tables, photo
         latents = np.zeros((2, 3, model.prior.latents), np.float32)
         vectors = np.zeros((2, 3, model.codebook.vectors.shape[1]), np.float32)
         payload, base = encode.encode_base(model, vectors)
-        fine, indices, _ = encode.encode_refinement(model, latents, base, 50, 1)
+        fine, indices, _ = encode.encode_refinement(model, latents, base, encode.Tradeoff(50, 1))
         header = container.Header(48, 32, 50, b"none")
         restored = decode.decode_tile(model, tiles.Grid(48, 32, 1024).tile(0), header, payload, fine)
         assert np.array_equal(restored[1], base), (seed, name)

@@ -21,9 +21,9 @@ from PIL import Image, ImageFile
 
 from vqcodec.bitstream import container
 from vqcodec.codec import decode
-from vqcodec.codec.target import Target, encode_to_target
+from vqcodec.codec.target import encode_to_target
 from vqcodec.errors import DamagedError, UsageError, VqcError
-from vqcodec.options import SCALES
+from vqcodec.options import SCALES, DecodeOptions, EncodeOptions, Target
 from vqcodec.pictures import read, write
 
 FORMAT, MIME, EXTENSION = "VQC", "image/x-vqc", ".vqc"
@@ -107,7 +107,7 @@ class VqcImageFile(ImageFile.ImageFile):
         """
         if self.tile:
             with _pillow_errors():
-                picture = decode.decode(self._data(), scale=self._scale, max_pixels=self._pixels)
+                picture = decode.decode(self._data(), DecodeOptions(scale=self._scale, max_pixels=self._pixels))
             self.im = write.to_pil(picture).im
             self.tile = []
             self._done_with_file()
@@ -178,8 +178,8 @@ def _save(im: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
         target = Target(**{name: given.get(name) for name in TARGETS})
         picture = read.load(plain, max_pixels=im.width * im.height)
         picture = replace(picture, exif=_exif_bytes(given.get("exif")), xmp=_bytes("xmp", given.get("xmp")))
-        options = {name: given[name] for name in OPTIONS if given.get(name) is not None}
-        reached = encode_to_target(picture, target, **options)
+        options = EncodeOptions(**{name: given[name] for name in OPTIONS if given.get(name) is not None})
+        reached = encode_to_target(picture, target, options)
     fp.write(reached.data)
 
 

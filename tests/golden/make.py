@@ -16,6 +16,7 @@ from PIL import Image
 
 import vqcodec
 from vqcodec.codec import encode
+from vqcodec.options import EncodeOptions
 from vqcodec.pictures import metadata, read
 from vqcodec.pictures.picture import Picture
 
@@ -56,7 +57,7 @@ def main() -> None:
     expected = {}
     for name, (pixels, quality, tile_log2) in cases.items():
         picture = pixels if isinstance(pixels, Picture) else read.load(pixels)
-        data = encode.encode(picture, quality, tile_log2=tile_log2)
+        data = encode.encode(picture, quality, EncodeOptions(tile_log2=tile_log2))
         (FOLDER / f"{name}.vqc").write_bytes(data)
         found = vqcodec.indices(data)
         expected[name] = {

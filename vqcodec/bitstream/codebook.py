@@ -29,10 +29,15 @@ def quality_level(quality: int) -> float:
     return max(0, quality - BASE_ONLY_QUALITY - 1) / (MAX_QUALITY - BASE_ONLY_QUALITY - 1)
 
 
-def hat_weights(level: float, anchors: int) -> Floats:
+def anchor_weights(level: float, anchors: int) -> Floats:
     """Linear interpolation weights of a level in [0, 1] on equally spaced anchors: [A] float64, sum 1."""
-    hat: Floats = np.maximum(0.0, 1.0 - np.abs(level * (anchors - 1) - np.arange(anchors)))
-    return hat
+    weights: Floats = np.maximum(0.0, 1.0 - np.abs(level * (anchors - 1) - np.arange(anchors)))
+    return weights
+
+
+def real(latents: Floats) -> NDArray[np.float32]:
+    """Latents in units of 2**-LATENT_BITS as real numbers, of the same shape."""
+    return latents.astype(np.float32) * np.float32(2.0**-LATENT_BITS)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from PIL import Image, features
 
 from vqcodec import __version__
 from vqcodec.codec import decode, encode
-from vqcodec.options import DEFAULT_EFFORT
+from vqcodec.options import DecodeOptions, EncodeOptions
 from vqcodec.pictures.picture import Picture, psnr
 
 QUALITIES = (40, 60, 80)
@@ -60,9 +60,7 @@ def page(
     name: str,
     *,
     qualities: Sequence[int] = QUALITIES,
-    effort: int = DEFAULT_EFFORT,
-    threads: int = 0,
-    model: str | None = None,
+    options: EncodeOptions = EncodeOptions(strip=True),
 ) -> str:
     """The page as HTML.
 
@@ -70,7 +68,7 @@ def page(
         picture: what to compare on; transparency is laid over white first.
         name: of the picture, for the heading.
         qualities: of vqcodec, 1 to 100; the others are matched to the size of its files.
-        effort, threads, model: as for `api.encode`.
+        options: how to encode.
 
     Raises:
         ModelError, UsageError: as `codec.encode.encode`.
@@ -80,8 +78,8 @@ def page(
     peers = peers_of(image, picture.icc)
     levels = []
     for quality in sorted(set(qualities)):
-        data = encode.encode(picture, quality, effort=effort, threads=threads, model=model, strip=True)
-        restored = decode.decode(data, threads=threads, model=model).rgb
+        data = encode.encode(picture, quality, options)
+        restored = decode.decode(data, DecodeOptions(threads=options.threads, model=options.model)).rgb
         own = _shown(picture.rgb, "vqcodec", f"-q {quality}", data, restored, _lossless(restored, picture.icc))
         shown = [own]
         for peer in peers:

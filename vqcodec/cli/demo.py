@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from vqcodec.cli import atomic, streams
 from vqcodec.codec import decode, encode
+from vqcodec.options import DecodeOptions, EncodeOptions
 from vqcodec.pictures import read
 from vqcodec.pictures.picture import Picture, psnr
 
@@ -84,9 +85,9 @@ def _is_ours(path: str) -> bool:
 
 def _vqcodec(picture: Picture, quality: int, threads: int) -> Coded:
     start = time.perf_counter()
-    data = encode.encode(picture, quality, threads=threads)
+    data = encode.encode(picture, quality, EncodeOptions(threads=threads))
     middle = time.perf_counter()
-    restored = decode.decode(data, threads=threads).rgb
+    restored = decode.decode(data, DecodeOptions(threads=threads)).rgb
     end = time.perf_counter()
     return Coded(
         f"vqcodec -q {quality}", len(data), restored, psnr(picture.rgb, restored), middle - start, end - middle

@@ -26,7 +26,7 @@ from vqcodec.cli import batch, names, processes, streams
 from vqcodec.cli.processes import Outcome
 from vqcodec.cli.streams import DASH, shown
 from vqcodec.errors import DamagedError, LimitError, ModelError, PartialError, UsageError
-from vqcodec.options import DEFAULT_EFFORT, DEFAULT_MAX_PIXELS
+from vqcodec.options import DEFAULT_EFFORT, DEFAULT_MAX_PIXELS, DecodeOptions, EncodeOptions, Target
 from vqcodec.threads import processors
 
 SUFFIX = ".vqc"
@@ -283,7 +283,7 @@ def _compress(
     if not alone:
         names.make_folder(os.path.dirname(target))
     names.check_target(source, target, force)
-    from vqcodec.codec.target import TOLERANCE, Target, encode_to_target
+    from vqcodec.codec.target import TOLERANCE, encode_to_target
     from vqcodec.pictures import read
 
     wanted = Target(**targets)
@@ -294,11 +294,8 @@ def _compress(
         reached = encode_to_target(
             picture,
             wanted,
-            effort=DEFAULT_EFFORT if effort is None else effort,
-            threads=threads,
-            model=model,
-            strip=strip,
-            progress=progress,
+            EncodeOptions(DEFAULT_EFFORT if effort is None else effort, threads, model, strip),
+            progress,
         )
     streams.write(target, reached.data, force=force)
     if wanted.aim is not None:
@@ -390,15 +387,8 @@ def _decompress(
 
         strips = decode.decode_strips(
             data,
-            decoder=decoder,
-            realism=realism,
-            region=region,
-            scale=int(scale),
-            threads=threads,
-            model=model,
-            max_pixels=limit,
-            allow_partial=allow_partial,
-            progress=progress,
+            DecodeOptions(decoder, realism, region, int(scale), threads, model, limit, allow_partial),
+            progress,
         )
         notes = write_strips(strips, suffix, counted)
     name = shown(target, "stdout")
@@ -550,7 +540,7 @@ def compare(
         streams.complain(f"note: {note}")
     text = module.page(
         loaded, Path(shown(picture)).name, qualities=qualities or module.QUALITIES,
-        effort=DEFAULT_EFFORT if effort is None else effort, threads=threads, model=model,
+        options=EncodeOptions(DEFAULT_EFFORT if effort is None else effort, threads, model, strip=True),
     )  # fmt: skip
     streams.write(target, text.encode("utf-8"), force=force)
     if target != DASH:

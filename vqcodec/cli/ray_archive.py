@@ -23,7 +23,7 @@ from vqcodec.cli import processes, streams
 from vqcodec.cli.names import PICTURE_SUFFIXES
 from vqcodec.cli.streams import shown
 from vqcodec.errors import InputError, OutputExistsError, UsageError
-from vqcodec.options import DEFAULT_EFFORT, DEFAULT_QUALITY
+from vqcodec.options import DEFAULT_EFFORT, DEFAULT_QUALITY, DecodeOptions
 
 PICTURES_PER_BLOCK = 8  # what Ray hands to a process at once, and what is lost when a process dies again and again
 LOST = "no answer from the process that worked on it: run again with --skip-existing"
@@ -81,7 +81,7 @@ class Coder:
 
         s = self.settings
         if s.decompress:
-            return write.write_picture(decode.decode(data, threads=1, model=s.model), s.suffix)[0]
+            return write.write_picture(decode.decode(data, DecodeOptions(threads=1, model=s.model)), s.suffix)[0]
         quality = DEFAULT_QUALITY if s.quality is None else s.quality
         effort = DEFAULT_EFFORT if s.effort is None else s.effort
         return api.encode(data, quality, effort=effort, threads=1, model=s.model, strip=s.strip)

@@ -19,7 +19,7 @@ from vqcodec.codec import tokens
 from vqcodec.codec.token_file import SUFFIX, Reader, Writer
 from vqcodec.errors import InputError, UsageError, VqcError
 from vqcodec.model import zoo
-from vqcodec.options import DEFAULT_EFFORT, DEFAULT_MAX_PIXELS, DEFAULT_QUALITY
+from vqcodec.options import DEFAULT_EFFORT, DEFAULT_MAX_PIXELS, DEFAULT_QUALITY, DecodeOptions, EncodeOptions
 from vqcodec.pictures import read
 from vqcodec.pictures.write import write_picture
 
@@ -60,14 +60,14 @@ def write(
                 layout = container.read_header(data.getvalue())
                 if layout.header.model != out.model.files.checksum:
                     raise InputError("it was written with another model than the token file: give it with --model")
-                found = tokens.of_file(data.getvalue(), threads=threads, model=model, max_pixels=limit)
+                found = tokens.of_file(data.getvalue(), DecodeOptions(threads=threads, model=model, max_pixels=limit))
                 notes, alpha = (), layout.lengths.alpha is not None
         else:
             picture = read.load(data, max_pixels=limit)
             notes, alpha = picture.notes, picture.alpha is not None
             wanted = DEFAULT_QUALITY if quality is None else quality
-            strength = DEFAULT_EFFORT if effort is None else effort
-            found = tokens.of_picture(picture, wanted, effort=strength, threads=threads, model=model)
+            options = EncodeOptions(DEFAULT_EFFORT if effort is None else effort, threads, model)
+            found = tokens.of_picture(picture, wanted, options)
         notes = (*notes, "transparency is no part of the tokens: dropped")[: None if alpha else -1]
         place = Path(target).parts[1:]
         out.add("stdin" if source == DASH else "/".join([*place, Path(source).stem]), found)

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from vqcodec.bitstream.codebook import ACT_BITS, LATENT_BITS, MAX_INDEX, Floats, Ints
 from vqcodec.bitstream.entropy import ClassTables
-from vqcodec.model.gradient import Gradient
+from vqcodec.model.gradient import Array, Gradient
+from vqcodec.model.zoo import Model
 
-Array = NDArray[np.float32]
 SEED = 1
 SHARE = 0.5  # of the changes that pay, made at once
 LEAST = 0.1  # bits that a change must save in the end
@@ -133,49 +133,40 @@ class _Picture:
         return np.repeat(np.maximum(mean, least).astype(np.float32), places)
 
 
-def refine(
-    gradient: Gradient,
-    plan: Plan,
-    indices: Ints,
-    tables: ClassTables,
-    rgb: NDArray[np.uint8],
-    features: Floats,
-    base_mean: Floats,
-    hat: Floats,
-    step_size: Floats,
-    lagrangian: float,
+def search(
+    model: Model, plan: Plan, indices: Ints, base: Ints, rgb: NDArray[np.uint8], quality: int, lagrangian: float
 ) -> Ints:
     """Indices that cost less.
 
     Args:
-        gradient, plan: of the model, and of the effort.
+        model: with its gradient.
+        plan: of the effort.
         indices: [h, w, M] int64, where to start.
-        tables: of the model.
+        base: [h, w] int64, the base layer's.
         rgb: [16 h, 16 w, 3] uint8, the pixels to restore.
-        features, base_mean: what the prior makes of the base layer, in fixed point: [h, w, N], [h, w, M].
-        hat: [A] anchor weights of the quality.
-        step_size: [M] quantiser steps in units of 2**-LATENT_BITS.
+        quality: 2 to 100.
         lagrangian: bits per pixel per unit of mean squared error.
 
     Returns:
         [h, w, M] int64. Where a class is one of which none are coded, it may say something other than zero.
     """
     h, w, channels = indices.shape
-    costs, weight = _Costs.of(tables), lagrangian / 3
-    step = np.asarray(step_size, np.float64) * 2.0**-LATENT_BITS
+    costs, weight = _Costs.of(model.tables), lagrangian / 3
+    step = model.prior.step_size[quality - 1] * 2.0**-LATENT_BITS
+    features, base_mean = model.prior.base(model.codebook.values(base))
     rows, columns = np.indices((h, w))
     still = {
         "features": _planes(features, 2.0**-ACT_BITS),
         "base_mean": _planes(base_mean, 2.0**-LATENT_BITS),
         "x": _planes(rgb, 1 / 255),
-        "hat": np.asarray(hat, np.float32)[None],
+        "hat": model.anchor_weights(quality).astype(np.float32)[None],
         "step": step.astype(np.float32)[None, :, None, None],
         "first": ((rows + columns) % 2 == 0).astype(np.float32)[None, None],
         "coded": costs.coded.astype(np.float32),
         "shrink": costs.shrink.ravel(),
         "weight": np.array(weight, np.float32),
     }
-    picture = _Picture(gradient, costs, still, (channels, h, w))
+    picture = _Picture(model.gradient, costs, still, (channels, h, w))
     rng = np.random.default_rng(SEED)
     levels = np.ascontiguousarray(indices.transpose(2, 0, 1)).ravel()
     untouched = np.zeros(levels.shape, np.float32)

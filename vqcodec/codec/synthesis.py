@@ -7,46 +7,57 @@ tiles above and below must be known too; more than that never lies in memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vqcodec.bitstream.codebook import Floats
 from vqcodec.bitstream.colour import Colour
 from vqcodec.bitstream.tiles import LATENT_STRIDE, Grid, Rect, Tile
 from vqcodec.model.zoo import Model
-from vqcodec.threads import in_order
+from vqcodec.threads import Progress, in_order
 
 Latents = NDArray[np.float32]
 MISSING_GRAY = 128
 REALISTIC_AT_ONCE = 2  # tiles: each takes some 400 MB
 
 
+class TileSource(Protocol):
+    """Where the latents of tiles come from; of each tile the latents are asked for first, and once."""
+
+    def latents(self, tile: Tile) -> Latents:
+        """[h, w, M]."""
+
+    def weights(self, tile: Tile) -> Floats | None:
+        """For the synthesis (`Model.synthesis_weights`); None for a tile to be shown gray."""
+
+    def colour(self, tile: Tile) -> Colour | None:
+        """The colour layer; None where there is none."""
+
+
 def restore(
     model: Model,
     grid: Grid,
-    latents_of: Callable[[Tile], Latents],
-    hat_of: Callable[[Tile], NDArray[np.float64] | None],
+    source: TileSource,
     at_once: int,
     area: Rect,
-    progress: Callable[[int, int], None] | None = None,
-    realism: float = 0.0,
-    colour_of: Callable[[Tile], Colour | None] = lambda _: None,
+    texture: float = 0.0,
+    progress: Progress | None = None,
 ) -> Iterator[NDArray[np.uint8]]:
     """Yields an area of the picture as strips [h, area.width, 3] uint8, from the top.
 
     Args:
-        latents_of: gives a tile's latents [h, w, M]; asked once for each tile that the area or its halo meets.
-        hat_of: weights for the synthesis of a tile (`Model.synthesis_hat`), asked after its latents; None: plain gray.
+        source: asked for each tile that the area or its halo meets.
         at_once: how many tiles to work on at a time.
         area: in pixels, inside the picture and not empty.
+        texture: above 0, up to 1: by the realistic decoder.
         progress: called with (done, all) after each tile.
-        realism: above 0, up to 1: by the realistic decoder.
-        colour_of: the colour layer for a tile, asked after its latents; None where there is none.
     """
-    halo = model.realistic_halo if realism else model.synthesis_halo
+    halo = model.realistic_halo if texture else model.synthesis_halo
     all_tiles = grid.tiles_in(area)
-    rows = _TileRows(grid, latents_of, grid.with_halo(grid.latents_of(area), halo), at_once)
+    rows = _TileRows(grid, source, grid.with_halo(grid.latents_of(area), halo), at_once)
     columns = all_tiles[-1].column - all_tiles[0].column + 1
     height = -(-at_once // columns)  # rows of tiles in a strip: enough work for everyone
     done = 0
@@ -58,21 +69,20 @@ def restore(
 
         def one(tile: Tile, strip: NDArray[np.uint8] = strip, top: int = top) -> None:
             p = tile.pixels.intersection(area)
-            hat = hat_of(tile)
+            weights = source.weights(tile)
             part = strip[p.y0 - top : p.y1 - top, p.x0 - area.x0 : p.x1 - area.x0]
-            if hat is None:
+            if weights is None:
                 part[:] = MISSING_GRAY
                 return
             window = grid.with_halo(grid.latents_of(p), halo)
             latents, seen = rows.window(window), window.scaled(LATENT_STRIDE)
-            colour = colour_of(tile)
-            if realism:
-                pixels = model.realistic(latents, hat, realism, seen, colour)
+            if texture:
+                pixels = model.realistic(latents, weights, texture, seen, source.colour(tile))
             else:
-                pixels = model.synthesis(latents, hat, colour)
+                pixels = model.synthesis(latents, weights, source.colour(tile))
             part[:] = pixels[p.relative_to(seen).slices]
 
-        for _ in in_order(one, tiles, min(at_once, REALISTIC_AT_ONCE) if realism else at_once):
+        for _ in in_order(one, tiles, min(at_once, REALISTIC_AT_ONCE) if texture else at_once):
             done += 1
             if progress:
                 progress(done, len(all_tiles))
@@ -86,8 +96,8 @@ class _TileRows:
         field: the latents that will be asked for, from the top; tiles outside are not decoded.
     """
 
-    def __init__(self, grid: Grid, latents_of: Callable[[Tile], Latents], field: Rect, at_once: int) -> None:
-        self.grid, self.latents_of, self.at_once = grid, latents_of, at_once
+    def __init__(self, grid: Grid, source: TileSource, field: Rect, at_once: int) -> None:
+        self.grid, self.source, self.at_once = grid, source, at_once
         self.side = grid.tile_side // LATENT_STRIDE
         self.columns = range(field.x0 // self.side, -(-field.x1 // self.side))
         self.lines: dict[int, Latents] = {}  # by the number of their first line in the grid of latents
@@ -107,7 +117,7 @@ class _TileRows:
             for column in self.columns
         ]
         left = wanted[0].latents.x0 if wanted else 0
-        for tile, latents in zip(wanted, in_order(self.latents_of, wanted, self.at_once), strict=True):
+        for tile, latents in zip(wanted, in_order(self.source.latents, wanted, self.at_once), strict=True):
             r = tile.latents
             if tile.column == self.columns.start:
                 width = min(self.grid.latent_width, self.columns.stop * self.side) - left
@@ -123,6 +133,6 @@ class _TileRows:
             part = self.lines[top][rows, window.x0 - left : window.x1 - left]
             if part.shape[0]:
                 parts.append(part)
-        found = np.concatenate(parts, axis=0)
-        assert found.shape[:2] == (window.height, window.width)
-        return found
+        latents = np.concatenate(parts, axis=0)
+        assert latents.shape[:2] == (window.height, window.width)
+        return latents

@@ -10,7 +10,6 @@ picture, on a sample of it); what is returned has always been encoded, and for a
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -18,16 +17,15 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from vqcodec.bitstream import container
 from vqcodec.bitstream.codebook import Ints
 from vqcodec.bitstream.tiles import Grid, Tile
 from vqcodec.codec import decode, encode
+from vqcodec.codec.encode import CHEAPEN_EFFORT, Layers, PictureEncoder, Tradeoff
 from vqcodec.codec.search import PLANS
-from vqcodec.errors import LimitError, UsageError
-from vqcodec.model import zoo
-from vqcodec.options import BASE_ONLY_QUALITY, DEFAULT_EFFORT, DEFAULT_QUALITY, MAX_QUALITY, TILE_LOG2, check_options
+from vqcodec.errors import LimitError
+from vqcodec.options import BASE_ONLY_QUALITY, DEFAULT_QUALITY, MAX_QUALITY, DecodeOptions, EncodeOptions, Target
 from vqcodec.pictures.picture import Picture, psnr
-from vqcodec.threads import in_order, share, single_blas
+from vqcodec.threads import Progress, in_order, single_blas
 
 TOLERANCE = 0.02  # a size is promised within this share of the target, where the qualities reach so far,
 CLOSE = 0.01  # and accepted within this one
@@ -40,40 +38,6 @@ LOG_SIZE_PER_QUALITY = 0.035  # first guesses of slopes
 PSNR_PER_QUALITY = 0.16  # [dB]
 LOG_SIZE_PER_LOG_LAMBDA = 0.1
 LAMBDA_SCALES = (0.5, 2.0)
-
-Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Target:
-    """What a file is to be: one of the four, or none for the default quality.
-
-    Raises:
-        UsageError: more than one, or a value that cannot be.
-    """
-
-    bpp: float | None = None  # bits of the whole file per pixel
-    psnr: float | None = None  # [dB] of the RGB samples
-    max_bytes: int | None = None
-    quality: int | None = None
-
-    def __post_init__(self) -> None:
-        given = [name for name in ("quality", "bpp", "psnr", "max_bytes") if getattr(self, name) is not None]
-        if len(given) > 1:
-            raise UsageError(f"{given[0]} and {given[1]} cannot both be met: give one of them")
-        for name in ("bpp", "psnr", "max_bytes"):
-            value = getattr(self, name)
-            if value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int if name == "max_bytes" else int | float):
-                raise UsageError(f"{name} must be a {'whole ' if name == 'max_bytes' else ''}number, not {value!r}")
-            if not 0 < value < math.inf:
-                raise UsageError(f"{name} must be greater than 0, not {value!r}")
-
-    @property
-    def aim(self) -> float | None:
-        """What is searched for; None for a quality."""
-        return next((value for value in (self.bpp, self.psnr, self.max_bytes) if value is not None), None)
 
 
 @dataclass(frozen=True)
@@ -93,94 +57,48 @@ class Reached:
 
 
 def encode_to_target(
-    picture: Picture,
-    target: Target,
-    *,
-    effort: int = DEFAULT_EFFORT,
-    threads: int = 0,
-    model: str | os.PathLike[str] | None = None,
-    strip: bool = False,
-    progress: Progress | None = None,
+    picture: Picture, target: Target, options: EncodeOptions = EncodeOptions(), progress: Progress | None = None
 ) -> Reached:
     """Encode a loaded picture to a target; `progress(done, tiles)` is called in every full encoding.
 
     Raises:
         LimitError: no quality reaches the PSNR, or is as small as `max_bytes`.
-        ModelError, UsageError
+        ModelError
     """
-    height, width = picture.rgb.shape[:2]
+    encoder = _Encoder(picture, options, progress)
     if target.aim is None:
-        quality = DEFAULT_QUALITY if target.quality is None else target.quality
-        data = encode.encode(
-            picture, quality, effort=effort, threads=threads, model=model, strip=strip, progress=progress
-        )
-        return Reached(data, quality, 8 * len(data) / (width * height))
-    check_options(DEFAULT_QUALITY, effort)
-    encoder = _Encoder(picture, effort, threads, model, strip, progress)
+        return encoder.full(DEFAULT_QUALITY if target.quality is None else target.quality)
     if target.psnr is not None:
         return _reach_psnr(encoder, target.psnr)
     with single_blas():
         if target.max_bytes is not None:
             return _reach_size(encoder, target.max_bytes, limit=True)
-        return _reach_size(encoder, target.aim * width * height / 8, limit=False)
+        return _reach_size(encoder, target.aim * encoder.pixels / 8, limit=False)
 
 
-class _Encoder:
-    """Encodes one picture again and again; what does not depend on the quality is done once."""
-
-    def __init__(
-        self,
-        picture: Picture,
-        effort: int,
-        threads: int,
-        model: str | os.PathLike[str] | None,
-        strip: bool,
-        progress: Progress | None,
-    ) -> None:
-        self.picture, self.effort, self.threads, self.name, self.progress = picture, effort, threads, model, progress
-        files = zoo.find(model)
-        height, width = picture.rgb.shape[:2]
-        self.at_once, each = share(threads, Grid(width, height, 1 << TILE_LOG2).tile_count)
-        self.model, self.checksum = zoo.load(files, each), files.checksum
-        self.side_data = encode.side_data(picture, strip=strip)
+class _Encoder(PictureEncoder):
+    """Encodes one picture again and again, and measures what comes out."""
 
     @property
     def pixels(self) -> int:
         """Of the picture."""
-        height, width = self.picture.rgb.shape[:2]
-        return int(height * width)
+        return int(self.height * self.width)
 
     def full(self, quality: int, lambda_scale: float = 1.0) -> Reached:
         """The whole file at a quality."""
-        layers = encode.encode_layers(
-            self.model,
-            self.picture.rgb,
-            quality,
-            self.effort,
-            self.at_once,
-            lambda_scale=lambda_scale,
-            progress=self.progress,
-        )
-        data = self._pack(quality, layers)
+        data = self.file(quality, lambda_scale)
         return Reached(data, quality, 8 * len(data) / self.pixels)
 
     def decoded(self, quality: int) -> Reached:
         """The whole file at a quality, with the PSNR of what a decoder makes of it."""
-        found = self.full(quality)
-        restored = decode.decode(found.data, threads=self.threads, model=self.name, max_pixels=self.pixels)
-        return replace(found, psnr=psnr(self.picture.rgb, restored.rgb))
-
-    def _pack(self, quality: int, layers: encode.Layers) -> bytes:
-        height, width = self.picture.rgb.shape[:2]
-        header = container.Header(width, height, quality, self.checksum, self.picture.gray, TILE_LOG2)
-        return encode.pack(header, layers, self.side_data)
+        reached = self.full(quality)
+        options = DecodeOptions(threads=self.options.threads, model=self.options.model, max_pixels=self.pixels)
+        return replace(reached, psnr=psnr(self.picture.rgb, decode.decode(reached.data, options).rgb))
 
     def fixed_bytes(self) -> int:
         """About the size of the file without its payloads."""
-        height, width = self.picture.rgb.shape[:2]
-        empty = (b"",) * Grid(width, height, 1 << TILE_LOG2).tile_count
-        layers = encode.Layers(empty, empty)
-        return len(self._pack(DEFAULT_QUALITY, layers)) + 3 * len(empty)  # the lengths are longer then
+        empty = (b"",) * self.grid.tile_count
+        return len(self.pack(DEFAULT_QUALITY, Layers(empty, empty))) + 3 * len(empty)  # the lengths are longer then
 
     def sample(self) -> Picture:
         """The picture, or where it is large, pieces from all over it put together."""
@@ -212,11 +130,11 @@ class _Estimator:
 
     def __init__(self, encoder: _Encoder) -> None:
         self.model, self.at_once = encoder.model, encoder.at_once
-        self.effort = min(encoder.effort, min(PLANS) - 1)  # the gradient's share is left to the correction
-        _ = self.model.analysis  # loaded here, before several threads ask for it
+        self.effort = min(encoder.options.effort, min(PLANS) - 1)  # the gradient's share is left to the correction
+        self.model.prepare("analysis")
         self.rgb = encoder.sample().rgb
         self.ratio: float = encoder.pixels / (self.rgb.shape[0] * self.rgb.shape[1])
-        self.grid = Grid(self.rgb.shape[1], self.rgb.shape[0], 1 << TILE_LOG2)
+        self.grid = Grid(self.rgb.shape[1], self.rgb.shape[0], 1 << encoder.options.tile_log2)
         self.analysed_at = -MAX_QUALITY
         self.tiles: list[tuple[NDArray[np.float16], int, Ints]] = []  # latents, base payload's size, base indices
         self.size = cache(self._size)
@@ -227,13 +145,13 @@ class _Estimator:
             self.tiles = list(in_order(self._analyse, self.grid.tiles, self.at_once))
         total = sum(base_bytes for _, base_bytes, _ in self.tiles)
         if quality != BASE_ONLY_QUALITY:
+            tradeoff = Tradeoff(quality, self.effort, lambda_scale)
 
-            def refine(tile: Tile) -> int:
+            def refinement_bytes(tile: Tile) -> int:
                 latents, _, base = self.tiles[tile.index]
-                wide = latents.astype(np.float32)
-                return len(encode.encode_refinement(self.model, wide, base, quality, self.effort, lambda_scale)[0])
+                return len(encode.encode_refinement(self.model, latents.astype(np.float32), base, tradeoff)[0])
 
-            total += sum(in_order(refine, self.grid.tiles, self.at_once))
+            total += sum(in_order(refinement_bytes, self.grid.tiles, self.at_once))
         return self.ratio * total
 
     def _analyse(self, tile: Tile) -> tuple[NDArray[np.float16], int, Ints]:
@@ -255,36 +173,36 @@ def _reach_size(encoder: _Encoder, wanted_bytes: float, *, limit: bool) -> Reach
     quality = DEFAULT_QUALITY
     for _ in range(MAX_ATTEMPTS):
         quality = _nearest_quality(log_size, aim, quality)
-        lambda_scale = _lambda_scale(log_size, aim, quality) if encoder.effort > 1 else 1.0
+        lambda_scale = _lambda_scale(log_size, aim, quality) if encoder.options.effort >= CHEAPEN_EFFORT else 1.0
         if (quality, lambda_scale) in tried:
             break
-        found = tried[quality, lambda_scale] = encoder.full(quality, lambda_scale)
-        share = len(found.data) / wanted_bytes
+        reached = tried[quality, lambda_scale] = encoder.full(quality, lambda_scale)
+        share = len(reached.data) / wanted_bytes
         if (1 - TOLERANCE < share <= 1) if limit else abs(share - 1) < CLOSE:
-            return found
-        correction *= max(len(found.data) - fixed_bytes, 1) / max(
+            return reached
+        correction *= max(len(reached.data) - fixed_bytes, 1) / max(
             math.exp(log_size(quality, lambda_scale)) - fixed_bytes, 1
         )
     if not limit:
-        return min(tried.values(), key=lambda found: abs(math.log(len(found.data) / wanted_bytes)))
+        return min(tried.values(), key=lambda file: abs(math.log(len(file.data) / wanted_bytes)))
     return _below(encoder, wanted_bytes, list(tried.values()))
 
 
 def _below(encoder: _Encoder, max_bytes: float, tried: list[Reached]) -> Reached:
     """The largest file tried that fits; else the first that does, going down the qualities."""
-    fitting = [found for found in tried if len(found.data) <= max_bytes]
+    fitting = [file for file in tried if len(file.data) <= max_bytes]
     if fitting:
-        return max(fitting, key=lambda found: len(found.data))
-    quality, step = min(found.quality for found in tried), 1
+        return max(fitting, key=lambda file: len(file.data))
+    quality, step = min(file.quality for file in tried), 1
     while True:
         quality = max(BASE_ONLY_QUALITY, quality - step)
         step *= 2
-        found = encoder.full(quality)
-        if len(found.data) <= max_bytes:
-            return found
+        smaller = encoder.full(quality)
+        if len(smaller.data) <= max_bytes:
+            return smaller
         if quality == BASE_ONLY_QUALITY:
             raise LimitError(
-                f"the picture takes {len(found.data):,} bytes at the lowest quality, more than the {max_bytes:,} "
+                f"the picture takes {len(smaller.data):,} bytes at the lowest quality, more than the {max_bytes:,} "
                 "allowed: reduce it, or leave out its metadata with --strip"
             )
 
@@ -336,7 +254,7 @@ def _reach_psnr(encoder: _Encoder, wanted_db: float) -> Reached:
     guess = DEFAULT_QUALITY
     sample = encoder.sample()
     if sample.rgb.size < encoder.picture.rgb.size:
-        small = _Encoder(sample, encoder.effort, encoder.threads, encoder.name, True, None)
+        small = _Encoder(sample, encoder.options)
         guess = _lowest_quality(lambda quality: small.decoded(quality).psnr or 0.0, wanted_db, guess)
     decoded = cache(encoder.decoded)
     quality = _lowest_quality(lambda quality: decoded(quality).psnr or 0.0, wanted_db, min(guess, MAX_QUALITY))

@@ -7,7 +7,6 @@ indices (alpha, ICC profile, EXIF) is not here.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,30 +14,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqcodec.bitstream import container
-from vqcodec.bitstream.codebook import LATENT_BITS, MAX_INDEX, Ints
+from vqcodec.bitstream.codebook import MAX_INDEX, Floats, Ints, real
 from vqcodec.bitstream.colour import Colour
-from vqcodec.bitstream.entropy import Encoder
 from vqcodec.bitstream.tiles import LATENT_STRIDE, Grid, Tile
-from vqcodec.codec import encode, walk
+from vqcodec.codec.encode import BasePayload, CodedTile, PictureEncoder, Tradeoff, encode_indices, encode_layers
 from vqcodec.codec.indices import read_indices
 from vqcodec.codec.synthesis import restore
 from vqcodec.errors import InputError, UsageError
 from vqcodec.model import zoo
 from vqcodec.model.prior import Step
+from vqcodec.model.walk import given
 from vqcodec.model.zoo import Model
 from vqcodec.options import (
     BASE_ONLY_QUALITY,
-    DEFAULT_EFFORT,
-    DEFAULT_MAX_PIXELS,
     DEFAULT_QUALITY,
     MAX_QUALITY,
     TILE_LOG2,
-    check_options,
+    DecodeOptions,
+    EncodeOptions,
+    ModelName,
+    check_quality,
 )
-from vqcodec.pictures.picture import Picture
+from vqcodec.pictures.picture import Picture, gray_means
 from vqcodec.threads import share, single_blas
 
-Name = str | os.PathLike[str]
 TILE_SIDES = tuple(1 << log2 for log2 in range(container.MIN_TILE_LOG2, container.MAX_TILE_LOG2 + 1))
 
 
@@ -66,57 +65,44 @@ class Tokens:
     colour: Colour | None = None
 
 
-def of_file(
-    data: bytes, *, threads: int = 0, model: Name | None = None, max_pixels: int = DEFAULT_MAX_PIXELS
-) -> Tokens:
+def of_file(data: bytes, options: DecodeOptions = DecodeOptions()) -> Tokens:
     """The tokens of a .vqc file.
 
     Raises:
         DamagedError, LimitError, ModelError
     """
     header = container.read_header(data).header
-    found = read_indices(data, threads=threads, model=model, max_pixels=max_pixels)
-    quality = BASE_ONLY_QUALITY if found.refinement is None else header.quality
-    layer = None if found.colour is None else Colour.of_array(found.colour)
-    sides = header.width, header.height
-    return Tokens(found.base, found.refinement, *sides, quality, header.gray, header.tile_side, layer)
+    base, refinement, colour = read_indices(data, options)
+    quality = BASE_ONLY_QUALITY if refinement is None else header.quality
+    layer = None if colour is None else Colour.of_array(colour)
+    return Tokens(base, refinement, header.width, header.height, quality, header.gray, header.tile_side, layer)
 
 
-def of_picture(
-    picture: Picture,
-    quality: int = DEFAULT_QUALITY,
-    *,
-    effort: int = DEFAULT_EFFORT,
-    threads: int = 0,
-    model: Name | None = None,
-) -> Tokens:
+def of_picture(picture: Picture, quality: int = DEFAULT_QUALITY, options: EncodeOptions = EncodeOptions()) -> Tokens:
     """The tokens that `encode.encode` would write for a picture.
 
     Raises:
         ModelError, UsageError
     """
-    check_options(quality, effort)
-    loaded = zoo.load(zoo.find(model), threads)
-    height, width = picture.rgb.shape[:2]
-    grid = Grid(width, height, 1 << TILE_LOG2)
+    check_quality(quality)
+    encoder, tradeoff = PictureEncoder(picture, options), Tradeoff(quality, options.effort)
+    grid, model = encoder.grid, encoder.model
     base = np.empty((grid.latent_height, grid.latent_width), np.int32)
-    refinement = None
-    if quality != BASE_ONLY_QUALITY:
-        refinement = np.empty((*base.shape, loaded.prior.latents), np.int32)
+    refinement = None if tradeoff.base_only else np.empty((*base.shape, model.prior.latents), np.int32)
 
-    def visit(tile: Tile, coded: encode.CodedTile) -> None:
+    def visit(tile: Tile, coded: CodedTile) -> None:
         base[tile.latents.slices] = coded.base.indices
         if refinement is not None and coded.indices is not None:
             refinement[tile.latents.slices] = coded.indices
 
-    layer = encode.encode_layers(loaded, picture.rgb, quality, effort, visit=visit).colour
-    return Tokens(base, refinement, width, height, quality, picture.gray, colour=layer)
+    layer = encode_layers(model, picture.rgb, tradeoff, grid, encoder.at_once, visit=visit).colour
+    return Tokens(base, refinement, encoder.width, encoder.height, quality, picture.gray, grid.tile_side, layer)
 
 
 # ---- and back --------------------------------------------------------------------------------------------------------
 
 
-def to_file(tokens: Tokens, *, model: Name | None = None) -> bytes:
+def to_file(tokens: Tokens, *, model: ModelName | None = None) -> bytes:
     """Write a .vqc file that holds these tokens.
 
     Raises:
@@ -125,15 +111,40 @@ def to_file(tokens: Tokens, *, model: Name | None = None) -> bytes:
     """
     loaded = zoo.load(zoo.find(model))
     tokens, grid = _checked(loaded, tokens)
-    coarse, fine = zip(*(_coded(loaded, tokens, tile) for tile in grid.tiles), strict=True)
-    tile_log2 = tokens.tile_side.bit_length() - 1
-    sides, coloured = (tokens.width, tokens.height), tokens.colour is not None
-    checksum = loaded.files.checksum
-    header = container.Header(*sides, tokens.quality, checksum, tokens.gray, tile_log2, colour=coloured)
-    return container.pack(container.Contents(header, coarse, None if tokens.refinement is None else fine))
+    base, fine = zip(*(_payloads(loaded, tokens, tile) for tile in grid.tiles), strict=True)
+    header = container.Header(
+        tokens.width, tokens.height, tokens.quality, loaded.files.checksum, tokens.gray,
+        tokens.tile_side.bit_length() - 1, colour=tokens.colour is not None,
+    )  # fmt: skip
+    return container.pack(container.Contents(header, base, None if tokens.refinement is None else fine))
 
 
-def to_picture(tokens: Tokens, *, threads: int = 0, model: Name | None = None) -> Picture:
+def _payloads(model: Model, tokens: Tokens, tile: Tile) -> tuple[bytes, bytes]:
+    """The payloads of one tile; the refinement's is empty where there is none."""
+    here = tile.latents.slices
+    base = tokens.base[here].astype(np.int64)
+    coarse = BasePayload(model, base).finish(tokens.colour if tile.index == 0 else None)
+    if tokens.refinement is None:
+        return coarse, b""
+    fine = tokens.refinement[here].astype(np.int64)
+
+    def choose(step: Step, where: NDArray[np.bool_], mean: Floats, classes: Ints) -> Ints:
+        indices: Ints = fine[:, :, step.channels][where]
+        without = (indices != 0) & (model.tables.limits[classes] == 0)
+        if without.any():
+            number, channel = np.argwhere(without)[0]
+            row, column = np.argwhere(where)[number] + (tile.latents.y0, tile.latents.x0)
+            raise InputError(
+                f"the refinement index {indices[number, channel]} at row {row}, column {column}, channel "
+                f"{step.channels.start + channel} has no code under this model: it must be 0 in a file; "
+                "vqcodec.decode_indices restores the picture all the same"
+            )
+        return indices
+
+    return coarse, encode_indices(model, base, tokens.quality, choose)[0]
+
+
+def to_picture(tokens: Tokens, *, threads: int = 0, model: ModelName | None = None) -> Picture:
     """Restore the picture that these tokens stand for.
 
     Raises:
@@ -144,71 +155,31 @@ def to_picture(tokens: Tokens, *, threads: int = 0, model: Name | None = None) -
     tokens, grid = _checked(zoo.load(files, 1), tokens)
     at_once, each = share(threads, grid.tile_count)
     loaded = zoo.load(files, each)
-    _ = loaded.synthesis  # loaded here, before several threads ask for it
-
-    def latents_of(tile: Tile) -> NDArray[np.float32]:
-        base = tokens.base[tile.latents.slices].astype(np.int64)
-        if tokens.refinement is None:
-            latents = loaded.prior.base(loaded.codebook.values(base))[1]
-        else:
-            given = _Given(loaded, tokens.refinement[tile.latents.slices].astype(np.int64))
-            latents = walk.walk_refinement(loaded, base, tokens.quality, given)[0]
-        return latents.astype(np.float32) * np.float32(2.0**-LATENT_BITS)
-
-    hat = loaded.synthesis_hat(tokens.quality, tokens.refinement is None)
+    loaded.prepare("synthesis")
     with single_blas():
-        strips = restore(
-            loaded, grid, latents_of, lambda _: hat, at_once, grid.pixels, colour_of=lambda _: tokens.colour
-        )
-        rgb = np.concatenate(list(strips))
-    if tokens.gray:
-        rgb[:] = np.rint(rgb.mean(2, keepdims=True)).astype(np.uint8)
-    return Picture(rgb, gray=tokens.gray)
+        rgb = np.concatenate(list(restore(loaded, grid, _TokenTiles(loaded, tokens), at_once, grid.pixels)))
+    return Picture(gray_means(rgb) if tokens.gray else rgb, gray=tokens.gray)
 
 
 @dataclass(frozen=True)
-class _Given:
-    """Gives the refinement's indices [h, w, M] int64 of a tile as they are, and writes them if there is a coder."""
+class _TokenTiles:
+    """What `restore` asks for, out of tokens."""
 
     model: Model
-    indices: Ints
-    coder: Encoder | None = None
-    place: tuple[int, int] = (0, 0)  # row and column of the tile's first latent, for messages
+    tokens: Tokens
 
-    def __call__(self, step: Step, where: NDArray[np.bool_], mean: NDArray[np.float64], classes: Ints) -> Ints:
-        chosen: Ints = self.indices[:, :, step.channels][where]
-        if self.coder is not None:
-            without = (chosen != 0) & (self.model.tables.limits[classes] == 0)
-            if without.any():
-                number, channel = np.argwhere(without)[0]
-                row, column = np.argwhere(where)[number] + self.place
-                raise InputError(
-                    f"the refinement index {chosen[number, channel]} at row {row}, column {column}, channel "
-                    f"{step.channels.start + channel} has no code under this model: it must be 0 in a file; "
-                    "vqcodec.decode_indices restores the picture all the same"
-                )
-            self.coder.put_refinement(chosen, classes, self.model.tables)
-        return chosen
+    def latents(self, tile: Tile) -> NDArray[np.float32]:
+        base = self.tokens.base[tile.latents.slices].astype(np.int64)
+        if self.tokens.refinement is None:
+            return real(self.model.base_latents(base))
+        fine = self.tokens.refinement[tile.latents.slices].astype(np.int64)
+        return real(self.model.walk_refinement(base, self.tokens.quality, given(fine))[0])
 
+    def weights(self, tile: Tile) -> Floats:
+        return self.model.synthesis_weights(self.tokens.quality, base_only=self.tokens.refinement is None)
 
-def _coded(model: Model, tokens: Tokens, tile: Tile) -> tuple[bytes, bytes]:
-    """The payloads of one tile; the refinement's is empty where there is none."""
-    base = tokens.base[tile.latents.slices].astype(np.int64)
-    coarse, fine = Encoder(), Encoder()
-    if tokens.colour is not None and tile.index == 0:
-        tokens.colour.write(coarse, model.tables)
-
-    def put(where: NDArray[np.bool_], frequencies: Ints) -> Ints:
-        coarse.put_base(base[where], frequencies)
-        return base[where]
-
-    walk.walk_base(model, (tile.latents.height, tile.latents.width), put)
-    if tokens.refinement is None:
-        return coarse.finish(), b""
-    given = tokens.refinement[tile.latents.slices].astype(np.int64)
-    chooser = _Given(model, given, fine, (tile.latents.y0, tile.latents.x0))
-    walk.walk_refinement(model, base, tokens.quality, chooser)
-    return coarse.finish(), fine.finish()
+    def colour(self, tile: Tile) -> Colour | None:
+        return self.tokens.colour
 
 
 def of_arrays(

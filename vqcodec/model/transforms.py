@@ -68,20 +68,20 @@ class Analysis:
         self._session = session(graph, threads)
 
     def __call__(
-        self, rgb: NDArray[np.uint8], hat: NDArray[np.float64]
+        self, rgb: NDArray[np.uint8], weights: NDArray[np.float64]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Analyse.
 
         Args:
             rgb: [H, W, 3] uint8, H and W multiples of 16.
-            hat: [A] weights of the quality's anchors.
+            weights: [A] weights of the quality's anchors.
 
         Returns:
             latents [H/16, W/16, M] and base vectors [H/16, W/16, D], float32.
         """
         x = np.ascontiguousarray(rgb.transpose(2, 0, 1))[None].astype(np.float32)
         x *= np.float32(1 / 255)
-        y, z = run(self._session, rgb.shape[0] // 16, rgb.shape[1] // 16, x=x, hat=hat[None].astype(np.float32))
+        y, z = run(self._session, rgb.shape[0] // 16, rgb.shape[1] // 16, x=x, hat=weights[None].astype(np.float32))
         return y[0].transpose(1, 2, 0), z[0].transpose(1, 2, 0)
 
 
@@ -92,28 +92,28 @@ class Synthesis:
         self._session = session(graph, threads)
 
     def __call__(
-        self, latents: NDArray[np.float32], hat: NDArray[np.float64], colour: Colour | None = None
+        self, latents: NDArray[np.float32], weights: NDArray[np.float64], colour: Colour | None = None
     ) -> NDArray[np.uint8]:
         """Synthesise.
 
         Args:
             latents: [h, w, M] float32.
-            hat: [A + 1] weights of the quality's anchors; the last stands for the base layer alone.
+            weights: [A + 1] weights of the quality's anchors; the last stands for the base layer alone.
             colour: the colour layer, where the picture has one.
 
         Returns:
             [16 h, 16 w, 3] uint8.
         """
-        picture = self.unrounded(latents, hat)
+        picture = self.unrounded(latents, weights)
         if colour is not None:
             colour.apply(picture)
         return _samples(picture)
 
-    def unrounded(self, latents: NDArray[np.float32], hat: NDArray[np.float64]) -> NDArray[np.float32]:
+    def unrounded(self, latents: NDArray[np.float32], weights: NDArray[np.float64]) -> NDArray[np.float32]:
         """The same before it becomes samples: [1, 3, 16 h, 16 w] float32, nominally in [0, 1]."""
         y = np.ascontiguousarray(latents.transpose(2, 0, 1))[None]
         height, width = 16 * latents.shape[0], 16 * latents.shape[1]
-        return run(self._session, height, width, y=y, hat=hat[None].astype(np.float32))[0]
+        return run(self._session, height, width, y=y, hat=weights[None].astype(np.float32))[0]
 
 
 def _samples(x: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -135,7 +135,7 @@ class RealisticSynthesis:
     def __call__(
         self,
         latents: NDArray[np.float32],
-        hat: NDArray[np.float64],
+        weights: NDArray[np.float64],
         realism: float,
         window: Rect,
         colour: Colour | None = None,
@@ -143,20 +143,20 @@ class RealisticSynthesis:
         """Synthesise.
 
         Args:
-            latents, hat, colour: as `Synthesis` takes them.
+            latents, weights, colour: as `Synthesis` takes them.
             realism: 0 (the faithful picture) to 1.
             window: where these latents lie in the picture, in pixels, [16 h] x [16 w]: it decides the noise.
 
         Returns:
             [16 h, 16 w, 3] uint8.
         """
-        picture = self._faithful.unrounded(latents, hat)
+        picture = self._faithful.unrounded(latents, weights)
         if colour is not None:
             colour.apply(picture)
         y = np.ascontiguousarray(latents.transpose(2, 0, 1))[None]
-        both = np.concatenate([hat, realism * hat])[None].astype(np.float32)
-        weight = np.full((1, 1, 1, 1), realism, np.float32)
+        both = np.concatenate([weights, realism * weights])[None].astype(np.float32)
+        strength = np.full((1, 1, 1, 1), realism, np.float32)
         grain = noise(window)[None, None]
         height, width = picture.shape[2:]
-        inputs: dict[str, Any] = {"y": y, "picture": picture, "hat": both, "realism": weight, "noise": grain}
+        inputs: dict[str, Any] = {"y": y, "picture": picture, "hat": both, "realism": strength, "noise": grain}
         return _samples(run(self._session, height, width, **inputs)[0])

@@ -12,25 +12,27 @@ import hashlib
 import io
 import json
 import math
-import os
 import zipfile
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vqcodec.bitstream.codebook import BaseCodebook, hat_weights, quality_level
+from vqcodec.bitstream.codebook import BaseCodebook, Floats, Ints, anchor_weights, quality_level
 from vqcodec.bitstream.entropy import ClassTables
 from vqcodec.errors import ModelError
 from vqcodec.messages import one_line
 from vqcodec.model.gradient import Gradient
-from vqcodec.model.prior import BasePrior, RefinementPrior
+from vqcodec.model.prior import BasePrior, RefinementPrior, Step
 from vqcodec.model.transforms import Analysis, RealisticSynthesis, Synthesis
+from vqcodec.model.walk import BaseChooser, Chooser, walk_base, walk_refinement
+from vqcodec.options import DEFAULT_QUALITY, ModelName
 
+Graph = Literal["analysis", "synthesis", "realistic", "gradient"]
 WEIGHTS = Path(__file__).parents[1] / "weights"
 # Ids are explicit, never reused; a model that files may name is never removed.
 MODELS: dict[str, str] = {"photo-1": "photo-1"}
@@ -105,7 +107,7 @@ def _read_card(folder: Path) -> ModelFiles:
     return ModelFiles(folder, card)
 
 
-def find(name: str | os.PathLike[str] | None = None) -> ModelFiles:
+def find(name: ModelName | None = None) -> ModelFiles:
     """The model of that id or folder; the default model for None.
 
     Raises:
@@ -120,7 +122,7 @@ def find(name: str | os.PathLike[str] | None = None) -> ModelFiles:
     raise ModelError(f"there is no model {str(name)!r}; known are {', '.join(MODELS)}, or give a model's folder")
 
 
-def by_checksum(checksum: bytes, extra: str | os.PathLike[str] | None = None) -> ModelFiles:
+def by_checksum(checksum: bytes, extra: ModelName | None = None) -> ModelFiles:
     """The model that a file names, among the shipped ones and the one given.
 
     Raises:
@@ -194,18 +196,40 @@ class Model:
 
     def _try_out(self) -> None:
         """Goes once through both priors, so that arrays of a stranger's model that do not fit are found out now."""
-        indices, known = np.zeros((2, 2), np.int64), np.zeros((2, 2), bool)
-        for number in range(4):
-            frequencies = self.base_prior.frequencies(indices, known, number)
+
+        def base(where: NDArray[np.bool_], frequencies: Ints) -> Ints:
             if frequencies.shape != (1, self.codebook.size):
                 raise ValueError("the base prior does not fit the codebook")
-        features, mean = self.prior.base(self.codebook.values(indices))
-        before = None
-        for step in self.prior.steps:
-            means, classes, before = self.prior.predict(step, np.zeros_like(mean), features, mean, 50, before)
-            places = 4 if step.half is None else 2
-            if means.shape != classes.shape or means.shape != (places, step.channels.stop - step.channels.start):
+            return np.zeros(1, np.int64)
+
+        def refinement(step: Step, where: NDArray[np.bool_], means: Floats, classes: Ints) -> Ints:
+            shape = int(where.sum()), step.channels.stop - step.channels.start
+            if means.shape != shape or classes.shape != shape:
                 raise ValueError("a step of the refinement prior does not fit its channels")
+            return np.zeros(shape, np.int64)
+
+        self.walk_refinement(self.walk_base((2, 2), base), DEFAULT_QUALITY, refinement)
+
+    def walk_base(self, shape: tuple[int, int], choose: BaseChooser) -> Ints:
+        """Go through the passes of the base layer: indices [h, w] int64 (walk.py)."""
+        return walk_base(self.base_prior, shape, choose)
+
+    def walk_refinement(self, base: Ints, quality: int, choose: Chooser) -> tuple[Floats, Ints]:
+        """Go through the steps of the refinement on base indices [h, w]: latents and indices [h, w, M] (walk.py)."""
+        return walk_refinement(self.prior, self.tables, self.codebook.values(base), quality, choose)
+
+    def base_latents(self, base: Ints) -> Floats:
+        """What base indices [h, w] alone stand for: latents [h, w, M] (2**-LATENT_BITS)."""
+        return self.prior.base(self.codebook.values(base))[1]
+
+    def prepare(self, *graphs: Graph) -> None:
+        """Load these graphs now: before several threads ask for them, and before any work is done.
+
+        Raises:
+            ModelError: the model came without one of them, or its file is damaged.
+        """
+        for name in graphs:
+            getattr(self, name)
 
     @property
     def analysis(self) -> Analysis:
@@ -235,9 +259,15 @@ class Model:
         return self._realistic
 
     @property
-    def gradient(self) -> Gradient | None:
-        """The graph for the encoder's highest efforts; None if the model came without it."""
-        if self._gradient is None and GRADIENT in self.files.card["files"]:
+    def gradient(self) -> Gradient:
+        """The graph for the encoder's highest efforts.
+
+        Raises:
+            ModelError: the model came without it.
+        """
+        if self._gradient is None:
+            if GRADIENT not in self.files.card["files"]:
+                raise ModelError(f"the model {self.files.id} has no graph for high efforts: take an effort of 1 to 5")
             self._gradient = Gradient(self.files.verified(GRADIENT), self.threads)
         return self._gradient
 
@@ -256,17 +286,17 @@ class Model:
         """The same for the realistic decoder."""
         return int(self.files.card[REALISTIC_HALO])
 
-    def analysis_hat(self, quality: int) -> NDArray[np.float64]:
-        """Anchor weights of a quality for the analysis, [A]."""
-        return hat_weights(quality_level(quality), int(self.files.card["anchors"]))
+    def anchor_weights(self, quality: int) -> Floats:
+        """Weights of the anchors at a quality, [A]."""
+        return anchor_weights(quality_level(quality), int(self.files.card["anchors"]))
 
-    def synthesis_hat(self, quality: int, base_only: bool) -> NDArray[np.float64]:
-        """Anchor weights for the synthesis, [A + 1]: the last is the base layer alone."""
-        hat = np.append(self.analysis_hat(quality), 0.0)
+    def synthesis_weights(self, quality: int, *, base_only: bool) -> Floats:
+        """The same for the synthesis, [A + 1]: the last stands for the base layer alone."""
+        weights = np.append(self.anchor_weights(quality), 0.0)
         if base_only:
-            hat[:] = 0
-            hat[-1] = 1
-        return hat
+            weights[:] = 0
+            weights[-1] = 1
+        return weights
 
     def lagrangian(self, quality: int) -> float:
         """Bits per pixel that one unit of mean squared error (on [0, 1] samples) is worth at a quality."""

@@ -113,3 +113,9 @@ def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
         rows = slice(top, top + STRIP_ROWS)
         total += float(((a[rows].astype(np.float64) - b[rows]) ** 2).sum())
     return 10 * math.log10(255.0**2 * a.size / total) if total else math.inf
+
+
+def gray_means(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """[H, W, 3] with each pixel's mean, rounded half to even, in all three planes (in place)."""
+    rgb[:] = np.rint(rgb.mean(2, keepdims=True)).astype(np.uint8)
+    return rgb

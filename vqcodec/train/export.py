@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vqcodec.bitstream.codebook import ACT_BITS, LATENT_BITS, hat_weights, quality_level
+from vqcodec.bitstream.codebook import ACT_BITS, LATENT_BITS, quality_level
+from vqcodec.bitstream.codebook import anchor_weights as hat_weights
 from vqcodec.model.prior import LOG_ONE
 from vqcodec.model.zoo import GRADIENT
 from vqcodec.train.graph import Graph
