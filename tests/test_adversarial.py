@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import vqcodec
-from tests.test_train import TINY, run
+from tests.train.conftest import TINY, run
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
@@ -23,10 +23,10 @@ from vqcodec.model.noise import noise  # noqa: E402
 from vqcodec.model.transforms import RealisticSynthesis, Synthesis  # noqa: E402
 from vqcodec.train.attach import texture_graph  # noqa: E402
 from vqcodec.train.cli import main  # noqa: E402
+from vqcodec.train.codec import Codec  # noqa: E402
 from vqcodec.train.config import ModelConfig, RealismConfig, TextureConfig, override  # noqa: E402
 from vqcodec.train.discriminator import Discriminator, judge_loss  # noqa: E402
 from vqcodec.train.export import synthesis_graph  # noqa: E402
-from vqcodec.train.networks import Codec  # noqa: E402
 from vqcodec.train.perception import ms_ssim, wasserstein_distortion  # noqa: E402
 from vqcodec.train.texture import Texture, halo  # noqa: E402
 

@@ -91,10 +91,11 @@ def test_it_ends_no_worse_than_it_began(photo: U8, iterations: int, monkeypatch:
 def test_the_graph_is_the_networks_and_its_gradient_is_the_slope(photo: U8, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("onnx")
-    from tests.test_train import TINY
+    from tests.train.conftest import TINY
+    from vqcodec.train.codec import Codec, start_linear
     from vqcodec.train.config import ModelConfig, override
     from vqcodec.train.data import linear_basis
-    from vqcodec.train.networks import Codec, checkerboard, start_linear
+    from vqcodec.train.prior import checkerboard
     from vqcodec.train.refinement import refinement_graph
 
     torch.manual_seed(3)

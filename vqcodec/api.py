@@ -38,6 +38,7 @@ def encode(
     psnr: float | None = None,
     max_bytes: int | None = None,
     effort: int = DEFAULT_EFFORT,
+    tune: str | None = None,
     threads: int = 0,
     model: ModelName | None = None,
     strip: bool = False,
@@ -52,6 +53,7 @@ def encode(
         psnr: instead of a quality: the lowest quality that restores the picture with this RGB PSNR in dB.
         max_bytes: instead of a quality: the best file that is not larger.
         effort: 1 to 9; more is smaller and slower. Never changes what a decoder must do.
+        tune: "psnr" for the least squared error, "eye" for what people see; None for "eye", where the model has it.
         threads: 0 for all processors.
         model: id or folder of a model; None for the default.
         strip: leave out EXIF and XMP, and a colour profile that says no more than sRGB.
@@ -79,7 +81,7 @@ def encode(
         vqcodec.errors.UsageError: quality must be a whole number from 1 to 100, not 101
     """
     target = Target(bpp, psnr, max_bytes, quality)
-    options = EncodeOptions(effort, threads, model, strip)
+    options = EncodeOptions(effort, threads, model, strip, tune=tune)
     picture = read.load(image_like, max_pixels=max_pixels)
     return encode_to_target(picture, target, options).data
 
@@ -199,6 +201,7 @@ def from_indices(
     width: int | None = None,
     height: int | None = None,
     quality: int | None = None,
+    tune: str | None = None,
     gray: bool = False,
     tile_side: int = 1 << TILE_LOG2,
     model: ModelName | None = None,
@@ -211,6 +214,7 @@ def from_indices(
         colour: [1 + K, 3] integers, as `indices` gives them; None for no colour layer.
         width, height: of the picture in pixels; default 16 w and 16 h, at most 15 less.
         quality: 2 to 100, the one that the refinement was made with; none for the base layer alone.
+        tune: the one that the refinement was made with (`info` says it); None for the model's default.
         gray: the picture is gray.
         tile_side: 256, 512, 1024, 2048 or 4096, the one that the refinement was made with (`info` says it).
         model: id or folder of the model whose indices these are; None for the default.
@@ -230,7 +234,7 @@ def from_indices(
         >>> vqcodec.indices(data).base.shape
         (3, 7)
     """
-    given = tokens.of_arrays(base, refinement, width, height, quality, gray, tile_side, colour)
+    given = tokens.of_arrays(base, refinement, width, height, quality, gray, tile_side, colour, tune)
     return tokens.to_file(given, model=model)
 
 
@@ -242,6 +246,7 @@ def decode_indices(
     width: int | None = None,
     height: int | None = None,
     quality: int | None = None,
+    tune: str | None = None,
     gray: bool = False,
     tile_side: int = 1 << TILE_LOG2,
     threads: int = 0,
@@ -264,5 +269,5 @@ def decode_indices(
         >>> vqcodec.decode_indices(np.zeros((3, 7), np.int32)).size
         (112, 48)
     """
-    given = tokens.of_arrays(base, refinement, width, height, quality, gray, tile_side, colour)
+    given = tokens.of_arrays(base, refinement, width, height, quality, gray, tile_side, colour, tune)
     return write.to_pil(tokens.to_picture(given, threads=threads, model=model))

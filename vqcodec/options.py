@@ -18,6 +18,8 @@ DEFAULT_MAX_PIXELS = 268_435_456  # 2^28 pixels, 16,384 x 16,384
 TILE_LOG2 = 10
 SCALES = (1, 2, 4, 8)
 DECODERS = ("faithful", "realistic")
+TUNES = ("psnr", "eye")  # what a file serves: least squared error, or what people see
+DEFAULT_TUNE = "eye"  # of models that have it
 
 ModelName = str | os.PathLike[str]  # a shipped model's id, or a folder
 Region = tuple[int, int, int, int]  # x, y, width, height in pixels
@@ -43,6 +45,7 @@ class EncodeOptions:
         model: None for the default.
         strip: leave out EXIF and XMP.
         tile_log2: of the side of a tile in pixels.
+        tune: "psnr" or "eye"; None for "eye", where the model has it.
 
     Raises:
         UsageError: a value out of range.
@@ -53,8 +56,11 @@ class EncodeOptions:
     model: ModelName | None = None
     strip: bool = False
     tile_log2: int = TILE_LOG2
+    tune: str | None = None
 
     def __post_init__(self) -> None:
+        if self.tune not in (None, *TUNES):
+            raise UsageError(f"there is no tune {self.tune!r}; known are {' and '.join(TUNES)}")
         if not (isinstance(self.effort, int) and 1 <= self.effort <= MAX_EFFORT):
             raise UsageError(f"effort must be a whole number from 1 to {MAX_EFFORT}, not {self.effort!r}")
 

@@ -3,8 +3,8 @@
 
 `Image.open` reads the header and the metadata; the picture is decoded when its pixels are asked for. `draft`, and so
 `thumbnail`, decode at a half, a quarter or an eighth of the size. What reads pictures through Pillow (imageio,
-scikit-image) then reads these, too. `save` takes quality, bpp, psnr or max_bytes, effort, threads, model, icc_profile,
-exif and xmp.
+scikit-image) then reads these, too. `save` takes quality, bpp, psnr or max_bytes, effort, tune, threads, model,
+icc_profile, exif and xmp.
 
 Errors are those that Pillow's own formats raise: UnidentifiedImageError for what is not a .vqc file or has a damaged
 header, OSError for a damaged picture or a missing model, ValueError for options that make no sense.
@@ -29,7 +29,7 @@ from vqcodec.pictures import read, write
 FORMAT, MIME, EXTENSION = "VQC", "image/x-vqc", ".vqc"
 HEADER_BYTES = 4096  # read at first; the header of a picture of many tiles is longer
 TARGETS = ("quality", "bpp", "psnr", "max_bytes")
-OPTIONS = ("effort", "threads", "model")
+OPTIONS = ("effort", "tune", "threads", "model")
 
 
 @contextmanager

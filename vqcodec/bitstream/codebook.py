@@ -9,6 +9,7 @@ one place where the quality scale is written down. No probabilities, and no byte
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,18 @@ LATENT_CLIP = 2.0**24
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+
+
+class Setting(NamedTuple):
+    """A quality of a tune: what chooses the rows of a model's tables."""
+
+    quality: int  # 1 to 100
+    tune: int = 0  # place in the model's list of tunes
+
+    @property
+    def row(self) -> int:
+        """Row of the tables that have one per tune and quality."""
+        return self.tune * MAX_QUALITY + self.quality - 1
 
 
 def quality_level(quality: int) -> float:

@@ -59,7 +59,8 @@ MIN_TILE_LOG2, MAX_TILE_LOG2 = 8, 12
 FLAG_GRAY, FLAG_ALPHA, FLAG_ICC, FLAG_EXIF, FLAG_REFINEMENT = 1, 2, 4, 8, 16
 TILE_SHIFT = 5  # of the tile side's three bits in the flags
 MORE_FLAGS = 0x80  # in the byte of the quality
-MORE_SRGB, MORE_SECTIONS, MORE_COLOUR = 1, 2, 4
+MORE_SRGB, MORE_SECTIONS, MORE_COLOUR, MORE_EYE = 1, 2, 4, 8
+MORE_ALL = MORE_SRGB | MORE_SECTIONS | MORE_COLOUR | MORE_EYE
 MAX_FURTHER = 64  # sections
 KIND_XMP = 2
 MAX_VARINT_BYTES = 5
@@ -86,6 +87,7 @@ class Header:
     tile_log2: int = 10
     srgb: bool = False  # the picture came with a profile that says sRGB; without it sRGB is assumed, too
     colour: bool = False  # the base payload of tile 0 begins with the colour layer
+    tune: str = "psnr"  # or "eye": which of the model's tables
 
     @property
     def tile_side(self) -> int:
@@ -319,6 +321,7 @@ def describe(layout: Layout) -> dict[str, int | float | bool | str | None]:
         "srgb": header.srgb,
         "colour_layer": header.colour,
         "quality": header.quality,
+        "tune": header.tune,
         "model": header.model.hex(),
         "tile_side": header.tile_side,
         "tile_columns": header.columns,
@@ -354,6 +357,7 @@ def _write_header(header: Header, lengths: Lengths) -> bytes:
         | (header.tile_log2 - MIN_TILE_LOG2) << TILE_SHIFT
     )
     more = MORE_SRGB * header.srgb | MORE_SECTIONS * bool(lengths.further) | MORE_COLOUR * header.colour
+    more |= MORE_EYE * (header.tune == "eye")
     out = bytearray(_FIXED.pack(MAGIC, VERSION, flags, header.model, header.quality | (MORE_FLAGS if more else 0)))
     out += bytes([more] if more else [])
     out += _write_varint(header.width) + _write_varint(header.height)
@@ -394,7 +398,7 @@ def read_header(data: bytes) -> Layout:
         if position >= len(data):
             raise _header_cut_off()
         more, position = data[position], position + 1
-        if not 1 <= more <= MORE_SRGB | MORE_SECTIONS | MORE_COLOUR or (more & MORE_SRGB and flags & FLAG_ICC):
+        if not 1 <= more <= MORE_ALL or (more & MORE_SRGB and flags & FLAG_ICC):
             raise _reserved_bits()
     if tile_log2 > MAX_TILE_LOG2:
         raise _reserved_bits()
@@ -403,7 +407,8 @@ def read_header(data: bytes) -> Layout:
     if not (1 <= quality <= 100 and 1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
         raise DamagedError(f"The header is damaged: quality {quality}, {width} x {height} pixels is not possible.")
     gray, srgb, colour = bool(flags & FLAG_GRAY), bool(more & MORE_SRGB), bool(more & MORE_COLOUR)
-    header = Header(width, height, quality, model, gray, tile_log2, srgb, colour)
+    tune = "eye" if more & MORE_EYE else "psnr"
+    header = Header(width, height, quality, model, gray, tile_log2, srgb, colour, tune)
     lengths, position = _read_table(data, position, header.tile_count, flags, bool(more & MORE_SECTIONS))
     if position + CRC_BYTES > len(data):
         raise _header_cut_off()

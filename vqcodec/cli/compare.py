@@ -67,13 +67,14 @@ class Peer:
     help="Sizes to compare at: those of vqcodec at this quality. May be given several times; default 40, 60 and 80.",
 )  # fmt: skip
 @options.effort
+@options.tune
 @options.force
 @options.threads
 @options.model
 @options.max_pixels
 def compare(
-    picture: str, target: str | None, qualities: tuple[int, ...], effort: int | None, force: bool, threads: int,
-    model: str | None, max_pixels: int,
+    picture: str, target: str | None, qualities: tuple[int, ...], effort: int | None, tune: str | None, force: bool,
+    threads: int, model: str | None, max_pixels: int,
 ) -> None:  # fmt: skip
     """Write a page that shows PICTURE beside vqcodec, JPEG and AVIF of the same size, with a slider and the numbers.
 
@@ -89,7 +90,7 @@ def compare(
     loaded = read.load(streams.picture_source(picture, max_pixels), max_pixels=max_pixels)
     for note in streams.noted(shown(picture), loaded.notes):
         streams.complain(f"note: {note}")
-    coding = EncodeOptions(effort or DEFAULT_EFFORT, threads, model, strip=True)
+    coding = EncodeOptions(effort or DEFAULT_EFFORT, threads, model, strip=True, tune=tune)
     text = page(loaded, Path(shown(picture)).name, qualities=qualities or QUALITIES, coding=coding)
     streams.write(target, text.encode("utf-8"), force=force)
     if target != DASH:

@@ -43,6 +43,7 @@ MAX_DAMAGE = 20  # sentences about one damaged file
 )
 @click.option("--max-bytes", type=click.IntRange(1), metavar="N", help="Instead of -q: the largest size of a file.")
 @options.effort
+@options.tune
 @options.output_folder
 @options.recursive
 @options.jobs
@@ -54,7 +55,7 @@ MAX_DAMAGE = 20  # sentences about one damaged file
 @options.max_pixels
 def compress(
     quality: int | None, bpp: float | None, psnr: float | None, max_bytes: int | None, effort: int | None,
-    threads: int, model: str | None, strip: bool, max_pixels: int, **files: Any,
+    tune: str | None, threads: int, model: str | None, strip: bool, max_pixels: int, **files: Any,
 ) -> None:  # fmt: skip
     """Compress pictures to .vqc files; "-" is stdin or stdout.
 
@@ -71,7 +72,7 @@ def compress(
     if len(given) > 1:
         raise UsageError(f"{given[0]} and {given[1]} cannot both be met: give one of them")
     work = partial(_compress, wanted=Target(bpp, psnr, max_bytes, quality), max_pixels=max_pixels)
-    coding = EncodeOptions(effort or DEFAULT_EFFORT, threads, model, strip)
+    coding = EncodeOptions(effort or DEFAULT_EFFORT, threads, model, strip, tune=tune)
     _many(work, coding, names.PICTURE_SUFFIXES, SUFFIX, **files)
 
 

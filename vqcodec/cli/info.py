@@ -63,7 +63,7 @@ def as_text(facts: Facts, name: str) -> str:
         ("picture", f"{width} x {height}, {samples}{megapixels}"),
         ("colours", _colours(facts)),
         ("size", f"{size_bytes:,} bytes, {facts['bpp']:.3f} bits per pixel, 1/{raw_bytes / size_bytes:.0f} of the raw"),
-        ("quality", f"{facts['quality']} of 100{_layers(facts)}"),
+        ("quality", f"{facts['quality']} of 100, tune {facts['tune']}{_layers(facts)}"),
         ("model", f"{facts['model_id'] or 'not installed'} ({facts['model']})"),
         ("tiles", f"{tiles:,} of up to {side} x {side}" if tiles > 1 else "1"),
         ("format", f"version {facts['format_version']}"),

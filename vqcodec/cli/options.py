@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import click
 
-from vqcodec.options import DEFAULT_MAX_PIXELS, MAX_EFFORT, MAX_QUALITY
+from vqcodec.options import DEFAULT_MAX_PIXELS, MAX_EFFORT, MAX_QUALITY, TUNES
 
 output_folder = click.option(
     "-o", "--output-dir", "folder", metavar="DIR", help="Write every input into this folder, under its own name."
@@ -17,6 +17,9 @@ threads = click.option(
 )  # fmt: skip
 quality = click.option(
     "-q", "--quality", type=click.IntRange(1, MAX_QUALITY), metavar="N", help="More is better and larger; default 75."
+)
+tune = click.option(
+    "--tune", type=click.Choice(TUNES), help="Serve what people see, or the PSNR; default eye, where the model has it."
 )
 effort = click.option(
     "-e", "--effort", type=click.IntRange(1, MAX_EFFORT), metavar="N", help="More is smaller and slower; default 5."

@@ -19,7 +19,7 @@ from typing import Any, cast
 
 import click
 
-from vqcodec.cli import processes, streams
+from vqcodec.cli import options, processes, streams
 from vqcodec.cli.names import PICTURE_SUFFIXES
 from vqcodec.cli.streams import shown
 from vqcodec.errors import InputError, OutputExistsError, UsageError
@@ -51,6 +51,7 @@ class Settings:
     suffix: str = ".vqc"
     quality: int | None = None
     effort: int | None = None
+    tune: str | None = None
     strip: bool = False
     model: str | None = None
     force: bool = False
@@ -84,7 +85,7 @@ class Coder:
             return write.write_picture(decode.decode(data, DecodeOptions(threads=1, model=s.model)), s.suffix)[0]
         quality = DEFAULT_QUALITY if s.quality is None else s.quality
         effort = DEFAULT_EFFORT if s.effort is None else s.effort
-        return api.encode(data, quality, effort=effort, threads=1, model=s.model, strip=s.strip)
+        return api.encode(data, quality, effort=effort, tune=s.tune, threads=1, model=s.model, strip=s.strip)
 
 
 def _read(address: str) -> bytes:
@@ -259,7 +260,8 @@ def run(
 @click.option(
     "-q", "--quality", type=click.IntRange(1, 100), metavar="N", help="More is better and larger; default 75."
 )
-@click.option("-e", "--effort", type=click.IntRange(1, 9), metavar="N", help="More is smaller and slower; default 5.")
+@options.effort
+@options.tune
 @click.option("--format", "form", default="png", show_default=True, metavar="SUFFIX", help="Of pictures (with -d).")
 @click.option("--strip", is_flag=True, help="Leave out EXIF and XMP; a colour profile stays if it is not sRGB.")
 @click.option("--model", metavar="ID|PATH", help="A shipped model's id, or a folder that every machine has.")
@@ -271,7 +273,7 @@ def run(
 @click.option("--cluster", metavar="ADDRESS", help="A running Ray cluster (auto, or HOST:PORT); default: this machine.")
 def archive(
     source: str, target: str, decompress: bool, form: str, skip_existing: bool, jobs: int, cluster: str | None,
-    **options: Any,
+    **settings: Any,
 ) -> None:  # fmt: skip
     """Code all pictures below SOURCE to TARGET, on a Ray cluster (needs: pip install 'vqcodec[ray]').
 
@@ -282,12 +284,11 @@ def archive(
     vqcodec archive s3://bucket/photos s3://bucket/archive -q 80 --cluster auto --skip-existing
     vqcodec archive -d s3://bucket/archive restored/
     """
-    if skip_existing and options["force"]:
+    if skip_existing and settings["force"]:
         raise UsageError("--skip-existing leaves existing files alone, --force replaces them: give one of them")
     suffix = "." + form.lower().removeprefix(".") if decompress else ".vqc"
-    report = run(
-        source, target, Settings(decompress, suffix, **options), jobs=jobs, skip_existing=skip_existing, cluster=cluster
-    )
+    work = Settings(decompress, suffix, **settings)
+    report = run(source, target, work, jobs=jobs, skip_existing=skip_existing, cluster=cluster)
     for _, _, message in report.failures:
         streams.complain(message)
     sizes = f"{report.in_bytes:,} -> {report.out_bytes:,} bytes"

@@ -31,6 +31,7 @@ MAX_FILE_BYTES = 1 << 34
 @click.option("-r", "--recursive", is_flag=True, help="Search folders below folders; names say where.")
 @options.quality
 @options.effort
+@options.tune
 @click.option("--back", is_flag=True, help="From token files to pictures.")
 @click.option("--format", "form", default="png", metavar="SUFFIX", help="With --back: vqc, png (default), jpg...")
 @options.force
@@ -41,16 +42,16 @@ def tokens(paths: tuple[str, ...], back: bool, form: str, **given: Any) -> None:
     """Write the codebook indices of pictures or .vqc files as NumPy arrays, for models of your own.
 
     \b
-    vqcodec tokens photos/ -q 1 -o tokens.npz        # -q 1: the base layer single
+    vqcodec tokens photos/ -q 1 -o tokens.npz        # -q 1: the base layer alone
     vqcodec tokens photo.vqc -o tokens.npz
     vqcodec tokens --back tokens.npz -o pictures/    # or --format vqc
     """
     if not back:
         write(paths, **given)
         return
-    quality, effort, recursive = (given.pop(name) for name in ("quality", "effort", "recursive"))
-    if quality is not None or effort is not None:
-        raise UsageError("--quality and --effort are of no use with --back: the token file says what its indices are")
+    quality, effort, tune, recursive = (given.pop(name) for name in ("quality", "effort", "tune", "recursive"))
+    if quality is not None or effort is not None or tune is not None:
+        raise UsageError("-q, -e and --tune are of no use with --back: the token file says what its indices are")
     if recursive:
         raise UsageError("-r is of no use with --back: give the token files")
     restore(paths, form=form, **given)
@@ -63,6 +64,7 @@ def write(
     recursive: bool = False,
     quality: int | None,
     effort: int | None,
+    tune: str | None,
     force: bool,
     threads: int,
     model: str | None,
@@ -94,8 +96,8 @@ def write(
         else:
             picture = read.load(data, max_pixels=max_pixels)
             notes, alpha = picture.notes, picture.alpha is not None
-            wanted = quality or DEFAULT_QUALITY
-            indices = of_picture(picture, wanted, EncodeOptions(effort or DEFAULT_EFFORT, threads, model))
+            options = EncodeOptions(effort or DEFAULT_EFFORT, threads, model, tune=tune)
+            indices = of_picture(picture, quality or DEFAULT_QUALITY, options)
         notes = (*notes, "transparency is no part of the tokens: dropped")[: None if alpha else -1]
         place = Path(target).parts[1:]
         out.add("stdin" if source == DASH else "/".join([*place, Path(source).stem]), indices)

@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqcodec.bitstream import colour, container
-from vqcodec.bitstream.codebook import Floats, Ints, real
+from vqcodec.bitstream.codebook import Floats, Ints, Setting, real
 from vqcodec.bitstream.colour import Colour
 from vqcodec.bitstream.entropy import Decoder
 from vqcodec.bitstream.tiles import Grid, Rect, Tile
 from vqcodec.codec.synthesis import restore
 from vqcodec.errors import DamagedError, UsageError
 from vqcodec.model import zoo
-from vqcodec.model.prior import Step
+from vqcodec.model.walk import Predicted
 from vqcodec.model.zoo import Model
 from vqcodec.options import DecodeOptions, Region
 from vqcodec.pictures import metadata, png
@@ -145,7 +145,8 @@ def decode_tile(
     indices = decode_base(model, tile, header, base)
     if refinement is None:
         return real(model.base_latents(indices)), indices, None
-    latents, levels = decode_refinement(model, indices, header.quality, refinement)
+    setting = model.setting(header.quality, header.tune)
+    latents, levels = decode_refinement(model, indices, setting, refinement)
     return real(latents), indices, levels
 
 
@@ -161,14 +162,14 @@ def decode_base(model: Model, tile: Tile, header: container.Header, payload: byt
     return indices
 
 
-def decode_refinement(model: Model, base: Ints, quality: int, payload: bytes) -> tuple[Floats, Ints]:
+def decode_refinement(model: Model, base: Ints, setting: Setting, payload: bytes) -> tuple[Floats, Ints]:
     """One tile's refinement: payload, base indices [h, w] -> latents (2**-LATENT_BITS) and indices, [h, w, M]."""
     coder = Decoder(payload)
 
-    def read(step: Step, where: NDArray[np.bool_], mean: Floats, classes: Ints) -> Ints:
-        return coder.get_refinement(classes, model.tables)
+    def read(predicted: Predicted) -> Ints:
+        return coder.get_refinement(predicted.classes, model.tables)
 
-    latents, indices = model.walk_refinement(base, quality, read)
+    latents, indices = model.walk_refinement(base, setting, read)
     if not coder.exhausted():
         raise DamagedError("data is left over behind the refinement layer")
     return latents, indices
@@ -216,9 +217,10 @@ class TileReader:
     missing: dict[int, str] = field(default_factory=dict)  # tiles of which nothing is left
 
     def __post_init__(self) -> None:
-        quality = self.contents.header.quality
+        header = self.contents.header
+        setting = self.model.setting(header.quality, header.tune)
         self._layer = colour_layer(self.model, self.contents, self.partial)
-        self._weights = [self.model.synthesis_weights(quality, base_only=base_only) for base_only in (False, True)]
+        self._weights = [self.model.synthesis_weights(setting, base_only=base_only) for base_only in (False, True)]
 
     def weights(self, tile: Tile) -> Floats | None:
         """Weights for the synthesis of the tile; None for a missing one."""

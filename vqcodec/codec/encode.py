@@ -17,14 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqcodec.bitstream import colour, container
-from vqcodec.bitstream.codebook import LATENT_BITS, Floats, Ints, quantise, real
+from vqcodec.bitstream.codebook import LATENT_BITS, Floats, Ints, Setting, quantise, real
 from vqcodec.bitstream.colour import Colour
 from vqcodec.bitstream.entropy import ClassTables, Encoder
 from vqcodec.bitstream.tiles import LATENT_STRIDE, Grid, Rect, Tile
 from vqcodec.codec.search import PLANS, search
 from vqcodec.model import zoo
-from vqcodec.model.prior import Step
-from vqcodec.model.walk import Chooser, given
+from vqcodec.model.walk import Chooser, Predicted, given
 from vqcodec.model.zoo import Model
 from vqcodec.options import BASE_ONLY_QUALITY, DEFAULT_QUALITY, EncodeOptions, check_quality
 from vqcodec.pictures import metadata, png
@@ -45,15 +44,21 @@ class Tradeoff:
         effort: 1 to 9: how much time the choice may take.
         lambda_scale: what a unit of distortion weighs (effort 2 and more), relative to the model's own Lagrangian:
             above 1 for more bits, below for fewer, by some percent.
+        tune: "psnr" or "eye"; None for the model's default.
     """
 
     quality: int
     effort: int
     lambda_scale: float = 1.0
+    tune: str | None = None
 
     def lagrangian(self, model: Model) -> float:
         """Bits per pixel per unit of mean squared error."""
         return self.lambda_scale * model.lagrangian(self.quality)
+
+    def setting(self, model: Model) -> Setting:
+        """The rows of the model's tables."""
+        return model.setting(self.quality, self.tune)
 
     @property
     def base_only(self) -> bool:
@@ -84,6 +89,11 @@ class PictureEncoder:
         self.at_once, each = share(options.threads, self.grid.tile_count)
         self.model = zoo.load(zoo.find(options.model), each)
 
+    @property
+    def tune(self) -> str:
+        """The tune of the file."""
+        return self.model.tune(self.options.tune)
+
     @cached_property
     def side(self) -> SideData:
         """What the file holds beside the indices."""
@@ -91,7 +101,7 @@ class PictureEncoder:
 
     def file(self, quality: int, lambda_scale: float = 1.0) -> bytes:
         """The whole file at a quality."""
-        tradeoff = Tradeoff(quality, self.options.effort, lambda_scale)
+        tradeoff = Tradeoff(quality, self.options.effort, lambda_scale, self.options.tune)
         layers = encode_layers(self.model, self.picture.rgb, tradeoff, self.grid, self.at_once, progress=self.progress)
         return self.pack(quality, layers)
 
@@ -99,7 +109,7 @@ class PictureEncoder:
         """The file that holds these payloads."""
         header = container.Header(
             self.width, self.height, quality, self.model.files.checksum, self.picture.gray, self.options.tile_log2,
-            srgb=self.side.srgb, colour=layers.colour is not None,
+            srgb=self.side.srgb, colour=layers.colour is not None, tune=self.tune,
         )  # fmt: skip
         _, *side = self.side
         return container.pack(container.Contents(header, layers.base, layers.refinement, *side))
@@ -158,12 +168,12 @@ def encode_layers(
         model.prepare("gradient")
     if fits:
         model.prepare("synthesis")
-    weights = model.synthesis_weights(tradeoff.quality, base_only=tradeoff.base_only)
+    weights = model.synthesis_weights(tradeoff.setting(model), base_only=tradeoff.base_only)
     fit = colour.Fit(rgb.shape[0] * rgb.shape[1], tradeoff.lagrangian(model))
     every, stride = -(-grid.tile_count // COLOUR_TILES), 2 if grid.tile_count == 1 else 4
 
     def work(tile: Tile) -> tuple[BasePayload | bytes, bytes | None, colour.Sums | None]:
-        latents, vectors = analyse(model, rgb, grid, tile, tradeoff.quality)
+        latents, vectors = analyse(model, rgb, grid, tile, tradeoff.setting(model))
         coded = encode_tile(model, padded(rgb, tile.latents), latents, vectors, tradeoff)
         if visit:
             visit(tile, coded)
@@ -195,11 +205,11 @@ def encode_layers(
 
 
 def analyse(
-    model: Model, rgb: NDArray[np.uint8], grid: Grid, tile: Tile, quality: int
+    model: Model, rgb: NDArray[np.uint8], grid: Grid, tile: Tile, setting: Setting
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """A tile of a picture [H, W, 3] -> its latents [h, w, M] and base vectors [h, w, D], seen with a halo."""
     window = grid.with_halo(tile.latents, model.analysis_halo)
-    latents, vectors = model.analysis(padded(rgb, window), model.anchor_weights(quality))
+    latents, vectors = model.analysis(padded(rgb, window), model.anchor_weights(setting))
     inside = tile.latents.relative_to(window).slices
     return latents[inside], vectors[inside]
 
@@ -236,8 +246,9 @@ def encode_tile(
     fine, indices, decoded = encode_refinement(model, latents, base.indices, tradeoff)
     if tradeoff.effort in PLANS:
         plan, lagrangian = PLANS[tradeoff.effort], tradeoff.lagrangian(model)
-        better = search(model, plan, indices, base.indices, rgb, tradeoff.quality, lagrangian)
-        fine, indices, decoded = encode_indices(model, base.indices, tradeoff.quality, given(better))
+        setting = tradeoff.setting(model)
+        better = search(model, plan, indices, base.indices, rgb, setting, lagrangian)
+        fine, indices, decoded = encode_indices(model, base.indices, setting, given(better))
     return CodedTile(base, fine, indices, real(decoded))
 
 
@@ -281,27 +292,30 @@ def encode_refinement(
     """One tile's refinement: latents [h, w, M], base indices [h, w] -> payload, indices, latents (2**-LATENT_BITS)."""
     real_latents = latents.astype(np.float64)
 
-    def choose(step: Step, where: NDArray[np.bool_], mean: Floats, classes: Ints) -> Ints:
-        size = model.prior.step_size[tradeoff.quality - 1, step.channels]
-        indices, t = quantise(real_latents[:, :, step.channels][where], mean, size)
+    setting, lagrangian = tradeoff.setting(model), tradeoff.lagrangian(model)
+
+    def choose(p: Predicted) -> Ints:
+        indices, t = quantise(real_latents[:, :, p.step.channels][p.where], p.means, p.sizes)
         if tradeoff.effort >= CHEAPEN_EFFORT:
-            cheapen(indices, t, classes, size, model.tables, tradeoff.lagrangian(model))
+            # A place with coarser steps hides errors better: an error of a step weighs the same everywhere
+            size = model.prior.step_size[setting.row, p.step.channels]
+            cheapen(indices, t, p.classes, size, model.tables, lagrangian)
         return indices
 
-    return encode_indices(model, base, tradeoff.quality, choose)
+    return encode_indices(model, base, setting, choose)
 
 
-def encode_indices(model: Model, base: Ints, quality: int, choose: Chooser) -> tuple[bytes, Ints, Floats]:
+def encode_indices(model: Model, base: Ints, setting: Setting, choose: Chooser) -> tuple[bytes, Ints, Floats]:
     """As `encode_refinement`, of the indices that `choose` gives; those of a class without code become zero."""
     coder = Encoder()
 
-    def put(step: Step, where: NDArray[np.bool_], mean: Floats, classes: Ints) -> Ints:
-        indices = choose(step, where, mean, classes)
-        indices[model.tables.limits[classes] == 0] = 0
-        coder.put_refinement(indices, classes, model.tables)
+    def put(p: Predicted) -> Ints:
+        indices = choose(p)
+        indices[model.tables.limits[p.classes] == 0] = 0
+        coder.put_refinement(indices, p.classes, model.tables)
         return indices
 
-    latents, indices = model.walk_refinement(base, quality, put)
+    latents, indices = model.walk_refinement(base, setting, put)
     return coder.finish(), indices, latents
 
 

@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vqcodec.bitstream.codebook import ACT_BITS, LATENT_BITS, MAX_INDEX, Floats, Ints
+from vqcodec.bitstream.codebook import ACT_BITS, LATENT_BITS, MAX_INDEX, Floats, Ints, Setting
 from vqcodec.bitstream.entropy import ClassTables
 from vqcodec.model.gradient import Array, Gradient
+from vqcodec.model.prior import PLACES_PER_OCTAVE
 from vqcodec.model.zoo import Model
 
 SEED = 1
@@ -134,7 +135,7 @@ class _Picture:
 
 
 def search(
-    model: Model, plan: Plan, indices: Ints, base: Ints, rgb: NDArray[np.uint8], quality: int, lagrangian: float
+    model: Model, plan: Plan, indices: Ints, base: Ints, rgb: NDArray[np.uint8], setting: Setting, lagrangian: float
 ) -> Ints:
     """Indices that cost less.
 
@@ -144,7 +145,7 @@ def search(
         indices: [h, w, M] int64, where to start.
         base: [h, w] int64, the base layer's.
         rgb: [16 h, 16 w, 3] uint8, the pixels to restore.
-        quality: 2 to 100.
+        setting: quality 2 to 100, and tune.
         lagrangian: bits per pixel per unit of mean squared error.
 
     Returns:
@@ -152,19 +153,21 @@ def search(
     """
     h, w, channels = indices.shape
     costs, weight = _Costs.of(model.tables), lagrangian / 3
-    step = model.prior.step_size[quality - 1] * 2.0**-LATENT_BITS
+    step = model.prior.step_size[setting.row] * 2.0**-LATENT_BITS
     features, base_mean = model.prior.base(model.codebook.values(base))
+    places = model.prior.places(features, setting.row)
+    by_place = np.ones((h, w)) if places is None else 2.0 ** (places / PLACES_PER_OCTAVE)
     rows, columns = np.indices((h, w))
     still = {
         "features": _planes(features, 2.0**-ACT_BITS),
         "base_mean": _planes(base_mean, 2.0**-LATENT_BITS),
         "x": _planes(rgb, 1 / 255),
-        "hat": model.anchor_weights(quality).astype(np.float32)[None],
-        "step": step.astype(np.float32)[None, :, None, None],
+        "hat": model.anchor_weights(setting).astype(np.float32)[None],
+        "step": (step[:, None, None] * by_place).astype(np.float32)[None],
         "first": ((rows + columns) % 2 == 0).astype(np.float32)[None, None],
         "coded": costs.coded.astype(np.float32),
         "shrink": costs.shrink.ravel(),
-        "weight": np.array(weight, np.float32),
+        "weight": np.repeat(np.repeat(weight / by_place**2, 16, 0), 16, 1).astype(np.float32)[None, None],
     }
     picture = _Picture(model.gradient, costs, still, (channels, h, w))
     rng = np.random.default_rng(SEED)

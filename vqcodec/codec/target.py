@@ -131,6 +131,7 @@ class _Estimator:
     def __init__(self, encoder: _Encoder) -> None:
         self.model, self.at_once = encoder.model, encoder.at_once
         self.effort = min(encoder.options.effort, min(PLANS) - 1)  # the gradient's share is left to the correction
+        self.tune = encoder.options.tune
         self.model.prepare("analysis")
         self.rgb = encoder.sample().rgb
         self.ratio: float = encoder.pixels / (self.rgb.shape[0] * self.rgb.shape[1])
@@ -145,7 +146,7 @@ class _Estimator:
             self.tiles = list(in_order(self._analyse, self.grid.tiles, self.at_once))
         total = sum(base_bytes for _, base_bytes, _ in self.tiles)
         if quality != BASE_ONLY_QUALITY:
-            tradeoff = Tradeoff(quality, self.effort, lambda_scale)
+            tradeoff = Tradeoff(quality, self.effort, lambda_scale, self.tune)
 
             def refinement_bytes(tile: Tile) -> int:
                 latents, _, base = self.tiles[tile.index]
@@ -155,7 +156,8 @@ class _Estimator:
         return self.ratio * total
 
     def _analyse(self, tile: Tile) -> tuple[NDArray[np.float16], int, Ints]:
-        latents, vectors = encode.analyse(self.model, self.rgb, self.grid, tile, self.analysed_at)
+        setting = self.model.setting(self.analysed_at, self.tune)
+        latents, vectors = encode.analyse(self.model, self.rgb, self.grid, tile, setting)
         payload, base = encode.encode_base(self.model, vectors)
         return latents.astype(np.float16), len(payload), base
 

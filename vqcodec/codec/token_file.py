@@ -8,6 +8,7 @@ A token file is NumPy's .npz (a zip archive of .npy arrays, no pickled objects) 
     qualities        [n] int32              1 for the base layer alone
     gray             [n] bool               the picture goes back as gray
     tile_sides       [n] int32              pixels
+    tunes            [n] str                "psnr" or "eye"
     model            [] str                 8 hexadecimal digits: the checksum that .vqc files name
     codebook_size    [] int32               K: base indices lie in [0, K)
     latent_channels  [] int32               M
@@ -33,7 +34,7 @@ from vqcodec.bitstream.tiles import LATENT_STRIDE
 from vqcodec.codec.tokens import Tokens
 from vqcodec.errors import InputError, LimitError
 from vqcodec.model.zoo import Model
-from vqcodec.options import BASE_ONLY_QUALITY, DEFAULT_MAX_PIXELS
+from vqcodec.options import BASE_ONLY_QUALITY, DEFAULT_MAX_PIXELS, TUNES
 
 SUFFIX = ".npz"
 _MAX_OTHERS_BYTES = 256 << 20  # of all arrays but the indices, which are held against the pictures' sizes
@@ -47,6 +48,7 @@ class Writer:
         self.model = model
         self._names: list[str] = []
         self._tokens: list[tuple[int, int, int, bool, int]] = []
+        self._tunes: list[str] = []
         self._buffer = io.BytesIO()
         self._archive = zipfile.ZipFile(self._buffer, "w", zipfile.ZIP_DEFLATED)
 
@@ -62,6 +64,7 @@ class Writer:
         if tokens.colour is not None:
             self._put(f"colour_{number}", tokens.colour.array())
         self._names.append(name)
+        self._tunes.append(self.model.tune(tokens.tune))
         self._tokens.append((tokens.width, tokens.height, tokens.quality, tokens.gray, tokens.tile_side))
 
     def finish(self) -> bytes:
@@ -72,6 +75,7 @@ class Writer:
         self._put("qualities", facts[:, 2].copy())
         self._put("gray", facts[:, 3].astype(bool))
         self._put("tile_sides", facts[:, 4].copy())
+        self._put("tunes", np.array(self._tunes, np.str_))
         self._put("model", np.array(self.model.files.checksum.hex()))
         self._put("codebook_size", np.array(self.model.codebook.size, np.int32))
         self._put("latent_channels", np.array(self.model.prior.latents, np.int32))
@@ -106,11 +110,14 @@ class Reader:
         self.names = [str(name) for name in self._get("names", "U", 1)]
         self._sizes, self._qualities = self._get("sizes", "i", 2), self._get("qualities", "i", 1)
         self._gray, self._tile_sides = self._get("gray", "b", 1), self._get("tile_sides", "i", 1)
+        self._tunes = [str(tune) for tune in self._get("tunes", "U", 1)]
+        if not set(self._tunes) <= set(TUNES):
+            raise InputError("this token file is damaged: it names a tune that does not exist")
         self.checksum = str(self._get("model", "U", 0))
         if not re.fullmatch("[0-9a-f]{8}", self.checksum):
             raise InputError("this token file is damaged: it names no model")
         self._channels = int(self._get("latent_channels", "i", 0))
-        shapes = {len(a) for a in (self.names, self._sizes, self._qualities, self._gray, self._tile_sides)}
+        shapes = {len(a) for a in (self.names, self._sizes, self._qualities, self._gray, self._tile_sides, self._tunes)}
         if len(shapes) > 1 or self._sizes.shape[1:] != (2,):
             raise InputError("this token file is damaged: its arrays are not of one length")
 
@@ -137,7 +144,7 @@ class Reader:
         if f"colour_{number}.npy" in self._archive.NameToInfo:
             colour = Colour.of_array(self._get(f"colour_{number}", "iu", 2))
         gray, tile_side = bool(self._gray[number]), int(self._tile_sides[number])
-        return Tokens(base, refinement, width, height, quality, gray, tile_side, colour)
+        return Tokens(base, refinement, width, height, quality, gray, tile_side, colour, self._tunes[number])
 
     def _get(self, name: str, kinds: str, ndim: int, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
         """One array; how much it may unpack to is known before it is unpacked."""

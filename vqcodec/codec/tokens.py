@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqcodec.bitstream import container
-from vqcodec.bitstream.codebook import MAX_INDEX, Floats, Ints, real
+from vqcodec.bitstream.codebook import MAX_INDEX, Floats, Ints, Setting, real
 from vqcodec.bitstream.colour import Colour
 from vqcodec.bitstream.tiles import LATENT_STRIDE, Grid, Tile
 from vqcodec.codec.encode import BasePayload, CodedTile, PictureEncoder, Tradeoff, encode_indices, encode_layers
@@ -22,8 +22,7 @@ from vqcodec.codec.indices import read_indices
 from vqcodec.codec.synthesis import restore
 from vqcodec.errors import InputError, UsageError
 from vqcodec.model import zoo
-from vqcodec.model.prior import Step
-from vqcodec.model.walk import given
+from vqcodec.model.walk import Predicted, given
 from vqcodec.model.zoo import Model
 from vqcodec.options import (
     BASE_ONLY_QUALITY,
@@ -53,6 +52,7 @@ class Tokens:
         tile_side: in pixels; the refinement is predicted within tiles, so the same indices in other tiles are another
             picture.
         colour: the colour layer; None for none.
+        tune: "psnr" or "eye", on which the steps depend as well; None for the model's default.
     """
 
     base: NDArray[np.int32]
@@ -63,6 +63,7 @@ class Tokens:
     gray: bool = False
     tile_side: int = 1 << TILE_LOG2
     colour: Colour | None = None
+    tune: str | None = None
 
 
 def of_file(data: bytes, options: DecodeOptions = DecodeOptions()) -> Tokens:
@@ -75,7 +76,9 @@ def of_file(data: bytes, options: DecodeOptions = DecodeOptions()) -> Tokens:
     base, refinement, colour = read_indices(data, options)
     quality = BASE_ONLY_QUALITY if refinement is None else header.quality
     layer = None if colour is None else Colour.of_array(colour)
-    return Tokens(base, refinement, header.width, header.height, quality, header.gray, header.tile_side, layer)
+    return Tokens(
+        base, refinement, header.width, header.height, quality, header.gray, header.tile_side, layer, header.tune
+    )
 
 
 def of_picture(picture: Picture, quality: int = DEFAULT_QUALITY, options: EncodeOptions = EncodeOptions()) -> Tokens:
@@ -85,7 +88,7 @@ def of_picture(picture: Picture, quality: int = DEFAULT_QUALITY, options: Encode
         ModelError, UsageError
     """
     check_quality(quality)
-    encoder, tradeoff = PictureEncoder(picture, options), Tradeoff(quality, options.effort)
+    encoder, tradeoff = PictureEncoder(picture, options), Tradeoff(quality, options.effort, tune=options.tune)
     grid, model = encoder.grid, encoder.model
     base = np.empty((grid.latent_height, grid.latent_width), np.int32)
     refinement = None if tradeoff.base_only else np.empty((*base.shape, model.prior.latents), np.int32)
@@ -96,7 +99,9 @@ def of_picture(picture: Picture, quality: int = DEFAULT_QUALITY, options: Encode
             refinement[tile.latents.slices] = coded.indices
 
     layer = encode_layers(model, picture.rgb, tradeoff, grid, encoder.at_once, visit=visit).colour
-    return Tokens(base, refinement, encoder.width, encoder.height, quality, picture.gray, grid.tile_side, layer)
+    return Tokens(
+        base, refinement, encoder.width, encoder.height, quality, picture.gray, grid.tile_side, layer, encoder.tune
+    )
 
 
 # ---- and back --------------------------------------------------------------------------------------------------------
@@ -114,7 +119,7 @@ def to_file(tokens: Tokens, *, model: ModelName | None = None) -> bytes:
     base, fine = zip(*(_payloads(loaded, tokens, tile) for tile in grid.tiles), strict=True)
     header = container.Header(
         tokens.width, tokens.height, tokens.quality, loaded.files.checksum, tokens.gray,
-        tokens.tile_side.bit_length() - 1, colour=tokens.colour is not None,
+        tokens.tile_side.bit_length() - 1, colour=tokens.colour is not None, tune=loaded.tune(tokens.tune),
     )  # fmt: skip
     return container.pack(container.Contents(header, base, None if tokens.refinement is None else fine))
 
@@ -128,20 +133,20 @@ def _payloads(model: Model, tokens: Tokens, tile: Tile) -> tuple[bytes, bytes]:
         return coarse, b""
     fine = tokens.refinement[here].astype(np.int64)
 
-    def choose(step: Step, where: NDArray[np.bool_], mean: Floats, classes: Ints) -> Ints:
-        indices: Ints = fine[:, :, step.channels][where]
-        without = (indices != 0) & (model.tables.limits[classes] == 0)
+    def choose(p: Predicted) -> Ints:
+        indices: Ints = fine[:, :, p.step.channels][p.where]
+        without = (indices != 0) & (model.tables.limits[p.classes] == 0)
         if without.any():
             number, channel = np.argwhere(without)[0]
-            row, column = np.argwhere(where)[number] + (tile.latents.y0, tile.latents.x0)
+            row, column = np.argwhere(p.where)[number] + (tile.latents.y0, tile.latents.x0)
             raise InputError(
                 f"the refinement index {indices[number, channel]} at row {row}, column {column}, channel "
-                f"{step.channels.start + channel} has no code under this model: it must be 0 in a file; "
+                f"{p.step.channels.start + channel} has no code under this model: it must be 0 in a file; "
                 "vqcodec.decode_indices restores the picture all the same"
             )
         return indices
 
-    return coarse, encode_indices(model, base, tokens.quality, choose)[0]
+    return coarse, encode_indices(model, base, _setting(model, tokens), choose)[0]
 
 
 def to_picture(tokens: Tokens, *, threads: int = 0, model: ModelName | None = None) -> Picture:
@@ -173,13 +178,17 @@ class _TokenTiles:
         if self.tokens.refinement is None:
             return real(self.model.base_latents(base))
         fine = self.tokens.refinement[tile.latents.slices].astype(np.int64)
-        return real(self.model.walk_refinement(base, self.tokens.quality, given(fine))[0])
+        return real(self.model.walk_refinement(base, _setting(self.model, self.tokens), given(fine))[0])
 
     def weights(self, tile: Tile) -> Floats:
-        return self.model.synthesis_weights(self.tokens.quality, base_only=self.tokens.refinement is None)
+        return self.model.synthesis_weights(_setting(self.model, self.tokens), base_only=self.tokens.refinement is None)
 
     def colour(self, tile: Tile) -> Colour | None:
         return self.tokens.colour
+
+
+def _setting(model: Model, tokens: Tokens) -> Setting:
+    return model.setting(tokens.quality, tokens.tune)
 
 
 def of_arrays(
@@ -191,6 +200,7 @@ def of_arrays(
     gray: bool,
     tile_side: int,
     colour: NDArray[Any] | None = None,
+    tune: str | None = None,
 ) -> Tokens:
     """Tokens of what a user of the Python interface gave; see `api.from_indices`.
 
@@ -205,7 +215,7 @@ def of_arrays(
     width = base.shape[1] * LATENT_STRIDE if width is None else width
     height = base.shape[0] * LATENT_STRIDE if height is None else height
     layer = None if colour is None else Colour.of_array(colour)
-    return Tokens(base, refinement, width, height, quality or BASE_ONLY_QUALITY, gray, tile_side, layer)
+    return Tokens(base, refinement, width, height, quality or BASE_ONLY_QUALITY, gray, tile_side, layer, tune)
 
 
 def _checked(model: Model, tokens: Tokens) -> tuple[Tokens, Grid]:

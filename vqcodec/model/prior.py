@@ -29,6 +29,9 @@ MAX_SHIFT, MAX_TABLE, MAX_SIGMA = 48, 2.0**30, 2.0**27
 MAX_CODEBOOK = 2**16
 CLASSES = 64
 CLASSES_PER_OCTAVE = 6
+PLACES_PER_OCTAVE = 8  # place classes per doubling of the quantiser step
+PLACE_LIMIT = 16
+FACTOR_BITS = 14
 CLASS_ORIGIN = -3.5  # log2 (scale / step) of class 0
 LOG_ONE = 2**23  # weight of the most probable base index, before normalisation
 
@@ -258,8 +261,9 @@ class RefinementPrior:
         self.step_size = table("step_size", 2, 1, MAX_TABLE)  # [100, M], units 2**-LATENT_BITS
         chunks = table("chunks", 1, 1, 2**16).astype(int)
         self.latents = int(chunks.sum())
+        self.rows = len(self.step_size)  # of the tables with a row per tune and quality
         shapes = {self.sigma.shape, self.inverse_sigma.shape, self.log2_ratio.shape[1:], self.step_size.shape[1:]}
-        if shapes != {(self.latents,)} or len(self.step_size) != 100 or len(self.log2_ratio) != 100:
+        if shapes != {(self.latents,)} or self.rows % 100 or len(self.log2_ratio) != self.rows:
             raise ModelError("the tables of the model's refinement prior do not fit together")
         farthest = LATENT_CLIP + self.sigma * (CLIP * 2.0**-ACT_BITS) + 1  # of a latent from the base layer's mean
         _within("prior.inverse_sigma", farthest * self.inverse_sigma, 0, EXACT / 4)
@@ -267,6 +271,14 @@ class RefinementPrior:
         if halves.shape != chunks.shape:
             raise ModelError("the tables of the model's refinement prior do not fit together")
         self.steps = list(self._steps(arrays, [int(c) for c in chunks], [int(n) for n in halves]))
+
+        self.activity = Linear.load(arrays, "prior.activity") if "prior.activity.weight" in arrays else None
+        if self.activity is not None:
+            self.strength = table("strength", 1, -MAX_TABLE, MAX_TABLE)  # [rows] of steps by place, 2**-ACT_BITS
+            self.factors = table("factors", 1, 1, MAX_TABLE)  # [2 PLACE_LIMIT + 1] of the step, 2**-FACTOR_BITS
+            if self.strength.shape != (self.rows,) or self.factors.shape != (2 * PLACE_LIMIT + 1,):
+                raise ModelError("the tables of the model's steps by place do not fit together")
+            _within("prior.factors", self.step_size.max() * self.factors, 1, EXACT / 4)
 
     @staticmethod
     def _steps(arrays: Arrays, chunks: list[int], halves: list[int]) -> Iterator[Step]:
@@ -312,8 +324,35 @@ class RefinementPrior:
         x = (latents - base_mean) * self.inverse_sigma[channels] * 2.0**-LATENT_BITS
         return np.clip(np.floor(x + 0.5), -CLIP, CLIP)
 
+    def places(self, features: Floats, row: int) -> Floats | None:
+        """Place classes [h, w], integers up to PLACE_LIMIT: how coarse the steps are, from the base layer alone.
+
+        None where the step is the same everywhere: there is no such table, or the tune does not use it.
+        """
+        if self.activity is None or not self.strength[row]:
+            return None
+        activity = self.activity(features)[:, :, 0]
+        place = np.floor(activity * self.strength[row] * (PLACES_PER_OCTAVE * 2.0 ** (-2 * ACT_BITS)) + 0.5)
+        return np.asarray(np.clip(place, -PLACE_LIMIT, PLACE_LIMIT))
+
+    def sizes(self, step: Step, row: int, places: Floats | None) -> Floats:
+        """Quantiser steps of one parallel step: [C], or [n, C] at its n positions (2**-LATENT_BITS)."""
+        size = self.step_size[row, step.channels]
+        if places is None:
+            return size
+        where = checkerboard(places.shape[0], places.shape[1], step.half)
+        factor = self.factors[places[where].astype(np.int64) + PLACE_LIMIT]
+        return np.maximum(1, np.floor(size * factor[:, None] * 2.0**-FACTOR_BITS + 0.5))
+
     def predict(
-        self, step: Step, known: Floats, features: Floats, base_mean: Floats, quality: int, before: Floats | None
+        self,
+        step: Step,
+        known: Floats,
+        features: Floats,
+        base_mean: Floats,
+        row: int,
+        places: Floats | None,
+        before: Floats | None,
     ) -> tuple[Floats, Ints, Floats]:
         """Mean and scale class of the latents of one step.
 
@@ -321,14 +360,15 @@ class RefinementPrior:
             step: one of `self.steps`.
             known: [h, w, M] context from `normalise`, zero where nothing is decoded yet.
             features, base_mean: from `base`.
-            quality: 2..100.
+            row: of the tables (`Setting.row`).
+            places: from `places`.
             before: [h, w, N] what the step before gave as its third; None for the first.
 
         Returns:
             means [n, C] (2**-LATENT_BITS) and classes [n, C] int64 in [0, 64), for the n positions of the step in
             raster order and the C channels of its chunk; and what is `before` to the next step.
         """
-        x = step.base(features) + step.quality[quality - 1]
+        x = step.base(features) + step.quality[row]
         if step.context is not None:
             x += step.context(known[:, :, : step.seen])
         if step.carry is not None and before is not None:
@@ -338,7 +378,9 @@ class RefinementPrior:
         out = step.out(step.block2(before, where))
         count = out.shape[1] // 2
         mean = base_mean[where][:, step.channels] + self._unnormalise(out[:, :count], step.channels)
-        log2_scale = out[:, count:] + self.log2_ratio[quality - 1, step.channels]
+        log2_scale = out[:, count:] + self.log2_ratio[row, step.channels]
+        if places is not None:
+            log2_scale -= places[where][:, None] * (2.0**ACT_BITS / PLACES_PER_OCTAVE)
         place = (log2_scale - CLASS_ORIGIN * 2**ACT_BITS) * CLASSES_PER_OCTAVE
         classes = np.floor(place * 2.0**-ACT_BITS + 0.5)
         return mean, np.clip(classes, 0, CLASSES - 1).astype(np.int64), before

@@ -7,18 +7,31 @@ What differs is what is done in a step: indices are chosen and written, or read,
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vqcodec.bitstream.codebook import Floats, Ints, dequantise
+from vqcodec.bitstream.codebook import Floats, Ints, Setting, dequantise
 from vqcodec.bitstream.entropy import ClassTables
 from vqcodec.model.prior import BasePrior, RefinementPrior, Step, checkerboard, quarter
 
 # Chooses or reads the base indices of one pass: (positions [h, w], frequencies [n, K]) -> indices [n]
 BaseChooser = Callable[[NDArray[np.bool_], Ints], Ints]
-# Chooses or reads the indices of one step: (step, positions [h, w], means [n, C], classes [n, C]) -> indices [n, C]
-Chooser = Callable[[Step, NDArray[np.bool_], Floats, Ints], Ints]
+
+
+class Predicted(NamedTuple):
+    """What the prior says of the latents of one step, at its n positions."""
+
+    step: Step
+    where: NDArray[np.bool_]  # [h, w], the positions
+    means: Floats  # [n, C], 2**-LATENT_BITS
+    classes: Ints  # [n, C]
+    sizes: Floats  # [n, C] or [C] quantiser steps, 2**-LATENT_BITS
+
+
+# Chooses or reads the indices of one step: [n, C]
+Chooser = Callable[[Predicted], Ints]
 
 
 def walk_base(prior: BasePrior, shape: tuple[int, int], choose: BaseChooser) -> Ints:
@@ -33,14 +46,14 @@ def walk_base(prior: BasePrior, shape: tuple[int, int], choose: BaseChooser) -> 
 
 
 def walk_refinement(
-    prior: RefinementPrior, tables: ClassTables | None, code: Floats, quality: int, choose: Chooser
+    prior: RefinementPrior, tables: ClassTables | None, code: Floats, setting: Setting, choose: Chooser
 ) -> tuple[Floats, Ints]:
     """Go through the refinement's steps.
 
     Args:
         tables: say where in its bin an index stands; None: in the middle (before there are tables).
         code: [h, w, D] codewords of the base layer.
-        quality: 2 to 100.
+        setting: quality 2 to 100, and tune.
 
     Returns:
         latents [h, w, M] (2**-LATENT_BITS) and indices [h, w, M] int64.
@@ -48,12 +61,14 @@ def walk_refinement(
     features, base_mean = prior.base(code)
     latents, indices = base_mean.copy(), np.zeros(base_mean.shape, np.int64)
     known, before = np.zeros_like(base_mean), None
+    places = prior.places(features, setting.row)
     for step in prior.steps:
         where = checkerboard(code.shape[0], code.shape[1], step.half)
-        mean, classes, before = prior.predict(step, known, features, base_mean, quality, before)
-        chosen = choose(step, where, mean, classes)
+        mean, classes, before = prior.predict(step, known, features, base_mean, setting.row, places, before)
+        sizes = prior.sizes(step, setting.row, places)
+        chosen = choose(Predicted(step, where, mean, classes, sizes))
         shrink = np.zeros(chosen.shape) if tables is None else tables.reconstruction(chosen, classes)
-        values = dequantise(chosen, mean, prior.step_size[quality - 1, step.channels], shrink)
+        values = dequantise(chosen, mean, sizes, shrink)
         # Boolean index on the positions, slice on the channels
         latents[:, :, step.channels][where] = values
         indices[:, :, step.channels][where] = chosen
@@ -64,4 +79,4 @@ def walk_refinement(
 
 def given(indices: Ints) -> Chooser:
     """Gives indices [h, w, M] that are chosen already."""
-    return lambda step, where, mean, classes: indices[:, :, step.channels][where]
+    return lambda predicted: indices[:, :, predicted.step.channels][predicted.where]

@@ -22,15 +22,15 @@ from typing import IO, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from vqcodec.bitstream.codebook import BaseCodebook, Floats, Ints, anchor_weights, quality_level
+from vqcodec.bitstream.codebook import BaseCodebook, Floats, Ints, Setting, anchor_weights, quality_level
 from vqcodec.bitstream.entropy import ClassTables
-from vqcodec.errors import ModelError
+from vqcodec.errors import ModelError, UsageError
 from vqcodec.messages import one_line
 from vqcodec.model.gradient import Gradient
-from vqcodec.model.prior import BasePrior, RefinementPrior, Step
+from vqcodec.model.prior import BasePrior, RefinementPrior
 from vqcodec.model.transforms import Analysis, RealisticSynthesis, Synthesis
-from vqcodec.model.walk import BaseChooser, Chooser, walk_base, walk_refinement
-from vqcodec.options import DEFAULT_QUALITY, ModelName
+from vqcodec.model.walk import BaseChooser, Chooser, Predicted, walk_base, walk_refinement
+from vqcodec.options import DEFAULT_QUALITY, DEFAULT_TUNE, MAX_QUALITY, TUNES, ModelName
 
 Graph = Literal["analysis", "synthesis", "realistic", "gradient"]
 WEIGHTS = Path(__file__).parents[1] / "weights"
@@ -60,6 +60,11 @@ class ModelFiles:
     def id(self) -> str:
         """The model's name, for people."""
         return str(self.card["id"])
+
+    @property
+    def tunes(self) -> tuple[str, ...]:
+        """What the model serves, in the order of its tables."""
+        return tuple(self.card.get("tunes", TUNES[:1]))
 
     @property
     def checksum(self) -> bytes:
@@ -96,6 +101,9 @@ def _read_card(folder: Path) -> ModelFiles:
             if name != Path(name).name:
                 raise ValueError(f"the file {name!r} lies outside the model's folder")
         str(card["id"])
+        tunes = card.get("tunes", [TUNES[0]])
+        if not (isinstance(tunes, list) and 0 < len(set(tunes) & set(TUNES)) == len(tunes)):
+            raise ValueError("its tunes are none that are known")
         ranges = CARD_RANGES | ({REALISTIC_HALO: (0, 64)} if REALISTIC in card["files"] else {})
         for name, (low, high) in ranges.items():
             if not isinstance(card[name], int | float) or not low <= card[name] <= high:
@@ -202,21 +210,41 @@ class Model:
                 raise ValueError("the base prior does not fit the codebook")
             return np.zeros(1, np.int64)
 
-        def refinement(step: Step, where: NDArray[np.bool_], means: Floats, classes: Ints) -> Ints:
-            shape = int(where.sum()), step.channels.stop - step.channels.start
-            if means.shape != shape or classes.shape != shape:
+        def refinement(predicted: Predicted) -> Ints:
+            channels = predicted.step.channels
+            shape = int(predicted.where.sum()), channels.stop - channels.start
+            if predicted.means.shape != shape or predicted.classes.shape != shape:
                 raise ValueError("a step of the refinement prior does not fit its channels")
             return np.zeros(shape, np.int64)
 
-        self.walk_refinement(self.walk_base((2, 2), base), DEFAULT_QUALITY, refinement)
+        if self.prior.rows != MAX_QUALITY * len(self.files.tunes):
+            raise ValueError("the tables do not have a row for every quality of every tune")
+        for tune in self.files.tunes:
+            self.walk_refinement(self.walk_base((2, 2), base), self.setting(DEFAULT_QUALITY, tune), refinement)
 
     def walk_base(self, shape: tuple[int, int], choose: BaseChooser) -> Ints:
         """Go through the passes of the base layer: indices [h, w] int64 (walk.py)."""
         return walk_base(self.base_prior, shape, choose)
 
-    def walk_refinement(self, base: Ints, quality: int, choose: Chooser) -> tuple[Floats, Ints]:
+    def setting(self, quality: int, tune: str | None = None) -> Setting:
+        """The rows of the model's tables for a quality of a tune; see `tune`."""
+        return Setting(quality, self.files.tunes.index(self.tune(tune)))
+
+    def tune(self, wanted: str | None) -> str:
+        """The tune that is wanted; None: "eye", or the model's first where it has no such tune.
+
+        Raises:
+            UsageError: the model lacks this tune.
+        """
+        if wanted is None:
+            return DEFAULT_TUNE if DEFAULT_TUNE in self.files.tunes else self.files.tunes[0]
+        if wanted not in self.files.tunes:
+            raise UsageError(f"the model {self.files.id} has no tune {wanted!r}, only {' and '.join(self.files.tunes)}")
+        return wanted
+
+    def walk_refinement(self, base: Ints, setting: Setting, choose: Chooser) -> tuple[Floats, Ints]:
         """Go through the steps of the refinement on base indices [h, w]: latents and indices [h, w, M] (walk.py)."""
-        return walk_refinement(self.prior, self.tables, self.codebook.values(base), quality, choose)
+        return walk_refinement(self.prior, self.tables, self.codebook.values(base), setting, choose)
 
     def base_latents(self, base: Ints) -> Floats:
         """What base indices [h, w] alone stand for: latents [h, w, M] (2**-LATENT_BITS)."""
@@ -286,13 +314,16 @@ class Model:
         """The same for the realistic decoder."""
         return int(self.files.card[REALISTIC_HALO])
 
-    def anchor_weights(self, quality: int) -> Floats:
-        """Weights of the anchors at a quality, [A]."""
-        return anchor_weights(quality_level(quality), int(self.files.card["anchors"]))
+    def anchor_weights(self, setting: Setting) -> Floats:
+        """Weights of the anchors of every tune, [R]: zero on those of other tunes."""
+        anchors = int(self.files.card["anchors"])
+        weights = np.zeros((len(self.files.tunes), anchors))
+        weights[setting.tune] = anchor_weights(quality_level(setting.quality), anchors)
+        return weights.ravel()
 
-    def synthesis_weights(self, quality: int, *, base_only: bool) -> Floats:
-        """The same for the synthesis, [A + 1]: the last stands for the base layer alone."""
-        weights = np.append(self.anchor_weights(quality), 0.0)
+    def synthesis_weights(self, setting: Setting, *, base_only: bool) -> Floats:
+        """The same for the synthesis, [R + 1]: the last stands for the base layer alone."""
+        weights = np.append(self.anchor_weights(setting), 0.0)
         if base_only:
             weights[:] = 0
             weights[-1] = 1

@@ -15,9 +15,10 @@ import numpy as np
 
 from vqcodec.errors import InputError
 from vqcodec.model.zoo import REALISTIC, REALISTIC_HALO, find
+from vqcodec.train.codec import Codec
 from vqcodec.train.export import synthesis_graph
 from vqcodec.train.graph import Graph, array
-from vqcodec.train.networks import SLOPE, Codec, Gain
+from vqcodec.train.layers import SLOPE, Gain
 from vqcodec.train.texture import Grain, Residual, Texture, halo
 
 
@@ -83,7 +84,7 @@ def texture_graph(model: Codec, texture: Texture, full: float = 1.0) -> bytes:
     added = g.add(*parts)
     x = g.add("picture", g.mul(added, "realism"))
     g.rename(x, "x")
-    levels = 2 * (model.config.anchors + 1)
+    levels = 2 * (model.config.rows + 1)
     return g.serialise(
         {
             "y": [1, model.config.latents, "h", "w"], "picture": [1, 3, "H", "W"], "hat": [1, levels],

@@ -7,15 +7,18 @@ python -m vqcodec.train.budget            the table of docs/model.md, for the de
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from vqcodec.train.codec import Codec
 from vqcodec.train.config import ModelConfig, TextureConfig
-from vqcodec.train.networks import STRIDE, BasePrior, Codec, quarter
+from vqcodec.train.layers import STRIDE
+from vqcodec.train.prior import BasePrior, quarter
+from vqcodec.train.quantise import Quantisation
 from vqcodec.train.texture import Texture
 
 SIDE = 256  # of the picture on which operations are counted
@@ -30,21 +33,11 @@ class Part(NamedTuple):
     decoder: bool  # whether a decoder runs it
 
 
-@contextmanager
-def _counting(module: nn.Module) -> Iterator[list[int]]:
-    """Counts the multiply-accumulates of the convolutions that run inside."""
-    total = [0]
-
-    def count(layer: nn.Module, _: object, output: Tensor) -> None:
-        assert isinstance(layer, nn.Conv2d)
-        total[0] += output.numel() * layer.weight[0].numel()
-
-    handles = [part.register_forward_hook(count) for part in module.modules() if isinstance(part, nn.Conv2d)]
-    try:
-        yield total
-    finally:
-        for handle in handles:
-            handle.remove()
+def _kmac(run: Callable[[], object]) -> float:
+    """Thousand multiply-accumulates per pixel of what runs on a picture of SIDE x SIDE."""
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return float(counter.get_total_flops()) / 2 / SIDE**2 / 1000
 
 
 def _parameters(module: nn.Module) -> int:
@@ -59,37 +52,29 @@ def parts(config: ModelConfig) -> list[Part]:
     last on all positions of each step: counted as the shipped decoder computes them.
     """
     model, base_prior = Codec(config).eval(), BasePrior(config).eval()
-    hat = model.hat(torch.tensor([0.5]))
+    weights = model.anchor_weights(torch.tensor([0.5]))
     grid = SIDE // STRIDE
-    pixels = SIDE * SIDE
     x = torch.zeros(1, 3, SIDE, SIDE)
     y, code = torch.zeros(1, config.latents, grid, grid), torch.zeros(1, config.codebook_dim, grid, grid)
-    rows = []
-    with _counting(model.analysis) as count:
-        model.analysis(x, hat)
-    rows.append(Part("analysis transform", _parameters(model.analysis), count[0] / pixels / 1000, False))
-    if config.base == "vq":
-        words = config.base_stages * config.codebook_size * config.codebook_dim
-        rows.append(Part("base codebook (the encoder's search)", words, words * grid * grid / pixels / 1000, False))
-    else:
-        with _counting(model.quantiser) as count:
-            model.quantiser(code, False)
-        rows.append(Part("base layer's scalar latents", _parameters(model.quantiser), count[0] / pixels / 1000, True))
-    with _counting(base_prior) as count:
+
+    def all_passes() -> None:
         for number in range(4):
-            where = quarter(grid, grid, number, x.device)
-            base_prior(code, number, where)
-            count[0] += int(where.sum()) * base_prior.out.weight[:, :, 0, 0].numel()
-    rows.append(Part("base layer's prior, 4 passes", _parameters(base_prior), count[0] / pixels / 1000, True))
-    with _counting(model.prior) as count:
+            base_prior(code, number, quarter(grid, grid, number, x.device))
+
+    def all_steps() -> None:
         features, base_mean = model.prior.base(code)
-        model.prior(y, features, base_mean, model.step_size(hat), hat, False)
-    name = f"refinement's prior, {len(model.prior.steps)} steps"
-    rows.append(Part(name, _parameters(model.prior) + model.log_step.numel(), count[0] / pixels / 1000, True))
-    with _counting(model.synthesis) as count:
-        model.synthesis(y, torch.cat([hat, torch.zeros(1, 1)], 1))
-    rows.append(Part("synthesis transform", _parameters(model.synthesis), count[0] / pixels / 1000, True))
-    return rows
+        model.prior(y, features, base_mean, model.step_size(weights), weights, Quantisation.NEAREST)
+
+    words = config.codebook_size * config.codebook_dim
+    of_prior = _parameters(model.prior) + model.log_step.numel()
+    alone = torch.cat([weights, torch.zeros(1, 1)], 1)
+    return [
+        Part("analysis transform", _parameters(model.analysis), _kmac(lambda: model.analysis(x, weights)), False),
+        Part("base codebook (the encoder's search)", words, words / STRIDE**2 / 1000, False),
+        Part("base layer's prior, 4 passes", _parameters(base_prior), _kmac(all_passes), True),
+        Part(f"refinement's prior, {len(model.prior.steps)} steps", of_prior, _kmac(all_steps), True),
+        Part("synthesis transform", _parameters(model.synthesis), _kmac(lambda: model.synthesis(y, alone)), True),
+    ]
 
 
 @torch.no_grad()
@@ -97,9 +82,9 @@ def texture_part(config: ModelConfig, shape: TextureConfig) -> Part:
     """What the realistic decoder runs beside the decoder."""
     texture, grid = Texture(config, shape), SIDE // STRIDE
     y, x = torch.zeros(1, config.latents, grid, grid), torch.zeros(1, 3, SIDE, SIDE)
-    with _counting(texture) as count:
-        texture(y, x, torch.zeros(1, config.anchors + 1), torch.ones(1, 1), x[:, :1])
-    return Part("texture network", _parameters(texture), count[0] / SIDE / SIDE / 1000, False)
+    weights = torch.zeros(1, config.rows + 1)
+    kmac = _kmac(lambda: texture(y, x, weights, torch.ones(1, 1), x[:, :1]))
+    return Part("texture network", _parameters(texture), kmac, False)
 
 
 def table(config: ModelConfig, shape: TextureConfig) -> str:

@@ -24,17 +24,22 @@ import torch
 import torch.distributed as dist
 
 from vqcodec.errors import UsageError, VqcError
+from vqcodec.model.zoo import MODELS
 from vqcodec.train.attach import attach
-from vqcodec.train.config import ModelConfig, RealismConfig, TextureConfig, TrainConfig, load_toml, override
+from vqcodec.train.codec import Codec
+from vqcodec.train.config import ModelConfig, RealismConfig, TextureConfig, TrainConfig, load_toml, override, to_dict
 from vqcodec.train.data import Pictures, load_pictures
 from vqcodec.train.export import integer_tables, write_model
+from vqcodec.train.eye import start_eye
 from vqcodec.train.files import quick_files, rate_distortion
 from vqcodec.train.finish import analysed, count_tables, train_base_prior
-from vqcodec.train.loop import Trainer, load_checkpoint, new_model
-from vqcodec.train.networks import BasePrior, Codec
+from vqcodec.train.loop import LEARNS, Trainer, load_checkpoint, new_model
 from vqcodec.train.realistic import RealismTrainer
+from vqcodec.train.shipped import load_shipped
+from vqcodec.train.steps import save_by_rename
+from vqcodec.train.widen import widened
 
-PHASES = ("joint", "decoder", "analysis", "synthesis", "finish", "realistic")
+PHASES = (*LEARNS, "finish", "realistic")
 EXAMPLES = """examples:
   vqcodec train photos/ -o run --set minutes=60
   vqcodec train photos/ -o run --resume run/last.pt --phase decoder --set minutes=10 --set learning_rate=2e-4
@@ -86,38 +91,28 @@ def _load(sources: tuple[Path, ...], device: torch.device, cache: Path | None) -
 
 def finish(
     model: Codec,
+    state: dict[str, Any] | None,
     pictures: Pictures,
-    out: Path,
-    name: str,
-    minutes: float,
-    crops: int,
-    samples: int,
-    device: torch.device,
+    o: argparse.Namespace,
     seed: int,
+    device: torch.device,
 ) -> Path:
-    """Base prior, integer tables, model folder `out`/model; the base prior is kept in `out`/base_prior.pt.
+    """Base prior, integer tables, model folder `o.out`/model; the base prior is kept in `o.out`/base_prior.pt.
 
-    Args:
-        minutes: training time of the base prior, from the one in `base_prior.pt` if it is there; 0 takes that one.
-        crops: how many crops the base prior learns from.
-        samples: crops on which the frequency tables are counted.
+    The base prior goes on from the one in `base_prior.pt`, or from the one that the checkpoint brought along.
     """
-    path = out / "base_prior.pt"
-    if minutes > 0:
-        start = None
-        if path.exists():  # go on from an earlier try
-            start = torch.load(path, map_location="cpu", weights_only=True)["model"]
-        base_prior, bits = train_base_prior(model, pictures, minutes, device, seed, crops, start)
-        torch.save({"model": base_prior.state_dict(), "bits": bits}, path)
-    else:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        base_prior, bits = BasePrior(model.config), float(saved["bits"])
-        base_prior.load_state_dict(saved["model"])
+    path = o.out / "base_prior.pt"
+    start = state.get("base_prior") if state else None
+    if path.exists():
+        start = torch.load(path, map_location="cpu", weights_only=True)["model"]
+    base_prior, bits = train_base_prior(model, pictures, o.base_minutes, device, seed, o.base_crops, start)
+    save_by_rename(path, {"model": base_prior.state_dict(), "bits": bits})
     model = model.to(device).eval()
     tables = integer_tables(model, base_prior)
-    tables = count_tables(tables, analysed(model, pictures, samples, 384, seed + 1, device), model)
-    write_model(out / "model", name, model, tables, {"base_bits_per_index": round(bits, 3)})
-    return out / "model"
+    tables = count_tables(tables, analysed(model, pictures, o.samples, 384, seed + 1, device), model)
+    folder: Path = o.out / "model"
+    write_model(folder, o.name, model, tables, {"base_bits_per_index": round(bits, 3)})
+    return folder
 
 
 def parser() -> argparse.ArgumentParser:
@@ -133,7 +128,7 @@ def parser() -> argparse.ArgumentParser:
     option("data", nargs="+", type=Path, metavar="DATA")
     option("-o", "--out", required=True, type=Path, help="folder for checkpoints and model")
     option("--config", type=Path, help="TOML file with [model] and [train] tables")
-    option("--resume", type=Path, help="checkpoint to go on from")
+    option("--resume", metavar="CHECKPOINT|MODEL", help="checkpoint, model folder or shipped model's id to go on from")
     option("--phase", choices=PHASES, default="joint", help="default: joint")
     option("--validation", action="append", type=Path, default=[], help="pictures to judge on; repeatable")
     option(
@@ -190,7 +185,7 @@ def _run(o: argparse.Namespace) -> None:
         _realistic(o)
         return
     model_table, train_table = load_toml(o.config)
-    wanted = override(ModelConfig(), {**model_table, **pairs(o.shape)})
+    shape = {**model_table, **pairs(o.shape)}
     t = override(TrainConfig(), {**train_table, **pairs(o.settings)})
     if "RANK" in os.environ and not dist.is_initialized():
         dist.init_process_group("nccl" if torch.cuda.is_available() and o.device != "cpu" else "gloo")
@@ -200,15 +195,13 @@ def _run(o: argparse.Namespace) -> None:
     judged = _load(tuple(o.validation), device, o.cache) if o.validation else None
     state: dict[str, Any] | None = None
     if o.resume:
-        model, state = load_checkpoint(o.resume)
+        model, state = _resumed(o.resume, shape, pictures, t.seed)
     elif o.phase == "joint":
-        model = new_model(wanted, pictures, t.seed)
+        model = new_model(override(ModelConfig(), shape), pictures, t.seed)
     else:
         raise UsageError(f"--phase {o.phase} needs --resume with the checkpoint of the phase before")
     if o.phase == "finish":
-        if not model.config.exportable():
-            raise UsageError("this model's quantisers are for comparisons; files have no place for what it codes")
-        folder = finish(model, pictures, o.out, o.name, o.base_minutes, o.base_crops, o.samples, device, t.seed)
+        folder = finish(model, state, pictures, o, t.seed, device)
         print(f"model written to {folder}")
         if judged is not None:
             rate_distortion(folder, judged, t.eval_pictures)
@@ -216,7 +209,28 @@ def _run(o: argparse.Namespace) -> None:
     t = override(t, {"phase": o.phase})
     Trainer(model, pictures, judged, t, o.out, device, state, o.tensorboard, quick_files).run()
     if not dist.is_initialized() or dist.get_rank() == 0:
-        (o.out / "config.json").write_text(json.dumps({"model": str(model.config), "train": str(t)}, indent=1) + "\n")
+        settings = {"model": to_dict(model.config), "train": to_dict(t)}
+        (o.out / "config.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+
+
+def _resumed(source: str, shape: dict[str, Any], pictures: Pictures, seed: int) -> tuple[Codec, dict[str, Any] | None]:
+    """The model to go on from, in the shape that was asked for, and what else its checkpoint holds.
+
+    Raises:
+        UsageError: a setting of the shape that a trained model cannot change.
+    """
+    state: dict[str, Any] | None = None
+    if source in MODELS or Path(source).is_dir():
+        model, base_prior = load_shipped(source)
+        state = {"base_prior": base_prior.state_dict()}
+    else:
+        model, state = load_checkpoint(Path(source))
+    grown = widened(model, override(model.config, shape))
+    if grown is model:
+        return model, state
+    if "eye" in grown.config.tunes and "eye" not in model.config.tunes:
+        start_eye(grown, pictures, seed)
+    return grown, {"base_prior": state["base_prior"]} if state and "base_prior" in state else None
 
 
 def _realistic(o: argparse.Namespace) -> None:
@@ -229,8 +243,6 @@ def _realistic(o: argparse.Namespace) -> None:
         raise UsageError("--phase realistic runs in one process")
     device = choose_device(o.device, o.threads)
     codec, _ = load_checkpoint(o.resume)
-    if not codec.config.exportable():
-        raise UsageError("this model's quantisers are for comparisons; no file could be decoded with it")
     o.out.mkdir(parents=True, exist_ok=True)
     pictures = load_pictures(tuple(o.data), device, o.cache)
     judged = load_pictures(tuple(o.validation), device, o.cache) if o.validation else None

@@ -11,24 +11,8 @@ from typing import Any, TypeVar
 from vqcodec.errors import UsageError
 
 T = TypeVar("T")
-CHOICES = {
-    "frontend": ("klt", "dct", "random"),
-    "base": ("vq", "scalar"),
-    "base_learning": ("ema", "simvq"),
-    "base_gradient": ("straight-through", "rotation"),
-    "lattice": ("", "Z", "D4", "E8"),
-    "prior_mean": ("context", "base", "none"),
-    "choice": ("nearest", "rate"),
-    "vector_dim": (0, 1, 2, 4),
-    "vector_stages": (1, 2),
-    "vector_rate": ("dither", "straight-through"),
-    "vector_learning": ("gradient", "lloyd"),
-}
-# Settings of ModelConfig that files have no place for, but at their defaults
-COMPARED = (
-    "base", "base_stages", "base_learning", "lattice", "vector_dim", "prior_mean", "base_context",
-    "gains", "shortcut",
-)  # fmt: skip
+FRONTENDS = ("klt", "dct", "random")
+TUNES = ("psnr", "eye")  # what a model serves: least squared error, or what people see
 
 
 @dataclass(frozen=True)
@@ -50,29 +34,13 @@ class ModelConfig:
     synthesis_blocks16: int = 2
     codebook_size: int = 1024
     codebook_dim: int = 16
-    prior_width: int = 128
+    prior_width: int = 192
     prior_base_blocks: int = 2
     chunks: tuple[int, ...] = (8, 16, 32, 40, 96, 128)  # latent channels per chunk
     checkerboard: tuple[int, ...] = (2, 2, 1)  # context steps of a chunk, the last for the rest: 2 halves, or 1
     carry: bool = True  # each context step goes on from features of the one before, too
     base_prior_width: int = 96
-    # What follows serves comparisons (`bakeoff.py`); only the defaults can be exported.
-    base: str = "vq"  # "vq" or "scalar": one index per place, or scalar latents at half the grid's resolution
-    base_stages: int = 1  # codebooks, each for what the ones before it left
-    base_learning: str = "ema"  # "ema" or "simvq"
-    base_gradient: str = "straight-through"  # or "rotation"
-    base_scalars: int = 32  # channels of the scalar base layer
-    lattice: str = ""  # of the refinement: "" (scalar, rate from integrated Gaussians), "Z", "D4", "E8"
-    choice: str = "nearest"  # of the refinement's indices in training, or "rate": least rate + distortion
-    vector_dim: int = 0  # 1, 2, 4: the refinement is coded as vectors of a learned codebook (`vectors.py`)
-    vector_reach: int = 3  # its words start on the integers up to this, in every dimension
-    vector_stages: int = 1  # 2: words are sums of two codebooks' words
-    vector_rate: str = "dither"  # what vectors learn the rate's gradient from, or "straight-through"
-    vector_learning: str = "gradient"  # of the words and their weights, or "lloyd": alternating with the transforms
-    prior_mean: str = "context"  # means from all that is decoded; "base": from the base layer alone; "none": zero
-    base_context: bool = True  # False: the refinement knows nothing of the base layer, neither features nor means
-    gains: bool = True  # per-quality gains inside the transforms
-    shortcut: bool = True  # the linear transforms beside the convolutions
+    tunes: tuple[str, ...] = TUNES  # each has steps and gains of its own
     anchors: int = 8  # points of the quality scale at which steps and gains are learned; linear in between
     lambda_min: float = 4.0  # bits per pixel per unit of MSE on [0, 1] samples, at the lowest refined quality
     lambda_max: float = 22760.0
@@ -82,32 +50,26 @@ class ModelConfig:
             raise UsageError(f"the chunks {self.chunks} do not add up to {self.latents} latent channels")
         if not self.checkerboard or any(halves not in (1, 2) for halves in self.checkerboard):
             raise UsageError(f"checkerboard must be 1 or 2 for each chunk, not {self.checkerboard!r}")
-        for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                listed = " or ".join(repr(choice) for choice in known)
-                raise UsageError(f"{name} must be {listed}, not {getattr(self, name)!r}")
-        dimension = self.vector_dim or {"D4": 4, "E8": 8}.get(self.lattice, 1)
-        if any(chunk % dimension for chunk in self.chunks):
-            raise UsageError(f"the chunks {self.chunks} do not divide into vectors of {dimension}")
-        if self.vector_dim and self.lattice:
-            raise UsageError("a refinement of vectors of a learned codebook has no lattice")
-        if self.base_stages < 1:
-            raise UsageError(f"base_stages must be 1 or more, not {self.base_stages}")
+        if self.frontend not in FRONTENDS:
+            raise UsageError(f"frontend must be one of {', '.join(FRONTENDS)}, not {self.frontend!r}")
+        if not self.tunes or not set(self.tunes) <= set(TUNES):
+            raise UsageError(f"tunes must be of {', '.join(TUNES)}, not {self.tunes!r}")
+
+    @property
+    def rows(self) -> int:
+        """Rows of the tables of steps and gains: the anchors of every tune."""
+        return self.anchors * len(self.tunes)
 
     def halves(self) -> tuple[int, ...]:
         """Context steps of each chunk: 2 for the halves of a checkerboard, or 1."""
         return (self.checkerboard + self.checkerboard[-1:] * len(self.chunks))[: len(self.chunks)]
-
-    def exportable(self) -> bool:
-        """Whether files have a place for what this model codes: one codebook per place, scalar refinement."""
-        return all(getattr(self, f.name) == f.default for f in fields(self) if f.name in COMPARED)
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """One phase of training. `steps` or `minutes` ends it, whichever comes first (0 = not limited by it)."""
 
-    phase: str = "joint"  # "joint", "decoder", "synthesis", "analysis": which parts learn, on which quantisation
+    phase: str = "joint"  # which parts learn, on which quantisation: a name of `loop.LEARNS`
     steps: int = 0
     minutes: float = 0.0
     batch: int = 8
@@ -117,6 +79,8 @@ class TrainConfig:
     warmup: int = 200
     clip: float = 1.0
     optimiser: str = "adamw"  # or "soap": SOAP for the weights of the 1x1 convolutions, AdamW for the others
+    patterns: float = 0.05  # part of the crops that are synthetic patterns instead of photographs
+    similarity: float = 0.6  # part of 1 - MS-SSIM in the distortion of the eye tune
     ema: float = 0.999
     weight_balance: float = 0.45  # each sample's loss is divided by lambda ** this, so that all rates count alike
     base_only_weight: float = 1.0
@@ -221,7 +185,8 @@ def override(config: T, values: dict[str, Any]) -> T:
         try:
             if isinstance(old, tuple):
                 parts = value.split(",") if isinstance(value, str) else [value] if isinstance(value, int) else value
-                out[name] = tuple(int(part) for part in parts)
+                kind = type(old[0]) if old else str
+                out[name] = tuple(kind(part) for part in parts)
             elif isinstance(old, bool):
                 out[name] = value if isinstance(value, bool) else {"true": True, "false": False}[str(value).lower()]
             else:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from vqcodec.train.config import ModelConfig
-from vqcodec.train.networks import full_precision
+from vqcodec.train.layers import full_precision
 
 CONDITION = 16
 _SLOPE = 0.2

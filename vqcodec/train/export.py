@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vqcodec.bitstream.codebook import ACT_BITS, LATENT_BITS, quality_level
-from vqcodec.bitstream.codebook import anchor_weights as hat_weights
-from vqcodec.model.prior import LOG_ONE
+from vqcodec.bitstream.codebook import ACT_BITS, LATENT_BITS, anchor_weights, quality_level
+from vqcodec.model.prior import FACTOR_BITS, LOG_ONE, PLACE_LIMIT, PLACES_PER_OCTAVE
 from vqcodec.model.zoo import GRADIENT
+from vqcodec.train.codec import Codec
 from vqcodec.train.graph import Graph
 from vqcodec.train.graph import array as _array
-from vqcodec.train.networks import BasePrior, Block, Codec, PriorStep
-from vqcodec.train.quantise import VectorQuantiser
+from vqcodec.train.layers import Block
+from vqcodec.train.prior import BasePrior, PriorStep
 from vqcodec.train.refinement import refinement_graph
 
 Tables = dict[str, NDArray[Any]]
@@ -46,8 +46,7 @@ def _round_conv(out: Tables, name: str, conv: nn.Conv2d) -> None:
 
 
 def _round_block(out: Tables, name: str, block: Block) -> None:
-    parts = ["enter", "depthwise", "leave", *(["expand", "reduce"] if block.ffn else [])]
-    for part in parts:
+    for part in block.layers():
         _round_conv(out, f"{name}.{part}", getattr(block, part))
 
 
@@ -55,15 +54,14 @@ def integer_tables(model: Codec, base_prior: BasePrior) -> Tables:
     """Codebook and priors in integers; the frequency tables (`tables.*`) are counted on them afterwards."""
     out: Tables = {}
     one = 2.0**ACT_BITS
-    assert model.config.exportable()
-    assert isinstance(model.quantiser, VectorQuantiser)
     out["codebook"] = np.rint(_array(model.quantiser.codebook) * one).astype(np.int32)
     p = model.prior
     _round_conv(out, "prior.enter", p.enter)
     for i, block in enumerate(p.blocks):
         _round_block(out, f"prior.blocks.{i}", block)
     _round_conv(out, "prior.base_mean", p.base_mean)
-    hats = np.stack([hat_weights(quality_level(q), model.config.anchors) for q in range(1, 101)])
+    per_tune = np.stack([anchor_weights(quality_level(q), model.config.anchors) for q in range(1, 101)])
+    rows = np.kron(np.eye(len(model.config.tunes)), per_tune)  # [100 tunes, R]: a row per tune and quality
     for i, step in enumerate(p.steps):
         assert isinstance(step, PriorStep)
         name = f"prior.steps.{i}"
@@ -72,16 +70,22 @@ def integer_tables(model: Codec, base_prior: BasePrior) -> Tables:
         if step.carry is not None:
             _round_conv(out, f"{name}.carry", step.carry)
         _round_conv(out, f"{name}.base", step.base)
-        out[f"{name}.quality"] = np.rint(hats @ _array(step.quality) * one).astype(np.int32)
+        out[f"{name}.quality"] = np.rint(rows @ _array(step.quality) * one).astype(np.int32)
         _round_block(out, f"{name}.block1", step.block1)
         _round_block(out, f"{name}.block2", step.block2)
         _round_conv(out, f"{name}.out", step.out)
     sigma = _array(p.sigma)
     out["prior.sigma"] = np.rint(sigma * 2.0**LATENT_BITS).astype(np.int32)
     out["prior.inverse_sigma"] = np.rint(one / sigma).astype(np.int32)
-    step_size = np.maximum(1, np.rint(np.exp(hats @ _array(model.log_step)) * 2.0**LATENT_BITS))
+    step_size = np.maximum(1, np.rint(np.exp(rows @ _array(model.log_step)) * 2.0**LATENT_BITS))
     out["prior.step_size"] = step_size.astype(np.int32)
     out["prior.log2_ratio"] = np.rint((np.log2(sigma * 2.0**LATENT_BITS) - np.log2(step_size)) * one).astype(np.int32)
+    if p.by_place.any():
+        _round_conv(out, "prior.activity", p.activity)
+        strength = rows @ _array(p.place_strength * p.by_place)
+        out["prior.strength"] = np.rint(strength * one).astype(np.int32)
+        octaves = np.arange(-PLACE_LIMIT, PLACE_LIMIT + 1) / PLACES_PER_OCTAVE
+        out["prior.factors"] = np.rint(2.0 ** (octaves + FACTOR_BITS)).astype(np.int32)
     out["prior.chunks"] = np.array(p.chunks, np.int32)
     out["prior.halves"] = np.array(p.halves, np.int32)
     b = base_prior
@@ -111,7 +115,7 @@ def analysis_graph(model: Codec) -> bytes:
     g.rename(y, "y")
     g.rename(z, "z")
     return g.serialise(
-        {"x": [1, 3, "H", "W"], "hat": [1, c.anchors]},
+        {"x": [1, 3, "H", "W"], "hat": [1, c.rows]},
         {"y": [1, c.latents, "h", "w"], "z": [1, c.codebook_dim, "h", "w"]},
     )
 
@@ -129,7 +133,7 @@ def synthesis_graph(model: Codec) -> bytes:
     coarse = g.depth_to_space(g.conv("y", s.linear), 16, 3)
     x = g.node("Add", [g.node("Add", [coarse, fine]), g.constant(np.array(0.5))])
     g.rename(x, "x")
-    return g.serialise({"y": [1, c.latents, "h", "w"], "hat": [1, c.anchors + 1]}, {"x": [1, 3, "H", "W"]})
+    return g.serialise({"y": [1, c.latents, "h", "w"], "hat": [1, c.rows + 1]}, {"x": [1, 3, "H", "W"]})
 
 
 def halos(model: Codec) -> tuple[int, int]:
@@ -161,6 +165,7 @@ def write_model(folder: Path, name: str, model: Codec, tables: Tables, notes: di
     analysis_halo, synthesis_halo = halos(model)
     card = {
         "id": name,
+        "tunes": list(model.config.tunes),
         "anchors": model.config.anchors,
         "lambda_min": model.config.lambda_min,
         "lambda_max": model.config.lambda_max,

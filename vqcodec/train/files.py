@@ -11,15 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from vqcodec.train.codec import Codec
 from vqcodec.train.data import Pictures
 from vqcodec.train.export import integer_tables, write_model
-from vqcodec.train.finish import analysed, count_tables
+from vqcodec.train.finish import Sample, analysed, count_tables
 from vqcodec.train.losses import psnr
-from vqcodec.train.networks import BasePrior, Codec
+from vqcodec.train.prior import BasePrior
 
-Sample = tuple[int, NDArray[np.float64], NDArray[np.int64]]  # as `analysed` gives them
 RD_QUALITIES = (1, 5, 15, 30, 45, 60, 75, 90, 100)
 QUICK_QUALITIES = (10, 30, 60, 90)
 QUICK_SAMPLES = 99  # crops that tables are counted on: one of each quality

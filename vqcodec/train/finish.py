@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,31 +18,40 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vqcodec.bitstream.codebook import BaseCodebook, dequantise, quality_level, quantise
+from vqcodec.bitstream.codebook import BaseCodebook, Ints, Setting, quality_level, quantise
 from vqcodec.bitstream.entropy import TOTAL, ClassTables
 from vqcodec.codec.encode import cheapen
-from vqcodec.model.prior import CLASS_ORIGIN, CLASSES_PER_OCTAVE, RefinementPrior, checkerboard
+from vqcodec.model.prior import CLASS_ORIGIN, CLASSES_PER_OCTAVE, RefinementPrior
+from vqcodec.model.walk import Predicted, walk_refinement
+from vqcodec.train.codec import Codec
 from vqcodec.train.data import Pictures
-from vqcodec.train.networks import BasePrior, Codec, quarter
-from vqcodec.train.quantise import VectorQuantiser
+from vqcodec.train.prior import BasePrior, quarter
+from vqcodec.train.steps import clip_gradients, phase_done, rate_factor
 
 SPAN = 600  # indices beyond +-SPAN are counted at the edge
 SKIP_BELOW = 3e-4  # a class whose indices are non-zero more rarely than this is not coded
 
 
+class Sample(NamedTuple):
+    """A crop as the analysis sees it."""
+
+    setting: Setting
+    latents: NDArray[np.float64]  # [h, w, M]
+    base: NDArray[np.int64]  # [h, w] indices
+
+
 @torch.no_grad()
-def analysed(
-    model: Codec, pictures: Pictures, count: int, size: int, seed: int, device: torch.device
-) -> list[tuple[int, NDArray[np.float64], NDArray[np.int64]]]:
-    """Random crops through the analysis: (quality 2..100, latents [h, w, M], base indices [h, w])."""
+def analysed(model: Codec, pictures: Pictures, count: int, size: int, seed: int, device: torch.device) -> list[Sample]:
+    """Random crops through the analysis, at every quality from 2 on, the tunes in turn."""
     rng = np.random.default_rng(seed)
     out = []
     for number in range(count):
-        quality = 2 + number % 99
+        setting = Setting(2 + number % 99, number % len(model.config.tunes))
         x = pictures.crops(rng, 1, pictures.crop_size(size))
-        y, z = model.analysis(x, model.hat(torch.tensor([quality_level(quality)], device=device)))
+        level = torch.tensor([quality_level(setting.quality)], device=device)
+        y, z = model.analysis(x, model.anchor_weights(level, torch.tensor([setting.tune], device=device)))
         index = model.quantiser(z).indices
-        out.append((quality, y[0].permute(1, 2, 0).double().cpu().numpy(), index[0].cpu().numpy()))
+        out.append(Sample(setting, y[0].permute(1, 2, 0).double().cpu().numpy(), index[0].cpu().numpy()))
     return out
 
 
@@ -58,7 +67,7 @@ def train_base_prior(
     """Train the base layer's prior on the indices of the frozen codebook.
 
     Args:
-        minutes: time for the training itself; finding the indices of the crops comes before.
+        minutes: time for the training itself; finding the indices of the crops comes before. 0: none.
         crops: how many crops of up to 448 x 448 to find the indices of.
         start: weights to go on from.
 
@@ -74,7 +83,7 @@ def train_base_prior(
             x = pictures.crops(rng, 8, pictures.crop_size(448))
             level = torch.from_numpy(rng.random(len(x), np.float32)).to(device)
             with torch.autocast(device.type, torch.bfloat16):
-                _, z = model.analysis(x, model.hat(level))
+                _, z = model.analysis(x, model.anchor_weights(level))
             maps.append(model.quantiser(z.float()).indices)
     indices = torch.cat(maps)
     count = min(40, len(indices) // 5)
@@ -89,12 +98,12 @@ def train_base_prior(
         prior.load_state_dict(start)
     optimiser = torch.optim.AdamW(prior.parameters(), lr=2e-3, weight_decay=1e-3)
     begin = time.perf_counter()
-    best, state = math.inf, prior.state_dict()
+    with torch.no_grad():
+        best, state = float(_base_bits(model, prior, held_out)), {k: v.clone() for k, v in prior.state_dict().items()}
     step = 0
-    while (done := (time.perf_counter() - begin) / (60 * minutes)) < 1 or step < 2:
+    while minutes and ((done := phase_done(step, 0, time.perf_counter() - begin, minutes)) < 1 or step < 2):
         for group in optimiser.param_groups:
-            decay = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1, done)))
-            group["lr"] = 2e-3 * min(1.0, (step + 1) / 100) * decay
+            group["lr"] = 2e-3 * rate_factor(step, done, 100, 0.02)
         batch = indices[torch.randint(len(indices), (12,))]
         # Other sizes, but no turns: a codeword turned by 90 degrees is another codeword
         batch = batch[:, : int(rng.integers(8, 29)), : int(rng.integers(8, 29))]
@@ -103,7 +112,7 @@ def train_base_prior(
             loss = _base_bits(model, prior, batch, range(0 if step % 8 == 0 else 1, 4))
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(prior.parameters(), 1.0)
+        clip_gradients(prior.parameters(), 1.0)
         optimiser.step()
         step += 1
         if step % 200 == 0 or step == 2 or done > 0.98:
@@ -118,7 +127,6 @@ def train_base_prior(
 
 def _base_bits(model: Codec, prior: BasePrior, indices: Tensor, passes: Iterable[int] = range(4)) -> Tensor:
     """Mean bits per index of [B, h, w], over the positions of the passes named."""
-    assert isinstance(model.quantiser, VectorQuantiser)
     code = model.quantiser.codebook[indices].permute(0, 3, 1, 2)
     h, w = indices.shape[1:]
     quarters = [quarter(h, w, number, indices.device) for number in range(4)]
@@ -193,9 +201,7 @@ def _frequencies(symmetric: NDArray[np.int64], number: int, limit: int) -> NDArr
     return frequencies
 
 
-def count_tables(
-    tables: dict[str, NDArray[Any]], samples: list[tuple[int, NDArray[np.float64], NDArray[np.int64]]], model: Codec
-) -> dict[str, NDArray[Any]]:
+def count_tables(tables: dict[str, NDArray[Any]], samples: Sequence[Sample], model: Codec) -> dict[str, NDArray[Any]]:
     """Count the class tables on samples, twice: with plain rounding, then with the encoder's own choices.
 
     Args:
@@ -211,9 +217,9 @@ def count_tables(
     for _ in range(2):
         counts = _Counts()
         current = ClassTables.load(counted) if counted else None
-        for quality, y, base in samples:
-            lagrangian = float(model.lambda_of(torch.tensor(quality_level(quality))))
-            _count_one(prior, codebook, current, quality, y, base, counts, lagrangian)
+        for sample in samples:
+            lagrangian = float(model.lambda_of(torch.tensor(quality_level(sample.setting.quality))))
+            _count_one(prior, codebook, current, sample, counts, lagrangian)
         counted = counts.tables(counted["tables.limits"].astype(np.int64) if counted else None)
     assert counted is not None
     return {**tables, **counted}
@@ -223,25 +229,17 @@ def _count_one(
     prior: RefinementPrior,
     codebook: BaseCodebook,
     tables: ClassTables | None,
-    quality: int,
-    y: NDArray[np.float64],
-    base: NDArray[np.int64],
+    sample: Sample,
     counts: _Counts,
     lagrangian: float,
 ) -> None:
-    features, base_mean = prior.base(codebook.values(base))
-    known, before = np.zeros_like(base_mean), None
-    for step in prior.steps:
-        where = checkerboard(base.shape[0], base.shape[1], step.half)
-        mean, classes, before = prior.predict(step, known, features, base_mean, quality, before)
-        size = prior.step_size[quality - 1, step.channels]
-        indices, t = quantise(y[:, :, step.channels][where], mean, size)
-        shrink = np.zeros(indices.shape)
+    def choose(p: Predicted) -> Ints:
+        indices, t = quantise(sample.latents[:, :, p.step.channels][p.where], p.means, p.sizes)
         if tables is not None:
-            indices[tables.limits[classes] == 0] = 0
-            cheapen(indices, t, classes, size, tables, lagrangian)
-            shrink = tables.reconstruction(indices, classes)
-        counts.add(indices, t, classes)
-        values = dequantise(indices, mean, size, shrink)
-        around = base_mean[:, :, step.channels][where]
-        known[:, :, step.channels][where] = prior.normalise(values, around, step.channels)
+            indices[tables.limits[p.classes] == 0] = 0
+            size = prior.step_size[sample.setting.row, p.step.channels]
+            cheapen(indices, t, p.classes, size, tables, lagrangian)
+        counts.add(indices, t, p.classes)
+        return indices
+
+    walk_refinement(prior, tables, codebook.values(sample.base), sample.setting, choose)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vqcodec.train.networks import SLOPE, Block, Gain
+from vqcodec.train.layers import SLOPE, Block, Gain
 
 
 class _Made(NamedTuple):

@@ -9,8 +9,6 @@ Runs on CPU and, unchanged, on CUDA (bf16 autocast, channels_last, optionally co
 from __future__ import annotations
 
 import inspect
-import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,25 +18,37 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqcodec.errors import InputError, UsageError
 from vqcodec.train.budget import machine_speed, step_operations
+from vqcodec.train.codec import Codec, start_linear
 from vqcodec.train.config import ModelConfig, TrainConfig, override, to_dict
 from vqcodec.train.data import Pictures, block_statistics, linear_basis
+from vqcodec.train.eye import start_eye
+from vqcodec.train.layers import STRIDE, channels_last
 from vqcodec.train.losses import mse_per_sample, psnr
-from vqcodec.train.networks import STRIDE, Codec, start_linear
-from vqcodec.train.optimiser import Optimiser
+from vqcodec.train.optimiser import Soap
+from vqcodec.train.patterns import pattern
+from vqcodec.train.perception import ms_ssim
 from vqcodec.train.progress import Progress
+from vqcodec.train.quantise import Quantisation
+from vqcodec.train.steps import Average, Log, clip_gradients, phase_done, rate_factor, save_by_rename
 
 LEARNS = {
     "joint": ("analysis", "synthesis", "prior", "log_step", "quantiser"),
+    "steps": ("log_step", "prior.place_strength", "prior.activity"),
+    "prior": ("prior",),
     "decoder": ("synthesis", "prior"),
     "synthesis": ("synthesis",),
     "analysis": ("analysis",),
 }
 Files = Callable[[Codec, Pictures, Pictures, int, Callable[[str], None]], object]
+LOW_PASS = 32  # side in pixels of the blocks whose mean colour the eye tune protects
+LOW_PASS_WEIGHT = 2.0  # of the squared error of these means, beside the blend
 EVAL_LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
+SIMILARITY_UNIT = 0.026  # squared error on [0, 1] samples that a unit of 1 - MS-SSIM is worth along the shipped curve
 
 
 def new_model(
@@ -54,25 +64,13 @@ def new_model(
     statistics = statistics or block_statistics(pictures, np.random.default_rng([seed, 1]))
     basis, sigma, mean = linear_basis(config.frontend, config.latents, *statistics)
     start_linear(model, basis, sigma, mean)
+    if "eye" in config.tunes:
+        start_eye(model, pictures, seed)
     with torch.no_grad():
         crops = pictures.crops(rng, 96, pictures.crop_size(192)).cpu()
-        _, z = model.analysis(crops, model.hat(torch.rand(len(crops))))
+        _, z = model.analysis(crops, model.anchor_weights(torch.rand(len(crops))))
         model.quantiser.start(z.permute(0, 2, 3, 1).reshape(-1, config.codebook_dim))
     return model
-
-
-def save_checkpoint(path: Path, model: Codec, ema: dict[str, Tensor], optimiser: Any, state: dict[str, Any]) -> None:
-    """Write a checkpoint (tensors and plain values only, loadable with weights_only=True) by rename."""
-    content = {
-        "config": to_dict(model.config),
-        "model": model.state_dict(),
-        "ema": ema,
-        "optimiser": optimiser.state_dict() if optimiser else None,
-        **state,
-    }
-    part = path.with_suffix(".part")
-    torch.save(content, part)
-    os.replace(part, path)
 
 
 def load_checkpoint(path: Path, use_ema: bool = True) -> tuple[Codec, dict[str, Any]]:
@@ -99,45 +97,72 @@ def checkpoint_errors(path: Path) -> Iterator[None]:
         raise InputError(f"{path} is not a checkpoint: {type(error).__name__}") from None
 
 
-def sample_loss(model: nn.Module, codec: Codec, x: Tensor, level: Tensor, t: TrainConfig) -> tuple[Tensor, Tensor]:
+def distortion(restored: Tensor, x: Tensor, eye: Tensor, similarity: float) -> tuple[Tensor, Tensor]:
+    """What each sample's distortion counts for, and its mean squared error, both [B].
+
+    The psnr tune counts squared error. The eye tune blends in 1 - MS-SSIM, brought to the size of a squared error, and
+    adds the squared error of the mean colours of blocks, because a wrong hue is seen where MS-SSIM is blind to it.
+
+    Args:
+        restored, x: [B, 3, H, W] in [0, 1].
+        eye: [B] bool, which samples are of the eye tune.
+        similarity: the part of MS-SSIM in the blend, 0 to 1.
+    """
+    mse = mse_per_sample(restored, x)
+    if not similarity or not bool(eye.any()):
+        return mse, mse
+    unlike = torch.zeros_like(mse)
+    unlike[eye] = 1 - ms_ssim(restored[eye].clamp(0, 1), x[eye])
+    coarse = F.avg_pool2d(restored - x, LOW_PASS).square().mean((1, 2, 3))
+    blend = (1 - similarity) * mse + similarity * SIMILARITY_UNIT * unlike + LOW_PASS_WEIGHT * coarse
+    return torch.where(eye, blend, mse), mse
+
+
+def sample_loss(
+    model: nn.Module, codec: Codec, x: Tensor, level: Tensor, tune: Tensor, t: TrainConfig
+) -> tuple[Tensor, Tensor]:
     """Rate-distortion loss of a batch, every rate weighted alike, and (loss, bpp, PSNR) for the log, [3]."""
-    alone = max(1, len(x) // 4) if t.phase != "analysis" else 0
-    tuning = t.phase in ("decoder", "synthesis")  # the encoder is frozen: everything as in a real file
-    out = model(x, level, alone, not tuning, tuning)
-    pixels = x.shape[2] * x.shape[3]
-    bpp = (out.bits + out.base_bits) / pixels
-    mse = mse_per_sample(out.restored, x)
+    base_only = max(1, len(x) // 4) if t.phase in ("joint", "decoder", "synthesis") else 0
+    frozen_encoder = t.phase in ("decoder", "synthesis")
+    quantisation = Quantisation.CHOICE if frozen_encoder else Quantisation.NOISE
+    out = model(x, level, tune, base_only, quantisation)
+    bpp = (out.bits + out.base_bits) / (x.shape[2] * x.shape[3])
+    eye = tune == codec.config.tunes.index("eye") if "eye" in codec.config.tunes else torch.zeros_like(tune).bool()
+    lost, mse = distortion(out.restored, x, eye, t.similarity)
     lam = codec.lambda_of(level)
     balance = (lam / 436.0) ** -t.weight_balance
-    cost = bpp + lam * mse
-    loss = (cost * balance).mean() + t.commitment * out.commitment
+    loss = ((bpp + lam * lost) * balance).mean() + t.commitment * out.commitment
     if out.base_restored is not None:
         low = codec.config.lambda_min
-        weight = t.base_only_weight * low * (low / 436.0) ** -t.weight_balance * alone / len(x)
-        loss = loss + weight * mse_per_sample(out.base_restored, x[:alone]).mean()
+        weight = t.base_only_weight * low * (low / 436.0) ** -t.weight_balance * base_only / len(x)
+        loss = loss + weight * mse_per_sample(out.base_restored, x[:base_only]).mean()
     decibels = -10 * torch.log10(mse.detach().clamp(min=1e-9))
     return loss, torch.stack([loss.detach(), bpp.detach().mean(), decibels.mean()])
 
 
 @torch.no_grad()
-def evaluate(model: Codec, pictures: Pictures, count: int, device: torch.device) -> list[dict[str, float]]:
-    """Estimated rate and true-rounding distortion on whole pictures (cut to multiples of 16), per level."""
+def evaluate(model: Codec, pictures: Pictures, count: int, device: torch.device) -> list[dict[str, Any]]:
+    """Estimated rate and true-rounding distortion on whole pictures (cut to multiples of 16), per tune and level."""
     model.eval()
     rows = []
     numbers = np.linspace(0, len(pictures) - 1, min(count, len(pictures))).astype(int)
-    for level in EVAL_LEVELS:
-        bpps, dbs, base = [], [], []
-        for number in numbers:
-            p = pictures.picture(int(number))
-            p = p[: p.shape[0] // 16 * 16, : p.shape[1] // 16 * 16]
-            x = p.permute(2, 0, 1)[None].to(device).float() / 255
-            out = model(x, torch.tensor([level], device=device), 1, False, True)
-            bpps.append(float(out.bits + out.base_bits) / x.shape[2] / x.shape[3])
-            dbs.append(psnr(float(mse_per_sample(out.restored.clamp(0, 1), x))))
-            assert out.base_restored is not None
-            base.append(psnr(float(mse_per_sample(out.base_restored.clamp(0, 1), x))))
-        row = {"level": level, "bpp": float(np.mean(bpps)), "psnr": float(np.mean(dbs)), "base": float(np.mean(base))}
-        rows.append(row)
+    for tune, name in enumerate(model.config.tunes):
+        for level in EVAL_LEVELS:
+            figures = []
+            for number in numbers:
+                p = pictures.picture(int(number))
+                p = p[: p.shape[0] // STRIDE * STRIDE, : p.shape[1] // STRIDE * STRIDE]
+                x = p.permute(2, 0, 1)[None].to(device).float() / 255
+                levels = torch.tensor([level], device=device)
+                out = model(x, levels, torch.tensor([tune], device=device), 1, Quantisation.CHOICE)
+                assert out.base_restored is not None
+                restored, base = out.restored.clamp(0, 1), out.base_restored.clamp(0, 1)
+                bpp = float(out.bits + out.base_bits) / x.shape[2] / x.shape[3]
+                quality = [psnr(float(mse_per_sample(seen, x))) for seen in (restored, base)]
+                figures.append([bpp, *quality, -10 * np.log10(1 - float(ms_ssim(restored, x)))])
+            bpp, decibels, base_decibels, similar = np.mean(figures, 0).tolist()
+            row = {"bpp": bpp, "psnr": decibels, "base": base_decibels, "ms_ssim": similar}
+            rows.append({"tune": name, "level": level, **row})
     model.train()
     return rows
 
@@ -183,20 +208,18 @@ class Trainer:
         self.world = dist.get_world_size() if dist.is_initialized() else 1
         self.t, self.out, self.device = config, out, device
         self.pictures, self.validation = pictures, validation
-        self.codec = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.codec = channels_last(model, device)
         for name, parameter in self.codec.named_parameters():
             parameter.requires_grad_(name.startswith(LEARNS[config.phase]))
-        matrices, groups = self._groups()
         precision = torch.bfloat16 if config.bf16 else torch.float32
-        self.optimiser = Optimiser(groups, matrices, device.type == "cuda", precision)
-        self.step, self.elapsed = 0, 0.0
-        self.ema = {k: v.detach().clone() for k, v in self.codec.state_dict().items()}
-        saved = resume.get("optimiser") if resume and resume.get("phase") == config.phase else None
-        if resume and saved and self.optimiser.fits(saved):
-            self.codec.load_state_dict(resume["model"])
-            self.ema = {k: v.to(device) for k, v in resume["ema"].items()}
-            self.optimiser.load_state_dict(saved)
-            self.step, self.elapsed = int(resume["step"]), float(resume["elapsed"])
+        self.optimisers = self._optimisers(precision)
+        self.step, self.elapsed, self.rate = 0, 0.0, 0.0
+        self.average = Average(self.codec, config.ema)
+        self.progress = Progress(self.rank == 0)
+        self.say = Log(out / "log.txt", self.progress)
+        self.base_prior = resume.get("base_prior") if resume else None  # comes along, for the end
+        if resume and resume.get("phase") == config.phase and resume.get("optimisers"):
+            self._go_on(resume)
         forward: nn.Module = self.codec
         if config.compile:
             forward = torch.compile(forward)  # type: ignore[assignment]
@@ -213,71 +236,88 @@ class Trainer:
             self.share = step_operations(self.codec.config, config.crop) / speed
         self.codec.quantiser.learns = config.phase == "joint"
         self.files = files if config.files_minutes else None
-        self.progress = Progress(self.rank == 0)
 
-    def _groups(self) -> tuple[list[nn.Parameter], list[dict[str, Any]]]:
-        """Weights for SOAP, and the groups for AdamW."""
-        matrices, decay, plain, fast = [], [], [], []
+    def _go_on(self, resume: dict[str, Any]) -> None:
+        """Take over weights, averages and the optimisers' states of the same phase."""
+        if set(resume["optimisers"]) != set(self.optimisers):
+            known = " and ".join(resume["optimisers"])
+            self.say(f"the checkpoint's optimiser is {known}: starting afresh with {self.t.optimiser}")
+            return
+        self.codec.load_state_dict(resume["model"])
+        self.average.load(resume["ema"])
+        for name, optimiser in self.optimisers.items():
+            optimiser.load_state_dict(resume["optimisers"][name])
+        self.step, self.elapsed = int(resume["step"]), float(resume["elapsed"])
+
+    def _optimisers(self, precision: torch.dtype) -> dict[str, torch.optim.Optimizer]:
+        """AdamW, with another learning rate for each kind of weight, and where wanted SOAP for the 1x1 convolutions."""
+        matrices: list[nn.Parameter] = []
+        decay: list[nn.Parameter] = []
+        plain: list[nn.Parameter] = []
+        fast: list[nn.Parameter] = []
         for name, p in self.codec.named_parameters():
             if not p.requires_grad:
                 continue
-            if self.t.optimiser == "soap" and p.ndim == 4 and p.shape[2:] == (1, 1) and "linear" not in name:
-                matrices.append(p)
-            elif name == "log_step":
-                fast.append(p)
-            elif p.ndim > 1 and "linear" not in name and "table" not in name and "quality" not in name:
-                decay.append(p)
+            if self.t.optimiser == "soap" and p.ndim == 4 and p.shape[2:] == (1, 1) and min(p.shape[:2]) > 1:
+                (plain if "linear" in name else matrices).append(p)
             elif "linear" in name:
                 plain.append(p)
+            elif p.ndim == 4:
+                decay.append(p)
             else:
                 fast.append(p)
-        return matrices, [
+        groups = [
             {"params": decay, "weight_decay": 1e-4, "scale": 1.0},
             {"params": plain, "weight_decay": 0.0, "scale": 0.1},  # the linear shortcut starts good
             {"params": fast, "weight_decay": 0.0, "scale": 2.0},
         ]
+        kept = [group for group in groups if group["params"]]
+        optimisers: dict[str, torch.optim.Optimizer] = {
+            "adamw": torch.optim.AdamW(kept, betas=(0.9, 0.98), fused=self.device.type == "cuda")
+        }
+        if matrices:
+            optimisers["soap"] = Soap([{"params": matrices, "scale": 1.0}], precision=precision)
+        return optimisers
 
-    def _progress(self) -> float:
-        done = self.step / self.t.steps if self.t.steps else 0.0
-        if self.t.minutes:
-            done = max(done, self.elapsed / 60 / self.t.minutes)
+    def _done(self) -> float:
+        done = phase_done(self.step, self.t.steps, self.elapsed, self.t.minutes)
         if self.world > 1:  # every process must take the same learning rate
             shared = torch.tensor([done], device=self.device)
             dist.broadcast(shared, 0)
             done = float(shared)
-        return min(1.0, done)
+        return done
 
     def one_step(self, rng: np.random.Generator, done: float) -> Tensor:
         """One update; (loss, bpp, PSNR, gradient norm) on the device, [4]: nothing here waits for a GPU."""
         t = self.t
-        rate = t.learning_rate * min(1.0, (self.step + 1) / t.warmup)
-        rate *= t.final_rate + (1 - t.final_rate) * 0.5 * (1 + math.cos(math.pi * done))
-        x = self.pictures.crops(rng, t.batch, t.crop).contiguous(memory_format=torch.channels_last)
+        self.rate = t.learning_rate * rate_factor(self.step, done, t.warmup, t.final_rate)
+        x = self._batch(rng)
+        order = torch.from_numpy(rng.permutation(t.batch))
         level = torch.from_numpy(((np.arange(t.batch) + rng.random(t.batch)) / t.batch).astype(np.float32))
-        level = level[torch.from_numpy(rng.permutation(t.batch))].to(self.device)
+        tune = (torch.arange(t.batch) + int(rng.integers(2))) % len(self.codec.config.tunes)
+        level, tune = level[order].to(self.device), tune[order].to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=t.bf16):
-            loss, figures = sample_loss(self.model, self.codec, x, level, t)
-        self.optimiser.zero_grad()
+            loss, figures = sample_loss(self.model, self.codec, x, level, tune, t)
+        for optimiser in self.optimisers.values():
+            optimiser.zero_grad(set_to_none=True)
+            for group in optimiser.param_groups:
+                group["lr"] = self.rate * group["scale"]
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_([p for p in self.codec.parameters() if p.requires_grad], t.clip)
-        for p in self.codec.parameters():  # a step that is not finite becomes a step of nothing
-            if p.grad is not None:
-                torch.nan_to_num_(p.grad, nan=0.0, posinf=0.0, neginf=0.0)
-        self.optimiser.step(rate)
-        self._average()
+        norm = clip_gradients(self.codec.parameters(), t.clip)
+        for optimiser in self.optimisers.values():
+            optimiser.step()
+        self.average.update(self.step)
         self.step += 1
-        return torch.cat([figures, norm.detach().reshape(1)])
+        return torch.cat([figures, norm.reshape(1)])
 
-    @torch.no_grad()
-    def _average(self) -> None:
-        """Move the exponential moving average of the weights; the codebook and other buffers are taken as they are."""
-        keep = min(self.t.ema, (self.step + 1) / (self.step + 10))
-        learning = {name for name, _ in self.codec.named_parameters()}
-        now = self.codec.state_dict()
-        averaged = [name for name in now if name in learning]
-        torch._foreach_lerp_([self.ema[n] for n in averaged], [now[n] for n in averaged], 1 - keep)
-        rest = [name for name in now if name not in learning]
-        torch._foreach_copy_([self.ema[n] for n in rest], [now[n] for n in rest])
+    def _batch(self, rng: np.random.Generator) -> Tensor:
+        """Random crops [B, 3, S, S]; some of them become patterns."""
+        t = self.t
+        x = self.pictures.crops(rng, t.batch, t.crop)
+        for number in np.flatnonzero(rng.random(t.batch) < t.patterns):
+            drawn = pattern(rng, x[number].permute(1, 2, 0).cpu().numpy())
+            x[number] = torch.from_numpy(drawn).permute(2, 0, 1).to(x.device)
+        return x.contiguous(memory_format=torch.channels_last)
 
     def run(self) -> None:
         """Train to the end of the phase; the log says a line per interval, `last.pt` holds the newest state."""
@@ -286,9 +326,9 @@ class Trainer:
         torch.manual_seed(t.seed * 1000 + self.rank + self.step)
         begin = time.perf_counter() - self.elapsed
         marks = dict.fromkeys(("log", "save", "eval", "files"), self.elapsed)
-        self.progress.begin(self._progress())
+        self.progress.begin(self._done())
         window: list[Tensor] = []
-        while (done := self._progress()) < 1.0:
+        while (done := self._done()) < 1.0:
             window.append(self.one_step(rng, done))
             self.elapsed = time.perf_counter() - begin
             if self.rank:
@@ -297,8 +337,8 @@ class Trainer:
             if self.elapsed - marks["log"] > t.log_seconds:
                 loss, bpp, decibels, norm = torch.stack(window).mean(0).tolist()
                 speed = len(window) * t.batch * self.world / (self.elapsed - marks["log"])
-                rate = self.optimiser.rate
-                self._say(
+                rate = self.rate
+                self.say(
                     f"{t.phase} step {self.step} {self.elapsed / 60:.1f} min {done:.1%} loss {loss:.4f} bpp {bpp:.3f} "
                     f"psnr {decibels:.2f} norm {norm:.2f} lr {rate:.1e} crops/s {speed:.1f} "
                     f"({speed * self.share:.0%} of the machine)"
@@ -325,21 +365,17 @@ class Trainer:
         """A model of the EMA weights."""
         with torch.random.fork_rng(devices=[]):  # training goes on as if nothing had been judged
             model = Codec(self.codec.config).to(self.device)
-        model.load_state_dict(self.ema)
+        model.load_state_dict(self.average.weights)
         return model
 
     def judge_files(self) -> None:
         """Log rate and distortion of real files of the EMA weights, or once, why that cannot be done."""
         if self.files is None or self.validation is None:
             return
-        if not self.codec.config.exportable():
-            self._say("files are left out: they have no place for what this model codes")
-            self.files = None
-            return
         try:
-            self.files(self._averaged().eval(), self.pictures, self.validation, self.t.eval_pictures, self._say)
+            self.files(self._averaged().eval(), self.pictures, self.validation, self.t.eval_pictures, self.say)
         except ModuleNotFoundError as error:
-            self._say(f"files are left out: {error.name} is not installed")
+            self.say(f"files are left out: {error.name} is not installed")
             self.files = None
 
     def report(self) -> None:
@@ -347,8 +383,11 @@ class Trainer:
         model = self._averaged()
         assert self.validation is not None
         for row in evaluate(model, self.validation, self.t.eval_pictures, self.device):
-            self._say("val level {level:.1f}: {bpp:.4f} bpp {psnr:.3f} dB (base alone {base:.2f} dB)".format(**row))
-            level = f"{row['level']:.1f}"
+            self.say(
+                "val {tune} level {level:.1f}: {bpp:.4f} bpp {psnr:.3f} dB, MS-SSIM {ms_ssim:.3f} dB "
+                "(base alone {base:.2f} dB)".format(**row)
+            )
+            level = f"{row['tune']}/{row['level']:.1f}"
             self._draw({f"validation bpp/{level}": row["bpp"], f"validation psnr/{level}": row["psnr"]})
         if self.board is not None:
             self._show(self.board, model)
@@ -362,7 +401,7 @@ class Trainer:
         x = picture[:side, :side].permute(2, 0, 1)[None].to(self.device).float() / 255
         shown = [x]
         for level in (0.2, 0.6):
-            out = model.eval()(x, torch.tensor([level], device=self.device), 1, False)
+            out = model.eval()(x, torch.tensor([level], device=self.device), None, 1, Quantisation.NEAREST)
             shown.append(out.restored)
         assert out.base_restored is not None
         row = torch.cat([*shown, out.base_restored], 3)[0].clamp(0, 1).cpu().float().numpy()
@@ -377,11 +416,10 @@ class Trainer:
 
     def save(self) -> None:
         """Write `last.pt`."""
-        state = {"phase": self.t.phase, "step": self.step, "elapsed": self.elapsed, "train": to_dict(self.t)}
-        save_checkpoint(self.out / "last.pt", self.codec, self.ema, self.optimiser, state)
-
-    def _say(self, line: str) -> None:
-        self.progress.clear()
-        print(line, flush=True)
-        with (self.out / "log.txt").open("a", encoding="utf-8") as log:
-            log.write(line + "\n")
+        content = {
+            "config": to_dict(self.codec.config), "model": self.codec.state_dict(), "ema": self.average.weights,
+            "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
+            "phase": self.t.phase, "step": self.step, "elapsed": self.elapsed, "train": to_dict(self.t),
+            "base_prior": self.base_prior,
+        }  # fmt: skip
+        save_by_rename(self.out / "last.pt", content)

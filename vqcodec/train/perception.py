@@ -16,7 +16,7 @@ from torch import Tensor
 LEVELS = 4
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _FLOOR = 0.005  # deviation below which differences in deviation count no more than they do there
-_SSIM_WEIGHTS = (0.2, 0.35, 0.45)
+_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 
 def opponent(x: Tensor) -> Tensor:
@@ -75,25 +75,38 @@ def wasserstein_distortion(restored: Tensor, original: Tensor) -> Tensor:
     return total / LEVELS
 
 
+def _gaussian(x: Tensor) -> Tensor:
+    """Gaussian window of 11 taps and a deviation of 1.5 pixels, without padding: [B, C, H, W] -> [B, C, H-10, W-10]."""
+    taps = torch.exp(-(torch.arange(-5, 6, device=x.device, dtype=x.dtype) ** 2) / (2 * 1.5**2))
+    taps = taps / taps.sum()
+    c = x.shape[1]
+    x = F.conv2d(x, taps.view(1, 1, 11, 1).expand(c, 1, 11, 1), groups=c)
+    return F.conv2d(x, taps.view(1, 1, 1, 11).expand(c, 1, 1, 11), groups=c)
+
+
 def ms_ssim(restored: Tensor, original: Tensor) -> Tensor:
-    """Multi-scale structural similarity of luma (Wang, Simoncelli and Bovik, 2003), three scales, box windows of 8.
+    """Multi-scale structural similarity of the three channels (Wang, Simoncelli and Bovik, 2003).
+
+    Sides of 176 pixels or more have all five scales; smaller ones as many as the window fits, their weights made to
+    sum to one.
 
     Args:
-        restored, original: [B, 3, H, W] in [0, 1], sides of 32 or more.
+        restored, original: [B, 3, H, W] float32 in [0, 1], sides of 11 or more.
 
     Returns:
         [B], at most 1.
     """
-    a, b = opponent(restored)[:, :1], opponent(original)[:, :1]
-    product = restored.new_ones(len(restored))
-    for scale, weight in enumerate(_SSIM_WEIGHTS):
-        mean_a, mean_b = F.avg_pool2d(a, 8, 2), F.avg_pool2d(b, 8, 2)
-        var_a = (F.avg_pool2d(a * a, 8, 2) - mean_a.square()).clamp(min=0)
-        var_b = (F.avg_pool2d(b * b, 8, 2) - mean_b.square()).clamp(min=0)
-        both = F.avg_pool2d(a * b, 8, 2) - mean_a * mean_b
-        similar = (2 * both + 9e-4) / (var_a + var_b + 9e-4)
-        if scale == len(_SSIM_WEIGHTS) - 1:
+    side = min(restored.shape[2:])
+    scales = max(n for n in range(1, 6) if side >> (n - 1) >= 11)
+    weights = _SSIM_WEIGHTS[:scales]
+    a, b = restored.float(), original.float()
+    product = a.new_ones(a.shape[:2])
+    for scale, weight in enumerate(weights):
+        mean_a, mean_b, aa, bb, ab = _gaussian(torch.cat([a, b, a * a, b * b, a * b], 1)).chunk(5, 1)
+        variances = (aa - mean_a.square()) + (bb - mean_b.square())
+        similar = (2 * (ab - mean_a * mean_b) + 9e-4) / (variances + 9e-4)
+        if scale == scales - 1:
             similar = similar * (2 * mean_a * mean_b + 1e-4) / (mean_a.square() + mean_b.square() + 1e-4)
-        product = product * similar.mean((1, 2, 3)).clamp(min=1e-3) ** weight
+        product = product * similar.mean((2, 3)).clamp(min=1e-3) ** (weight / sum(weights))
         a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
-    return product
+    return product.mean(1)

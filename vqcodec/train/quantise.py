@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from enum import Enum
 from typing import NamedTuple
 
 import torch
@@ -36,43 +36,18 @@ def nearest(z: Tensor, codebook: Tensor) -> Tensor:
     return torch.cat([(norms - 2 * part @ codebook.T).argmin(1) for part in torch.split(z, rows)])
 
 
-class Coded(NamedTuple):
+class BaseCoded(NamedTuple):
     """What a quantiser of the base layer gives."""
 
     code: Tensor  # [B, D, H, W] float32, with the gradient that the analysis learns from
-    indices: Tensor  # [B, H, W] int64; several stages [B, S, H, W]; scalar latents [B, C, H/2, W/2]
-    bits: Tensor  # [B] bits of the indices in training; for codebooks the bits of equally likely indices
-    loss: Tensor  # scalar: commitment, and what the codebook itself learns from
+    indices: Tensor  # [B, H, W] int64
+    bits: Tensor  # [B] bits of equally likely indices
+    loss: Tensor  # scalar: commitment
 
 
 def straight_through(z: Tensor, code: Tensor) -> Tensor:
     """The codeword, with the gradient passed on to `z` as it is (Bengio et al., 2013); [B, D, H, W]."""
     return z + (code - z).detach()
-
-
-def rotated(z: Tensor, code: Tensor) -> Tensor:
-    """The codeword, its gradient rotated and scaled as `z` would have to be to become the codeword; [B, D, H, W].
-
-    Fifty et al., "Restructuring Vector Quantization with the Rotation Trick" (2024): code = |code| / |z| R z with the
-    rotation R in the plane of the two, R and the ratio taken as constants. The gradient keeps its angle to the vector.
-    """
-    e, q = z.detach(), code.detach()
-    tiny = 1e-6
-    norm_e, norm_q = e.norm(dim=1, keepdim=True), q.norm(dim=1, keepdim=True)
-    unit_e, unit_q = e / norm_e.clamp(min=tiny), q / norm_q.clamp(min=tiny)
-    between = unit_e + unit_q
-    between = between / between.norm(dim=1, keepdim=True).clamp(min=tiny)
-    along_between = (between * z).sum(1, keepdim=True)
-    along_e = (unit_e * z).sum(1, keepdim=True)
-    turned = z - 2 * between * along_between + 2 * unit_q * along_e
-    turned = turned * (norm_q / norm_e.clamp(min=tiny))
-    exact: Tensor = (
-        turned + (code - turned).detach()
-    )  # the codeword exactly, where rounding or a zero vector says otherwise
-    return exact
-
-
-GRADIENTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"straight-through": straight_through, "rotation": rotated}
 
 
 class VectorQuantiser(nn.Module):
@@ -87,10 +62,9 @@ class VectorQuantiser(nn.Module):
     sums: Tensor
     started: Tensor
 
-    def __init__(self, size: int, dim: int, decay: float = 0.99, gradient: str = "straight-through") -> None:
+    def __init__(self, size: int, dim: int, decay: float = 0.99) -> None:
         super().__init__()
         self.decay = decay
-        self.gradient = GRADIENTS[gradient]
         self.learns = True  # False: the codebook stays as it is
         self.register_buffer("codebook", torch.randn(size, dim) * 0.1)
         self.register_buffer("counts", torch.ones(size))
@@ -114,8 +88,8 @@ class VectorQuantiser(nn.Module):
         self.sums.copy_(centres * self.counts[:, None])
         self.started.fill_(True)
 
-    def forward(self, z: Tensor, noise: bool = True) -> Coded:
-        """Quantise [B, D, H, W] float32; `noise` makes no difference here."""
+    def forward(self, z: Tensor) -> BaseCoded:
+        """Quantise [B, D, H, W] float32."""
         flat = z.detach().permute(0, 2, 3, 1).reshape(-1, z.shape[1]).float()
         index = nearest(flat, self.codebook)
         if self.training and self.learns:
@@ -124,7 +98,7 @@ class VectorQuantiser(nn.Module):
         index = index.view(z.shape[0], z.shape[2], z.shape[3])
         bits = z.new_full((len(z),), math.log2(len(self.codebook)) * index[0].numel())
         commitment = (z - code.detach()).square().sum(1).mean()
-        return Coded(self.gradient(z, code), index, bits, commitment)
+        return BaseCoded(straight_through(z, code), index, bits, commitment)
 
     @torch.no_grad()
     def _update(self, flat: Tensor, index: Tensor) -> None:
@@ -145,44 +119,53 @@ class VectorQuantiser(nn.Module):
         self.codebook.copy_(self.sums / self.counts[:, None])
 
 
+class Quantisation(Enum):
+    """What becomes of a latent on its way through the refinement layer."""
+
+    NOISE = "noise"  # the nearest index goes on, and the rate is that of a value with uniform noise: training
+    NEAREST = "nearest"  # the nearest index
+    CHOICE = "choice"  # the index that the encoder would choose: as in a file
+
+
 def scalar_quantise(
     y: Tensor,
     mean: Tensor,
     step: Tensor,
-    noise: bool = True,
+    quantisation: Quantisation = Quantisation.NOISE,
     weight: Tensor | None = None,
     log2_scale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Finite scalar quantisation around a predicted mean: index = round((y - mean) / step).
 
     The value that goes on is truly rounded, with the straight-through gradient (and the rounding error as the step's
-    gradient, Esser et al. "Learned Step Size Quantization", 2020); the value whose likelihood is the rate carries
-    uniform noise instead (Minnen and Singh, "Channel-wise autoregressive entropy models", 2020).
+    gradient, Esser et al. "Learned Step Size Quantization", 2020). With `Quantisation.NOISE` the value whose likelihood
+    is the rate carries uniform noise instead (Minnen and Singh, "Channel-wise autoregressive entropy models", 2020).
 
     Args:
         y: [B, C, H, W] float32 latents.
         mean, step: the same shape or broadcastable to it; step > 0.
-        noise: False gives the true index for the rate, too (evaluation, tuning of the decoder).
-        weight: bits that a squared error of one step is worth, broadcastable to `y`; with it the index is the encoder's
-            choice, the next one towards zero wherever rate + distortion gets smaller.
-        log2_scale: log2 of the Gaussian's standard deviation in steps, shaped as `y`; wanted with `weight`.
+        quantisation: which index, and which value for the rate.
+        weight: bits that a squared error of one step is worth, broadcastable to `y`; wanted with `CHOICE`, which takes
+            the next index towards zero wherever rate + distortion gets smaller.
+        log2_scale: log2 of the Gaussian's standard deviation in steps, shaped as `y`; wanted with `CHOICE`.
 
     Returns:
-        the quantised latents, the noisy index for the rate, and the true index, each shaped as `y`.
+        the quantised latents, the (noisy) index for the rate, and the true index, each shaped as `y`.
     """
     t = (y - mean) / step
     index = t.round()
-    if weight is not None:
+    if quantisation is Quantisation.CHOICE:
+        assert weight is not None
         assert log2_scale is not None
         index = cheaper(index, t, weight, log2_scale)
     quantised = mean + step * (t + (index - t).detach())
-    noisy = t + torch.rand_like(t) - 0.5 if noise else index
+    noisy = t + torch.rand_like(t) - 0.5 if quantisation is Quantisation.NOISE else index
     return quantised, noisy, index
 
 
 @torch.no_grad()
 def cheaper(index: Tensor, t: Tensor, weight: Tensor, log2_scale: Tensor) -> Tensor:
-    """The next index towards zero where rate + distortion gets smaller, as `vqcodec.codec.cheapen` chooses.
+    """The next index towards zero where rate + distortion gets smaller, as `vqcodec.codec.encode.cheapen` chooses.
 
     Arguments are those of `scalar_quantise`; index, t and log2_scale have one shape.
     """

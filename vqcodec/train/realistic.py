@@ -13,7 +13,6 @@ Synthesis", CVPR 2021), and its gradient is brought to the size of the texture l
 from __future__ import annotations
 
 import math
-import os
 import time
 import zlib
 from collections.abc import Callable
@@ -23,17 +22,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from vqcodec.errors import InputError, UsageError
+from vqcodec.train.codec import Codec
 from vqcodec.train.config import RealismConfig, TextureConfig, override, to_dict
 from vqcodec.train.data import Pictures
 from vqcodec.train.discriminator import Discriminator, feature_distance, judge_loss
+from vqcodec.train.layers import channels_last
 from vqcodec.train.loop import checkpoint_errors
 from vqcodec.train.losses import mse_per_sample, psnr
-from vqcodec.train.networks import Codec
 from vqcodec.train.perception import ms_ssim, wasserstein_distortion
 from vqcodec.train.progress import Progress
+from vqcodec.train.quantise import Quantisation
+from vqcodec.train.steps import Average, Log, clip_gradients, phase_done, rate_factor, save_by_rename
 from vqcodec.train.texture import Texture
 
 CHECKPOINT = "realistic.pt"
@@ -47,28 +49,17 @@ class Decoded(NamedTuple):
     """What a file holds of a batch, and the faithful picture."""
 
     latents: Tensor  # [B, M, h, w]
-    hat: Tensor  # [B, A + 1]
+    weights: Tensor  # [B, R + 1] anchor weights of the synthesis
     faithful: Tensor  # [B, 3, H, W], not clipped
 
 
 @torch.no_grad()
 def decoded(codec: Codec, x: Tensor, level: Tensor, alone: int) -> Decoded:
     """Code a batch as the encoder does; the first `alone` samples from the base layer alone."""
-    hat = codec.hat(level)
-    y, z = codec.analysis(x, hat)
-    with torch.autocast(x.device.type, enabled=False):
-        code = codec.quantiser(z.float(), False).code
-    features, base_mean = codec.prior.base(code)
-    step = codec.step_size(hat)
-    weight = codec.lambda_of(level)[:, None, None, None] / 3 * step.square()
-    latents, _, _ = codec.prior(y, features, base_mean, step, hat, False, weight)
-    hat = F.pad(hat, (0, 1))
-    if alone:
-        latents = torch.cat([base_mean[:alone], latents[alone:]])
-        hat = hat.clone()
-        hat[:alone] = 0
-        hat[:alone, -1] = 1
-    return Decoded(latents, hat, codec.synthesis(latents, hat))
+    coded = codec.code(x, level, quantisation=Quantisation.CHOICE)
+    latents = torch.cat([coded.base_mean[:alone], coded.latents[alone:]])
+    weights = torch.cat([codec.base_only_weights(alone), F.pad(coded.weights[alone:], (0, 1))])
+    return Decoded(latents, weights, codec.synthesis(latents, weights))
 
 
 def uniform_noise(like: Tensor) -> Tensor:
@@ -142,21 +133,22 @@ class RealismTrainer:
         torch.manual_seed(config.seed)
         self.c, self.out, self.device = config, out, device
         self.pictures, self.validation = pictures, validation
-        self.codec = codec.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self.codec = channels_last(codec, device).eval()
         self.codec.requires_grad_(False)
         self.codec.quantiser.learns = False
         texture, judge = Texture(codec.config, shape), Discriminator(codec.config)
         for part in (texture, judge):
             part.sigma.copy_(codec.synthesis.sigma)
-        self.texture = texture.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.judge = judge.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.texture = channels_last(texture, device)
+        self.judge = channels_last(judge, device)
         self.optimiser = torch.optim.Adam(self.texture.parameters(), betas=(0.5, 0.98))
         self.judge_optimiser = torch.optim.Adam(self.judge.parameters(), betas=(0.5, 0.98))
         self.step, self.elapsed = 0, 0.0
         self.log_price = -4.0  # of one unit of (squared error / the faithful picture's), natural logarithm
         self.balance = 0.0  # factor that brings the adversary's gradient to the others' size
-        self.ema = {k: v.detach().clone() for k, v in self.texture.state_dict().items()}
+        self.average = Average(self.texture, config.ema)
         self.line = Progress()
+        self.say = Log(out / "log.txt", self.line)
         self.perceptual = _perceptual(config.perceptual, device)
         if (out / CHECKPOINT).exists():
             self._resume(out / CHECKPOINT)
@@ -169,7 +161,7 @@ class RealismTrainer:
         self.judge.load_state_dict(content["judge"])
         self.optimiser.load_state_dict(content["optimiser"])
         self.judge_optimiser.load_state_dict(content["judge_optimiser"])
-        self.ema = {k: v.to(self.device) for k, v in content["ema"].items()}
+        self.average.load(content["ema"])
         self.step, self.elapsed = int(content["step"]), float(content["elapsed"])
         self.log_price, self.balance = float(content["log_price"]), float(content["balance"])
 
@@ -177,26 +169,21 @@ class RealismTrainer:
         """Write `realistic.pt` by rename."""
         content = {
             "texture": to_dict(self.texture.config), "config": to_dict(self.c), "codec": fingerprint(self.codec),
-            "model": self.texture.state_dict(), "ema": self.ema, "judge": self.judge.state_dict(),
+            "model": self.texture.state_dict(), "ema": self.average.weights, "judge": self.judge.state_dict(),
             "optimiser": self.optimiser.state_dict(), "judge_optimiser": self.judge_optimiser.state_dict(),
             "step": self.step, "elapsed": self.elapsed, "log_price": self.log_price, "balance": self.balance,
         }  # fmt: skip
-        part = (self.out / CHECKPOINT).with_suffix(".part")
-        torch.save(content, part)
-        os.replace(part, self.out / CHECKPOINT)
+        save_by_rename(self.out / CHECKPOINT, content)
 
     def averaged(self) -> Texture:
         """The network with the averaged weights, which is the one to use."""
         texture = Texture(self.codec.config, self.texture.config).to(self.device)
-        texture.load_state_dict(self.ema)
+        texture.load_state_dict(self.average.weights)
         return texture.eval()
 
     def progress(self) -> float:
         """How much of the phase is done, 0 to 1."""
-        done = self.step / self.c.steps if self.c.steps else 0.0
-        if self.c.minutes:
-            done = max(done, self.elapsed / 60 / self.c.minutes)
-        return min(1.0, done)
+        return phase_done(self.step, self.c.steps, self.elapsed, self.c.minutes)
 
     def _batch(self, rng: np.random.Generator) -> tuple[Tensor, Decoded, Tensor]:
         """Originals, what is decoded of them, and the realism to train for."""
@@ -210,11 +197,10 @@ class RealismTrainer:
 
     def _rates(self, done: float) -> None:
         c = self.c
-        fall = c.final_rate + (1 - c.final_rate) * 0.5 * (1 + math.cos(math.pi * done))
-        fall *= min(1.0, (self.step + 1) / c.warmup)
+        factor = rate_factor(self.step, done, c.warmup, c.final_rate)
         for optimiser, rate in ((self.optimiser, c.learning_rate), (self.judge_optimiser, c.judge_rate)):
             for group in optimiser.param_groups:
-                group["lr"] = rate * fall
+                group["lr"] = rate * factor
 
     def one_step(self, rng: np.random.Generator, done: float) -> dict[str, float]:
         """One update of the network, and of the discriminator once it takes part; what to log."""
@@ -222,7 +208,7 @@ class RealismTrainer:
         self._rates(done)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=c.bf16):
             x, seen, realism = self._batch(rng)
-            restored = self.texture(seen.latents, seen.faithful, seen.hat, realism, uniform_noise(x))
+            restored = self.texture(seen.latents, seen.faithful, seen.weights, realism, uniform_noise(x))
         restored, weight = restored.float(), realism[:, 0]
         look = c.texture * wasserstein_distortion(restored, x) + c.similarity * (1 - ms_ssim(restored, x))
         if self.perceptual is not None:
@@ -239,10 +225,7 @@ class RealismTrainer:
             figures.update(more)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        figures["norm"] = float(nn.utils.clip_grad_norm_(self.texture.parameters(), c.clip))
-        for p in self.texture.parameters():  # a step that is not finite becomes a step of nothing
-            if p.grad is not None:
-                torch.nan_to_num_(p.grad, nan=0.0, posinf=0.0, neginf=0.0)
+        figures["norm"] = float(clip_gradients(self.texture.parameters(), c.clip))
         self.optimiser.step()
         if done >= c.alone:
             figures.update(self._teach_judge(restored.detach()[weight > 0.5], x, seen.latents, weight > 0.5))
@@ -251,7 +234,7 @@ class RealismTrainer:
             figures["cost"] = float(decibels[weight > 0.9].mean())
             step = PRICE_RATE * (figures["cost"] - c.budget_db)
             self.log_price = float(np.clip(self.log_price + step, -8, 4))
-        self._average()
+        self.average.update(self.step)
         self.step += 1
         return figures
 
@@ -289,16 +272,10 @@ class RealismTrainer:
         loss = judge_loss(real, fake)
         self.judge_optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.judge.parameters(), self.c.clip)
+        clip_gradients(self.judge.parameters(), self.c.clip)
         self.judge_optimiser.step()
         right = ((real > 0).float().mean() + (fake < 0).float().mean()) / 2
         return {"judge": float(loss.detach()), "right": float(right)}
-
-    @torch.no_grad()
-    def _average(self) -> None:
-        keep = min(self.c.ema, (self.step + 1) / (self.step + 10))
-        now = self.texture.state_dict()
-        torch._foreach_lerp_([self.ema[n] for n in now], [now[n].to(self.ema[n].dtype) for n in now], 1 - keep)
 
     def run(self) -> None:
         """Train to the end of the phase."""
@@ -318,7 +295,7 @@ class RealismTrainer:
                 names = dict.fromkeys(name for line in window for name in line)
                 means = {n: float(np.mean([line[n] for line in window if n in line])) for n in names}
                 text = " ".join(f"{name} {value:.5f}" for name, value in means.items())
-                self._say(
+                self.say(
                     f"realistic step {self.step} {self.elapsed / 60:.1f} min {done:.1%} {text} "
                     f"price {math.exp(self.log_price):.4f} balance {self.balance:.3f} crops/s {speed:.1f}"
                 )
@@ -339,16 +316,10 @@ class RealismTrainer:
         assert self.validation is not None
         rows = evaluate(self.codec, self.averaged(), self.validation, self.c.eval_pictures, self.device)
         for row in rows:
-            self._say(
+            self.say(
                 "val level {level:.2f} realism {realism:.1f}: {psnr:.3f} dB, texture distance {texture:.6f}, "
                 "1 - MS-SSIM {similarity:.4f}".format(**row)
             )
-
-    def _say(self, line: str) -> None:
-        self.line.clear()
-        print(line, flush=True)
-        with (self.out / "log.txt").open("a", encoding="utf-8") as log:
-            log.write(line + "\n")
 
 
 @torch.no_grad()
@@ -369,7 +340,7 @@ def evaluate(
             noise = uniform_noise(x)
             for realism in EVAL_REALISMS:
                 weight = torch.tensor([[realism]], device=device)
-                out = texture(seen.latents, seen.faithful, seen.hat, weight, noise).clamp(0, 1)
+                out = texture(seen.latents, seen.faithful, seen.weights, weight, noise).clamp(0, 1)
                 distance, alike = wasserstein_distortion(out, x), ms_ssim(out, x)
                 found.append((psnr(float(mse_per_sample(out, x))), float(distance), 1 - float(alike)))
         means = np.array(found).reshape(len(numbers), len(EVAL_REALISMS), 3).mean(0)

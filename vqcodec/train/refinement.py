@@ -16,8 +16,10 @@ import numpy as np
 
 from vqcodec.model.gradient import INPUTS
 from vqcodec.model.prior import CLASS_ORIGIN, CLASSES, CLASSES_PER_OCTAVE
+from vqcodec.train.codec import Codec
 from vqcodec.train.graph import Graph, array
-from vqcodec.train.networks import STRIDE, Codec, PriorStep
+from vqcodec.train.layers import STRIDE
+from vqcodec.train.prior import PriorStep
 
 _INT64 = 7  # of ONNX
 TAIL = 3.0  # where the Gaussian's mass is continued by its quadratic, in units of sqrt(2) deviations
@@ -152,10 +154,10 @@ def refinement_graph(model: Codec) -> bytes:
     """Indices and what they are to restore -> scale classes, error, and the cost's slopes.
 
     Inputs (float32): levels, the indices, and nudge, zeros, by which they may be moved a little, both [1, M, h, w];
-    features [1, N, h, w] and base_mean [1, M, h, w] of the base layer; x [1, 3, 16 h, 16 w] in [0, 1]; hat [1, A];
-    step [1, M, 1, 1]; first [1, 1, h, w], 1 on the first half of the checkerboard; of the model's tables coded [64],
+    features [1, N, h, w] and base_mean [1, M, h, w] of the base layer; x [1, 3, 16 h, 16 w] in [0, 1]; hat [1, R];
+    step [1, M, h, w]; first [1, 1, h, w], 1 on the first half of the checkerboard; of the model's tables coded [64],
     1 for classes of which indices are coded, and shrink [192], three reconstruction offsets per class in steps;
-    weight [], in bits per unit of squared error of one sample.
+    weight [1, 1, 16 h, 16 w], in bits per unit of squared error of one sample.
 
     Outputs: classes [1, M, h, w]; error [1, 1, h, w], weight * squared error of each latent's pixels; gradient
     [1, M, h, w] of weight * squared error + bits with respect to nudge, the bits by a Gaussian of the scale, of which
@@ -185,12 +187,12 @@ def refinement_graph(model: Codec) -> bytes:
         "features": [1, c.prior_width, "h", "w"],
         "base_mean": grid,
         "x": [1, 3, "H", "W"],
-        "hat": [1, c.anchors],
-        "step": [1, c.latents, 1, 1],
+        "hat": [1, c.rows],
+        "step": [1, c.latents, "step h", "step w"],
         "first": [1, 1, "h", "w"],
         "coded": [CLASSES],
         "shrink": [3 * CLASSES],
-        "weight": [],
+        "weight": [1, 1, "weight H", "weight W"],
     }
     return g.serialise(
         {name: shapes[name] for name in INPUTS}, {"classes": grid, "error": [1, 1, "h", "w"], "gradient": grid}

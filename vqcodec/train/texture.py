@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqcodec.train.config import ModelConfig, TextureConfig
-from vqcodec.train.networks import SLOPE, Block, Blocks, Gain, full_precision, zero_conv
+from vqcodec.train.layers import SLOPE, Block, Blocks, Gain, full_precision, zero_conv
 
 
 class Residual(nn.Module):
@@ -61,7 +61,7 @@ class Texture(nn.Module):
     def __init__(self, c: ModelConfig, t: TextureConfig) -> None:
         super().__init__()
         self.config = t
-        levels = 2 * (c.anchors + 1)  # of the quality, and of the quality times the realism
+        levels = 2 * (c.rows + 1)  # of the quality, and of the quality times the realism
         self.enter = nn.Conv2d(c.latents, t.width16, 1)
         self.gain16 = Gain(levels, t.width16)
         self.blocks16 = Blocks(Block(t.width16) for _ in range(t.blocks16))

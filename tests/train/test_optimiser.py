@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-torch = pytest.importorskip("torch")
-
-from tests.test_train import TINY, few_blocks, run  # noqa: E402, F401
-from vqcodec.train.optimiser import Optimiser, Soap  # noqa: E402
+from tests.train.conftest import TINY, run
+from vqcodec.train.optimiser import Soap
 
 
 def weights(*shapes: tuple[int, int]) -> list[Any]:
@@ -22,32 +21,47 @@ def weights(*shapes: tuple[int, int]) -> list[Any]:
     return [torch.nn.Parameter(torch.randn(o, i, 1, 1)) for o, i in shapes]
 
 
-def test_one_weight_beside_others_moves_as_it_does_alone() -> None:
-    """Weights of one shape are worked on at once; none may see another."""
-    together, alone = weights((6, 4), (6, 4), (3, 4)), weights((6, 4), (6, 4), (3, 4))
-    several, single = Soap(together, every=3), [Soap([p], every=3) for p in alone]
-    for number in range(8):
-        for a, b in zip(together, alone, strict=True):
-            a.grad = torch.sin(a.detach() * (number + 1))
-            b.grad = a.grad.clone()
-        several.step(0.01)
-        for one in single:
-            one.step(0.01)
-    for a, b in zip(together, alone, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+def test_a_weight_moves_as_adam_says_in_the_bases_it_has() -> None:
+    """The second update, from the definition: Adam's first step in the eigenbases of the first gradient."""
+    (p,) = weights((6, 4))
+    soap, start = Soap([p], lr=0.01, weight_decay=0.0), p.detach().clone()
+    first, second = torch.randn(2, 6, 4)
+    p.grad = first[:, :, None, None]
+    soap.step()
+    assert torch.equal(p, start), "the first gradient only starts the bases"
+    p.grad = second[:, :, None, None]
+    soap.step()
+    u, v = torch.linalg.eigh(first @ first.T)[1], torch.linalg.eigh(first.T @ first)[1]
+    turned = u.T @ second @ v
+    want = start[:, :, 0, 0] - 0.01 * u @ (turned / (turned.abs() + Soap.EPSILON)) @ v.T
+    torch.testing.assert_close(p.detach()[:, :, 0, 0], want, atol=1e-6, rtol=1e-4)
+
+
+def test_a_turn_leaves_the_running_mean_where_it_was() -> None:
+    """The mean is kept in the bases; a turn changes its coordinates, not the mean."""
+    (p,) = weights((6, 4))
+    soap = Soap([p], lr=0.0, turn_every=1000)
+    for _ in range(5):
+        p.grad = torch.randn(6, 4, 1, 1)
+        soap.step()
+    s = soap.state[p]
+    before, basis = s["u"] @ s["mean"] @ s["v"].T, s["u"].clone()
+    Soap._turn(s)
+    assert not torch.allclose(s["u"], basis)
+    torch.testing.assert_close(s["u"] @ s["mean"] @ s["v"].T, before, atol=1e-5, rtol=1e-4)
 
 
 def test_bases_hold_the_eigenvectors() -> None:
     (p,) = weights((8, 5))
-    soap = Soap([p], every=1)
+    soap = Soap([p], lr=0.0, gram_every=1, turn_every=1)
     mixing = torch.randn(8, 8) @ torch.diag(2.0 ** torch.arange(8))
     for _ in range(400):
         p.grad = (mixing @ torch.randn(8, 5))[:, :, None, None]
-        soap.step(0.0)
-    s = soap.state["8x5"]
-    turned = s["u"][0].T @ s["left"][0] @ s["u"][0]
+        soap.step()
+    s = soap.state[p]
+    turned = s["u"].T @ s["left"] @ s["u"]
     assert (turned - torch.diag(turned.diag())).norm() < 0.05 * turned.norm()
-    torch.testing.assert_close(s["u"][0].T @ s["u"][0], torch.eye(8), atol=1e-5, rtol=0)
+    torch.testing.assert_close(s["u"].T @ s["u"], torch.eye(8), atol=1e-5, rtol=0)
     values = turned.diag()
     assert (values[:-1] >= 0.5 * values[1:]).all()  # the largest first
 
@@ -56,17 +70,16 @@ def _loss_after(soap: bool, steps: int = 200) -> float:
     """Of a quadratic bowl, long in some directions and narrow in others, none of them along an axis."""
     torch.manual_seed(2)
     p = torch.nn.Parameter(torch.zeros(16, 16, 1, 1))
-    other = torch.nn.Parameter(torch.zeros(1))
     q1, q2 = (torch.linalg.qr(torch.randn(16, 16))[0] for _ in range(2))
     scales = torch.diag(10.0 ** torch.linspace(0, -1.5, 16))
     target = torch.randn(16, 16)
-    groups = [{"params": [other if soap else p], "weight_decay": 0.0, "scale": 1.0}]
-    optimiser = Optimiser(groups, [p] if soap else [])
+    optimiser = Soap([p]) if soap else torch.optim.AdamW([p], betas=(0.9, 0.98))
     for number in range(steps):
         loss = (scales @ q1 @ (p[:, :, 0, 0] - target) @ q2 @ scales).square().sum()
         optimiser.zero_grad()
         loss.backward()
-        optimiser.step(0.1 * (1 - number / steps))
+        optimiser.param_groups[0]["lr"] = 0.1 * (1 - number / steps)
+        optimiser.step()
     return float(loss.detach())
 
 
@@ -75,26 +88,28 @@ def test_it_is_ahead_of_adam_where_directions_differ_in_scale() -> None:
 
 
 def test_the_state_goes_on_exactly() -> None:
-    def gradient(p: Any, number: int) -> Any:
-        return torch.cos(p.detach() * (number + 2))
-
-    def walk(start: int, stop: int, p: Any, optimiser: Optimiser) -> None:
+    def walk(start: int, stop: int, p: Any, optimiser: Soap) -> None:
         for number in range(start, stop):
-            p.grad = gradient(p, number)
-            optimiser.step(0.01)
-
-    def made(p: Any) -> Optimiser:
-        return Optimiser([{"params": [torch.nn.Parameter(torch.zeros(1))], "weight_decay": 0.0, "scale": 1.0}], [p])
+            p.grad = torch.cos(p.detach() * (number + 2))
+            optimiser.step()
 
     (whole,), (parts,) = weights((6, 4)), weights((6, 4))
-    walk(0, 25, whole, made(whole))
-    before = made(parts)
-    walk(0, 13, parts, before)
-    after = made(parts)
+    walk(0, 45, whole, Soap([whole], lr=0.01))
+    before = Soap([parts], lr=0.01)
+    walk(0, 23, parts, before)
+    after = Soap([parts], lr=0.01)
     after.load_state_dict(before.state_dict())
-    walk(13, 25, parts, after)
+    walk(23, 45, parts, after)
     assert torch.equal(whole, parts)
-    assert not Optimiser(before.adamw.param_groups, []).fits(before.state_dict())
+
+
+def test_the_state_of_other_weights_is_refused() -> None:
+    (p,), (other,) = weights((6, 4)), weights((4, 4))
+    soap = Soap([p])
+    p.grad = torch.ones_like(p)
+    soap.step()
+    with pytest.raises(ValueError, match=r"of a weight of \[6, 4\], the model's has \[4, 4\]"):
+        Soap([other]).load_state_dict(soap.state_dict())
 
 
 @pytest.mark.usefixtures("few_blocks")
@@ -109,7 +124,9 @@ def test_training_with_it_resumes(photo: NDArray[np.uint8], tmp_path: Path) -> N
     log = run(*common, *soap, *resume, "--set", "steps=5")
     assert "joint step 4 " in log
     assert "joint step 1 " not in log
-    assert "joint step 1 " in run(*common, *resume, "--set", "steps=2")
+    log = run(*common, *resume, "--set", "steps=2")
+    assert "joint step 1 " in log
+    assert "the checkpoint's optimiser is adamw and soap: starting afresh with adamw" in log
 
 
 def test_another_name_is_refused(photo: NDArray[np.uint8], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: MIT
+"""What the tests of training share: a tiny model's shape, and a way to run the command."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+pytest.importorskip("torch")
+pytest.importorskip("onnx")
+
+TINY = [
+    "latents=48", "chunks=8,40", "checkerboard=2,1", "analysis_width8=16", "analysis_width16=24", "synthesis_width8=16",
+    "synthesis_width16=24", "analysis_blocks8=1", "analysis_blocks16=1", "synthesis_blocks8=1", "synthesis_blocks16=1",
+    "prior_width=24", "prior_base_blocks=1", "codebook_size=64", "codebook_dim=8", "base_prior_width=16", "anchors=4",
+]  # fmt: skip
+
+
+def run(*arguments: object) -> str:
+    """Run `vqcodec train`; -> what it printed."""
+    from vqcodec.train.cli import main
+
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        assert main([str(x) for x in arguments]) == 0, said.getvalue()
+    return said.getvalue()
+
+
+@pytest.fixture
+def few_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the pictures' statistics: 200,000 take seconds."""
+    from vqcodec.train import data, loop
+
+    monkeypatch.setattr(loop, "block_statistics", functools.partial(data.block_statistics, blocks=4000))
+
+
+@pytest.fixture
+def tiny_run(photo: NDArray[np.uint8], tmp_path: Path, few_blocks: None) -> list[object]:
+    """Data, output folder, shape and settings of a short run."""
+    Image.fromarray(photo[:200, :300]).save(tmp_path / "a.png")
+    shape = [x for setting in TINY for x in ("--set-model", setting)]
+    settings = [x for s in ("crop=64", "batch=2", "log_seconds=0", "bf16=false") for x in ("--set", s)]
+    return [tmp_path / "a.png", "-o", tmp_path / "run", "--threads", 1, "--device", "cpu", *shape, *settings]
