@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Makes docs/images/coffee.jpg and decoders.jpg: `python docs/picture.py`, again after every new model.
 
-Pieces of the bundled photograph (CC0): original, JPEG and vqcodec at the same size of the whole photograph's file; and
-at a low rate AVIF and both decoders of one .vqc file.
+Pieces of the bundled photograph (CC0): original, JPEG and vqcodec in the files that `vqcodec demo` shows first; and at
+a low rate AVIF and both decoders of one .vqc file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vqcodec import codec, image, rate
 from vqcodec.compare import peers_of
 from vqcodec.demo import PHOTOGRAPH, psnr
 
-JPEG_QUALITY = 8  # the steps between JPEG's files are large here, so vqcodec is fitted to its size
+QUALITY, JPEG_QUALITY = 50, 8  # the first pair of `vqcodec demo`
 LOW_BPP = 0.1
 PIECE, LOW_PIECE = (60, 20, 420, 380), (250, 90, 530, 370)  # left, upper, right, lower
 MARGIN, CAPTION_HEIGHT, FONT_SIZE = 8, 30, 17  # [pixels]
@@ -52,7 +52,7 @@ def main() -> None:
     picture = image.load(PHOTOGRAPH)
     jpeg, avif = peers_of(Image.fromarray(picture.rgb), None)
     file = jpeg.file(JPEG_QUALITY)
-    data = rate.encode_picture(picture, rate.Target(max_bytes=len(file))).data
+    data = codec.encode_picture(picture, QUALITY)
     restored = codec.decode_picture(data).rgb
     shown = [
         (f"original, {picture.rgb.size:,} bytes", picture.rgb),

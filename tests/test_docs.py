@@ -227,6 +227,10 @@ def test_extras_that_are_named_exist() -> None:
 # ---- pages -----------------------------------------------------------------------------------------------------------
 
 
+def test_readme_is_read_in_a_minute() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 90
+
+
 def test_links_between_files_lead_somewhere() -> None:
     cards = list((ROOT / "vqcodec").rglob("*.md"))
     for path in [*PAGES, *cards]:
