@@ -10,6 +10,7 @@ of the stages inside it.
 from __future__ import annotations
 
 import functools
+import importlib
 import json
 import sys
 import time
@@ -19,37 +20,44 @@ from typing import Any
 WHOLE = "whole process"
 # Stage -> module and function (or class.method) whose time it is
 PLACES: dict[str, tuple[tuple[str, str], ...]] = {
-    "picture file": (("vqcodec.image", "load"), ("vqcodec.image", "encode_picture")),
-    "model's tables": (("vqcodec.zoo", "find"), ("vqcodec.zoo", "by_checksum"), ("vqcodec.zoo", "load")),
-    "networks loaded": (("vqcodec.transform", "session"),),
-    "transform": (("vqcodec.transform", "Analysis.__call__"), ("vqcodec.transform", "Synthesis.unrounded")),
+    "picture file": (("vqcodec.pictures.read", "load"), ("vqcodec.pictures.write", "write_picture")),
+    "model's tables": (
+        ("vqcodec.model.zoo", "find"),
+        ("vqcodec.model.zoo", "by_checksum"),
+        ("vqcodec.model.zoo", "load"),
+    ),
+    "networks loaded": (("vqcodec.model.transforms", "session"),),
+    "transform": (
+        ("vqcodec.model.transforms", "Analysis.__call__"),
+        ("vqcodec.model.transforms", "Synthesis.unrounded"),
+    ),
     "prior": (
-        ("vqcodec.prior", "BasePrior.frequencies"),
-        ("vqcodec.prior", "RefinementPrior.base"),
-        ("vqcodec.prior", "RefinementPrior.predict"),
+        ("vqcodec.model.prior", "BasePrior.frequencies"),
+        ("vqcodec.model.prior", "RefinementPrior.base"),
+        ("vqcodec.model.prior", "RefinementPrior.predict"),
     ),
     "choice of indices": (
-        ("vqcodec.codec", "quantise"),
-        ("vqcodec.codec", "cheapen"),
-        ("vqcodec.codec", "refine"),
+        ("vqcodec.codec.encode", "quantise"),
+        ("vqcodec.codec.encode", "cheapen"),
+        ("vqcodec.codec.encode", "refine"),
     ),
     "colour layer": (
-        ("vqcodec.colour", "sums"),
-        ("vqcodec.colour", "Fit.solve"),
-        ("vqcodec.colour", "Colour.apply"),
+        ("vqcodec.bitstream.colour", "sums"),
+        ("vqcodec.bitstream.colour", "Fit.solve"),
+        ("vqcodec.bitstream.colour", "Colour.apply"),
     ),
     "coder": (
-        ("vqcodec.entropy", "Encoder.put_base"),
-        ("vqcodec.entropy", "Encoder.put_refinement"),
-        ("vqcodec.entropy", "Encoder.finish"),
-        ("vqcodec.entropy", "Decoder.get_base"),
-        ("vqcodec.entropy", "Decoder.get_refinement"),
+        ("vqcodec.bitstream.entropy", "Encoder.put_base"),
+        ("vqcodec.bitstream.entropy", "Encoder.put_refinement"),
+        ("vqcodec.bitstream.entropy", "Encoder.finish"),
+        ("vqcodec.bitstream.entropy", "Decoder.get_base"),
+        ("vqcodec.bitstream.entropy", "Decoder.get_refinement"),
     ),
     ".vqc file": (
-        ("vqcodec.container", "pack"),
-        ("vqcodec.container", "unpack"),
-        ("vqcodec.streams", "read_marked"),
-        ("vqcodec.streams", "write"),
+        ("vqcodec.bitstream.container", "pack"),
+        ("vqcodec.bitstream.container", "unpack"),
+        ("vqcodec.cli.streams", "read_marked"),
+        ("vqcodec.cli.streams", "write"),
     ),
 }
 ORDER = ("interpreter", "imports", *PLACES, "the rest", "exit", WHOLE)
@@ -108,14 +116,14 @@ def _child(started_ns: int, arguments: list[str]) -> None:
     import constriction
     import onnxruntime
 
-    import vqcodec.cli
-    import vqcodec.codec
-    import vqcodec.transform
+    from vqcodec.cli.main import main as vqcodec_main
 
+    for module in {module for places in PLACES.values() for module, _ in places}:
+        importlib.import_module(module)
     _ = constriction, onnxruntime
     clock.leave()
     _watch(clock)
-    code = vqcodec.cli.main(arguments)
+    code = vqcodec_main(arguments)
     clock.enter("exit")
     clock.leave()
     if code:

@@ -204,7 +204,8 @@ class VqcodecPeer(Peer):
 
     def version(self) -> str:
         import vqcodec
-        from vqcodec import VqcError, zoo
+        from vqcodec import VqcError
+        from vqcodec.model import zoo
 
         if self.decoder != "faithful":
             self._try()

@@ -17,7 +17,7 @@ from PIL import Image
 
 from bench.errors import BenchError, MissingError
 from vqcodec import VqcError
-from vqcodec.image import load
+from vqcodec.pictures.read import load
 
 Rgb = NDArray[np.uint8]  # [H, W, 3]
 

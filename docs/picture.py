@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from vqcodec import codec, image, rate
-from vqcodec.compare import peers_of
-from vqcodec.demo import PHOTOGRAPH, psnr
+from vqcodec.cli.compare import peers_of
+from vqcodec.cli.demo import PHOTOGRAPH, psnr
+from vqcodec.codec import decode, encode, target
+from vqcodec.options import DecodeOptions, Target
+from vqcodec.pictures import read
 
 QUALITY, JPEG_QUALITY = 50, 8  # the first pair of `vqcodec demo`
 LOW_BPP = 0.1
@@ -49,20 +51,20 @@ def write(name: str, shown: list[tuple[str, Rgb]], piece: tuple[int, int, int, i
 
 def main() -> None:
     """Writes the pictures and prints their numbers."""
-    picture = image.load(PHOTOGRAPH)
+    picture = read.load(PHOTOGRAPH)
     jpeg, avif = peers_of(Image.fromarray(picture.rgb), None)
     file = jpeg.file(JPEG_QUALITY)
-    data = codec.encode_picture(picture, QUALITY)
-    restored = codec.decode_picture(data).rgb
+    data = encode.encode(picture, QUALITY)
+    restored = decode.decode(data).rgb
     shown = [
         (f"original, {picture.rgb.size:,} bytes", picture.rgb),
         (f"JPEG, {len(file):,} bytes, {psnr(picture.rgb, opened(file)):.1f} dB", opened(file)),
         (f"vqcodec, {len(data):,} bytes, {psnr(picture.rgb, restored):.1f} dB", restored),
     ]
     write("coffee.jpg", shown, PIECE)
-    data = rate.encode_picture(picture, rate.Target(bpp=LOW_BPP)).data
+    data = target.encode_to_target(picture, Target(bpp=LOW_BPP)).data
     file = min((avif.file(quality) for quality in range(1, 40)), key=lambda f: abs(len(f) - len(data)))
-    faithful, realistic = (codec.decode_picture(data, realism=realism).rgb for realism in (0.0, 1.0))
+    faithful, realistic = (decode.decode(data, DecodeOptions(realism=realism)).rgb for realism in (0.0, 1.0))
     shown = [
         ("original", picture.rgb),
         (f"AVIF, {len(file):,} bytes", opened(file)),

@@ -5,7 +5,7 @@
 
 prints, for every kind of sum, the largest magnitude that any picture could bring about, counted in units of the
 number's last bit. Below 2**53 every such number is a float64, and so every sum is exact in any order. It shares no code
-with `vqcodec/prior.py` and none of its checks; only the constants of docs/FORMAT.md are written down here again.
+with `vqcodec/model/prior.py` and none of its checks; only the constants of docs/FORMAT.md are written down here again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vqcodec import zoo
+from vqcodec.model import zoo
 
 CLIP = 2**23  # of activations
 LATENT_CLIP = 2**24

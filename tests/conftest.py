@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import vqcodec
-from vqcodec import metadata
+from vqcodec.pictures import metadata
 
 PHOTOGRAPHS = Path(vqcodec.__file__).with_name("photographs")
 

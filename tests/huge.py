@@ -23,8 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vqcodec import codec, image
-from vqcodec.tiles import Grid
+from vqcodec.bitstream.tiles import Grid
+from vqcodec.codec import decode
+from vqcodec.options import TILE_LOG2, DecodeOptions
+from vqcodec.pictures import read
 
 ROOT = Path(__file__).parent.parent
 UNTILED_PIXELS = 20_000_000
@@ -64,13 +66,13 @@ def watched(*arguments: str) -> dict[str, Any]:
 
 def restored_at_once(data: bytes) -> U8:
     """The picture of a file by one run of the synthesis over all of it: no strips and no halos."""
-    contents, model, grid, _ = codec._opened(data, image.DEFAULT_MAX_PIXELS, None, 0)
+    contents, model, grid, _ = decode.open_file(data, DecodeOptions())
     latents = np.empty((grid.latent_height, grid.latent_width, model.prior.latents), np.float32)
-    reader = codec._TileReader(model, contents, partial=False)
+    reader = decode.TileReader(model, contents, partial=False)
     for tile in grid.tiles:
-        latents[tile.latents.slices] = reader(tile)
+        latents[tile.latents.slices] = reader.latents(tile)
     header = contents.header
-    found: U8 = model.synthesis(latents, model.synthesis_hat(header.quality, contents.refinement is None))
+    found: U8 = model.synthesis(latents, model.synthesis_weights(header.quality, base_only=contents.refinement is None))
     return found[: header.height, : header.width]
 
 
@@ -83,13 +85,13 @@ def main() -> None:
     parser.add_argument("--alpha", action="store_true", help="with a soft alpha channel")
     parser.add_argument("--options", default="", help="further options of vqcodec compress")
     given = parser.parse_args()
-    photographs = [image.load(path).rgb for path in given.photographs]
+    photographs = [read.load(path).rgb for path in given.photographs]
     print("| megapixels | | seconds | user seconds | peak memory [MB] | bytes |\n|---|---|---|---|---|---|")
     for size in map(float, given.megapixels.split(",")):
         with tempfile.TemporaryDirectory() as name:
             source, code, back = (Path(name) / file for file in (f"in{given.suffix}", "a.vqc", f"out{given.suffix}"))
             rgb = mosaic(photographs, round(size * 1e6))
-            grid = Grid(rgb.shape[1], rgb.shape[0], 1 << codec.TILE_LOG2)
+            grid = Grid(rgb.shape[1], rgb.shape[0], 1 << TILE_LOG2)
             picture = Image.fromarray(rgb)
             if given.alpha:
                 picture.putalpha(picture.getchannel("G"))
@@ -109,7 +111,7 @@ def main() -> None:
                     flush=True,
                 )
             if size * 1e6 <= UNTILED_PIXELS:
-                tiled, whole = image.load(back).rgb.astype(np.int16), restored_at_once(code.read_bytes())
+                tiled, whole = read.load(back).rgb.astype(np.int16), restored_at_once(code.read_bytes())
                 apart = np.abs(tiled - whole)
                 print(
                     f"{grid.tile_count} tiles against one: {apart.max()} levels apart at most, "

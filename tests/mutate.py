@@ -12,7 +12,7 @@ import zlib
 from dataclasses import dataclass, field
 from random import Random
 
-from vqcodec import container
+from vqcodec.bitstream import container
 
 EXTREMES = (0, 1, 2, 3, 127, 128, 255, 2**14, 2**16 + 1, 2**21, 2**24, 2**24 + 1, 2**30 - 1, 2**30, 2**32 - 1)
 

@@ -18,8 +18,9 @@ pytest.importorskip("onnx")
 
 import torch.nn.functional as F  # noqa: E402
 
-from vqcodec.grain import noise  # noqa: E402
-from vqcodec.tiles import Rect  # noqa: E402
+from vqcodec.bitstream.tiles import Rect  # noqa: E402
+from vqcodec.model.noise import noise  # noqa: E402
+from vqcodec.model.transforms import RealisticSynthesis, Synthesis  # noqa: E402
 from vqcodec.train.attach import texture_graph  # noqa: E402
 from vqcodec.train.cli import main  # noqa: E402
 from vqcodec.train.config import ModelConfig, RealismConfig, TextureConfig, override  # noqa: E402
@@ -28,7 +29,6 @@ from vqcodec.train.export import synthesis_graph  # noqa: E402
 from vqcodec.train.networks import Codec  # noqa: E402
 from vqcodec.train.perception import ms_ssim, wasserstein_distortion  # noqa: E402
 from vqcodec.train.texture import Texture, halo  # noqa: E402
-from vqcodec.transform import RealisticSynthesis, Synthesis  # noqa: E402
 
 SMALL = ["width16=16", "width8=16", "width4=16", "blocks16=1", "blocks8=1", "blocks4=1", "noise_filters=4"]
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import vqcodec
-from vqcodec import cli
-from vqcodec.archive import Coder, Settings, plan
+from vqcodec.cli import main as cli
+from vqcodec.cli.ray_archive import Coder, Settings, plan
 from vqcodec.errors import InputError
 
 fsspec = pytest.importorskip("fsspec")
@@ -92,9 +92,9 @@ def test_failures_are_told_and_nothing_is_overwritten(store: dict[str, bytes]) -
 def test_a_store_that_is_not_atomic_gets_a_finished_file(
     store: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vqcodec import archive
+    from vqcodec.cli import ray_archive
 
-    monkeypatch.setattr(archive, "ATOMIC_STORES", frozenset())
+    monkeypatch.setattr(ray_archive, "ATOMIC_STORES", frozenset())
     (row, *_), _ = plan("memory://in", "memory://out/new", LOW, False)
     assert Coder(LOW)(row)["code"] == 0
     assert fsspec.filesystem("memory").find("/out") == ["/out/new/a.vqc"]

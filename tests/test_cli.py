@@ -22,7 +22,12 @@ from PIL import Image
 
 import vqcodec
 from tests.conftest import psnr, wide_gamut_profile
-from vqcodec import cli, codec, container, image, jobs, metadata, output, streams
+from vqcodec.bitstream import container
+from vqcodec.cli import atomic, names, streams
+from vqcodec.cli import main as cli
+from vqcodec.codec import decode, encode
+from vqcodec.options import EncodeOptions
+from vqcodec.pictures import metadata, read
 
 QUALITY = ("-q", "60")
 needs_dev_full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
@@ -316,7 +321,7 @@ def test_info_of_a_damaged_file_says_both(run: Run, here: Path, coded: bytes) ->
 def test_info_and_help_load_nothing_heavy(here: Path) -> None:
     code = """if True:
         import sys
-        from vqcodec.cli import main
+        from vqcodec.cli.main import main
         assert main(["--help"]) == main(["compress", "--help"]) == 0
         assert not {"numpy", "PIL", "onnxruntime", "torch"} & set(sys.modules)
         assert main(["info", "photo.vqc"]) == 0
@@ -427,8 +432,8 @@ def test_an_existing_output_is_refused_before_the_work(
         raise AssertionError
 
     with monkeypatch.context() as patch:
-        patch.setattr(image, "load", forbidden)
-        patch.setattr(codec, "decode_picture", forbidden)
+        patch.setattr(read, "load", forbidden)
+        patch.setattr(decode, "decode_strips", forbidden)
         assert_fails(run("compress", "photo.png", "photo.vqc"), 6)
         assert_fails(run("decompress", "photo.vqc", "photo.png"), 6)
         assert_fails(run("compress", "photo.png", "nowhere/a.vqc"), 3)
@@ -505,7 +510,7 @@ def test_a_disk_that_fills_up_leaves_the_old_file_alone(run: Run, here: Path, mo
 
     (here / "old.vqc").write_bytes(b"old")
     before = contents(here)
-    monkeypatch.setattr(output.os, "write", fill)
+    monkeypatch.setattr(atomic.os, "write", fill)
     assert_fails(run("compress", "photo.png", "new.vqc"), 3, "new.vqc", "disk is full")
     assert_fails(run("compress", "-f", "photo.png", "old.vqc"), 3, "old.vqc", "disk is full")
     assert_fails(run("decompress", "photo.vqc", "new.png"), 3, "new.png", "disk is full")
@@ -570,8 +575,7 @@ def test_a_progress_bar_for_many_tiles(
     run: Run, here: Path, monkeypatch: pytest.MonkeyPatch, photo: NDArray[np.uint8]
 ) -> None:
     monkeypatch.setattr(streams, "on_terminal", lambda stream: stream is sys.stderr)
-    monkeypatch.setattr(codec, "TILE_LOG2", 8)
-    tiled = codec.encode_picture(image.load(photo), 20, tile_log2=8)
+    tiled = encode.encode(read.load(photo), 20, EncodeOptions(tile_log2=8))
     (here / "tiled.vqc").write_bytes(tiled)
     done = run("decompress", "tiled.vqc", "tiled.png")
     assert done.code == 0
@@ -600,8 +604,8 @@ def test_surprises_end_as_one_line(
         raise error
 
     before = contents(here)
-    monkeypatch.setattr(codec, "encode_picture", fail)
-    monkeypatch.setattr(codec, "decode_strips", fail)
+    monkeypatch.setattr(encode, "encode", fail)
+    monkeypatch.setattr(decode, "decode_strips", fail)
     assert_fails(run("compress", "photo.png", "a.vqc"), code, *words)
     assert_fails(run("decompress", "photo.vqc", "a.png"), code, *words)
     assert contents(here) == before
@@ -613,11 +617,12 @@ def test_surprises_end_as_one_line(
 def test_numpy_is_kept_from_starting_threads_before_it_is_loaded(here: Path) -> None:
     code = f"""if True:
         import os, sys
-        from vqcodec import cli, jobs
+        from vqcodec.cli import batch
+        from vqcodec.cli import main as cli
         def check(*_, **__):
             assert "numpy" not in sys.modules
             assert [os.environ[name] for name in {cli.THREAD_VARIABLES!r}] == ["1"] * 3
-        jobs.run = check
+        batch.run = check
         assert cli.main(["compress", "photo.png", "a.vqc", "--threads", "3"]) == 0
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
@@ -636,4 +641,4 @@ def test_training_without_torch(run: Run, monkeypatch: pytest.MonkeyPatch) -> No
 def test_pictures_are_searched_by_suffixes_that_can_be_read() -> None:
     Image.init()
     readable = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
-    assert readable >= jobs.PICTURE_SUFFIXES - {".avif", ".heic", ".heif"}
+    assert readable >= names.PICTURE_SUFFIXES - {".avif", ".heic", ".heif"}

@@ -13,9 +13,13 @@ from PIL import Image
 
 import vqcodec
 from tests.conftest import psnr, wide_gamut_profile
-from vqcodec import codec, colour, container, image, zoo
-from vqcodec.codebook import Ints
-from vqcodec.entropy import Decoder, Encoder
+from vqcodec.bitstream import colour, container, tiles
+from vqcodec.bitstream.codebook import Ints
+from vqcodec.bitstream.entropy import Decoder, Encoder
+from vqcodec.codec import decode, encode
+from vqcodec.model import zoo
+from vqcodec.options import EncodeOptions
+from vqcodec.pictures import read
 
 U8 = NDArray[np.uint8]
 
@@ -69,38 +73,38 @@ def test_tiles_leave_no_seam(photo: U8) -> None:
     The prior sees no further than its tile, so the files differ; what must agree is the synthesis. Latents of a tiled
     file are put together and restored at once.
     """
-    picture = image.load(photo[:400, :560])
-    data = codec.encode_picture(picture, 60, tile_log2=8)
+    picture = read.load(photo[:400, :560])
+    data = encode.encode(picture, 60, EncodeOptions(tile_log2=8))
     contents = container.unpack(data, max_pixels=10**9)
     assert len(contents.base) == 6
-    tiled = codec.decode_picture(data).rgb
+    tiled = decode.decode(data).rgb
     model = zoo.load(zoo.find())
-    grid = codec.Grid(560, 400, 256)
+    grid = tiles.Grid(560, 400, 256)
     rows = []
     for row in range(grid.rows):
         parts = []
         for tile in [grid.tile(row * grid.columns + column) for column in range(grid.columns)]:
             assert contents.refinement is not None
             payloads = contents.base[tile.index], contents.refinement[tile.index]
-            parts.append(codec._decode_tile(model, tile, contents.header, *payloads)[0])
+            parts.append(decode.decode_tile(model, tile, contents.header, *payloads)[0])
         rows.append(np.concatenate(parts, 1))
     layer = colour.read(Decoder(contents.base[0]), model.tables)
-    whole = model.synthesis(np.concatenate(rows, 0), model.synthesis_hat(60, False), layer)[:400, :560]
+    whole = model.synthesis(np.concatenate(rows, 0), model.synthesis_weights(60, base_only=False), layer)[:400, :560]
     assert np.abs(whole.astype(int) - tiled.astype(int)).max() <= 1
-    untiled = codec.decode_picture(codec.encode_picture(picture, 60)).rgb
+    untiled = decode.decode(encode.encode(picture, 60)).rgb
     assert abs(psnr(picture.rgb, tiled) - psnr(picture.rgb, untiled)) < 0.3
 
 
 def test_indices_are_those_that_the_encoder_chose(photo: U8, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
-    original = codec.encode_tile
+    original = encode.encode_tile
 
     def spy(*arguments: Any) -> Any:
         result = original(*arguments)
         seen.append(result)
         return result
 
-    monkeypatch.setattr(codec, "encode_tile", spy)
+    monkeypatch.setattr(encode, "encode_tile", spy)
     found = vqcodec.indices(vqcodec.encode(photo[:150, :170], 70))
     (coded,) = seen
     np.testing.assert_array_equal(found.base, coded.base.indices)

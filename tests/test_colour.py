@@ -10,9 +10,13 @@ import pytest
 from numpy.typing import NDArray
 
 import vqcodec
-from vqcodec import codec, colour, container, image, zoo
-from vqcodec.colour import Colour
-from vqcodec.entropy import Decoder, Encoder
+from vqcodec.bitstream import colour, container
+from vqcodec.bitstream.colour import Colour
+from vqcodec.bitstream.entropy import Decoder, Encoder
+from vqcodec.codec import decode, encode
+from vqcodec.model import zoo
+from vqcodec.options import DecodeOptions, EncodeOptions
+from vqcodec.pictures import read
 
 U8 = NDArray[np.uint8]
 
@@ -37,15 +41,15 @@ def tinted(photo: U8) -> U8:
 def test_it_pays(photo: U8) -> None:
     """At low rates fewer bits than any quality without it would need for the same error."""
     for quality in (10, 30, 60):
-        picture = image.load(tinted(photo))
-        plain = codec.encode_picture(picture, quality, effort=colour_effort() - 1)
-        corrected = codec.encode_picture(picture, quality, effort=colour_effort())
+        picture = read.load(tinted(photo))
+        plain = encode.encode(picture, quality, EncodeOptions(effort=colour_effort() - 1))
+        corrected = encode.encode(picture, quality, EncodeOptions(effort=colour_effort()))
         assert container.read_header(corrected).header.colour
         assert not container.read_header(plain).header.colour
         for a, b in zip(vqcodec.indices(plain)[:2], vqcodec.indices(corrected)[:2], strict=True):
             np.testing.assert_array_equal(a, b)
-        more = codec.encode_picture(picture, quality + 10, effort=colour_effort() - 1)
-        before, after, beyond = (error(codec.decode_picture(d).rgb, picture.rgb) for d in (plain, corrected, more))
+        more = encode.encode(picture, quality + 10, EncodeOptions(effort=colour_effort() - 1))
+        before, after, beyond = (error(decode.decode(d).rgb, picture.rgb) for d in (plain, corrected, more))
         gain = 10 * np.log10(before / after)  # [dB]
         assert gain > 0.1
         share = np.log(before / after) / np.log(before / beyond)  # of the way to the next quality
@@ -53,7 +57,7 @@ def test_it_pays(photo: U8) -> None:
 
 
 def colour_effort() -> int:
-    return codec.COLOUR_EFFORT
+    return encode.COLOUR_EFFORT
 
 
 def test_none_where_it_would_not_pay(photo: U8) -> None:
@@ -126,22 +130,22 @@ def test_regions_scales_and_decoders_have_it(photo: U8) -> None:
 
 
 def test_the_same_layer_on_any_number_of_threads(photo: U8) -> None:
-    picture = image.load(np.tile(photo, (2, 1, 1))[:600, :560])
-    files = {codec.encode_picture(picture, 25, threads=n, tile_log2=8) for n in (1, 2, 3)}
+    picture = read.load(np.tile(photo, (2, 1, 1))[:600, :560])
+    files = {encode.encode(picture, 25, EncodeOptions(threads=n, tile_log2=8)) for n in (1, 2, 3)}
     assert len(files) == 1
 
 
 def test_a_damaged_first_tile_takes_the_layer_with_it(photo: U8) -> None:
     """The others are restored without it, and it is said what is lost; without --allow-partial nothing is shown."""
-    picture = image.load(tinted(photo))
-    data = bytearray(codec.encode_picture(picture, 20, tile_log2=8))
+    picture = read.load(tinted(photo))
+    data = bytearray(encode.encode(picture, 20, EncodeOptions(tile_log2=8)))
     layout = container.read_header(bytes(data))
     first = next(section for section in layout.sections() if section.kind == container.BASE)
     data[first.offset] ^= 1
     with pytest.raises(vqcodec.DamagedError):
         vqcodec.decode(bytes(data))
-    found = codec.decode_picture(bytes(data), allow_partial=True)
-    plain = codec.decode_picture(codec.encode_picture(picture, 20, tile_log2=8, effort=colour_effort() - 1))
+    found = decode.decode(bytes(data), DecodeOptions(allow_partial=True))
+    plain = decode.decode(encode.encode(picture, 20, EncodeOptions(tile_log2=8, effort=colour_effort() - 1)))
     np.testing.assert_array_equal(found.rgb[:, 256 + 64 :], plain.rgb[:, 256 + 64 :])
 
 

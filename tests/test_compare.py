@@ -19,7 +19,9 @@ from PIL import Image
 
 import vqcodec
 from tests.conftest import psnr, wide_gamut_profile
-from vqcodec import cli, compare, image
+from vqcodec.cli import compare
+from vqcodec.cli import main as cli
+from vqcodec.pictures import picture, read
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -84,20 +86,20 @@ def test_the_highest_quality_that_is_no_larger() -> None:
 
 def test_gray_transparent_and_wide_gamut_pictures(here: NDArray[np.uint8]) -> None:
     clear = np.dstack([here, np.zeros(here.shape[:2], np.uint8)])
-    facts = facts_of(compare.page(image.load(clear), "x", qualities=[30]))
+    facts = facts_of(compare.page(read.load(clear), "x", qualities=[30]))
     assert (pixels(facts["original"]) == 255).all()
-    facts = facts_of(compare.page(image.load(here[..., 0]), "x", qualities=[30]))
+    facts = facts_of(compare.page(read.load(here[..., 0]), "x", qualities=[30]))
     assert facts["raw_bytes"] == 120 * 160
     with Image.open(io.BytesIO(unpacked(facts["levels"][0]["shown"][1]["src"])[1])) as jpeg:
         assert jpeg.mode == "L"
-    facts = facts_of(compare.page(image.Picture(here, icc=wide_gamut_profile()), "x", qualities=[30]))
+    facts = facts_of(compare.page(picture.Picture(here, icc=wide_gamut_profile()), "x", qualities=[30]))
     for uri in (facts["original"], *(entry["src"] for entry in facts["levels"][0]["shown"])):
         with Image.open(io.BytesIO(unpacked(uri)[1])) as found:
             assert found.info["icc_profile"] == wide_gamut_profile()
 
 
 def test_a_name_cannot_break_the_page(here: NDArray[np.uint8]) -> None:
-    text = compare.page(image.load(here[:16, :16]), "</script><script>alert(1)</script>.png", qualities=[1])
+    text = compare.page(read.load(here[:16, :16]), "</script><script>alert(1)</script>.png", qualities=[1])
     assert "<script>alert" not in text
     assert "&lt;script&gt;alert" in text
 
@@ -120,7 +122,7 @@ def test_mistakes(here: NDArray[np.uint8], capsys: pytest.CaptureFixture[str]) -
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 def test_a_browser_shows_it(here: NDArray[np.uint8], tmp_path: Path) -> None:
-    Path("page.html").write_text(compare.page(image.load(here), "photo.png", qualities=[50]), encoding="utf-8")
+    Path("page.html").write_text(compare.page(read.load(here), "photo.png", qualities=[50]), encoding="utf-8")
     command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
     command += ["--window-size=1600,1200", "--force-device-scale-factor=2"]  # a screen of fine pixels, as phones have
     command += ["--virtual-time-budget=3000", "--dump-dom", (tmp_path / "page.html").as_uri()]

@@ -13,7 +13,7 @@ import click
 import pytest
 
 import vqcodec
-from vqcodec import cli
+from vqcodec.cli import main as cli
 
 
 @pytest.fixture

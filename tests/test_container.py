@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vqcodec import container
-from vqcodec.container import Contents, Header, describe, pack, read_header, unpack, unpack_partial
+from vqcodec.bitstream import container
+from vqcodec.bitstream.container import Contents, Header, describe, pack, read_header, unpack, unpack_partial
 from vqcodec.errors import DamagedError, LimitError, VqcError
 
 ANY_SIZE = 1 << 60

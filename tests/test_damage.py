@@ -14,8 +14,12 @@ from PIL import Image
 
 import vqcodec
 from tests.conftest import psnr
-from vqcodec import cli, codec, container, image
-from vqcodec.restore import MISSING_GRAY
+from vqcodec.bitstream import container
+from vqcodec.cli import main as cli
+from vqcodec.codec import encode
+from vqcodec.codec.synthesis import MISSING_GRAY
+from vqcodec.options import EncodeOptions
+from vqcodec.pictures import read
 
 U8 = NDArray[np.uint8]
 
@@ -23,7 +27,7 @@ U8 = NDArray[np.uint8]
 @pytest.fixture(scope="module")
 def tiled(photo: U8) -> bytes:
     """A picture of 3 x 2 tiles, 600 x 400 pixels."""
-    return codec.encode_picture(image.load(photo), 60, tile_log2=8)
+    return encode.encode(read.load(photo), 60, EncodeOptions(tile_log2=8))
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +167,7 @@ def test_what_is_left_is_written_and_said_with_an_exit_code_of_its_own(
 
 def test_many_damaged_tiles_are_counted_not_listed(photo: U8, tmp_path: Path, capsys: Any) -> None:
     wide = np.tile(photo[:8, :512], (1, 20, 1))
-    data = codec.encode_picture(image.load(wide), 1, tile_log2=8)
+    data = encode.encode(read.load(wide), 1, EncodeOptions(tile_log2=8))
     first = next(iter(container.read_header(data).sections()))
     (tmp_path / "a.vqc").write_bytes(data[: first.offset])
     assert cli.main(["decompress", str(tmp_path / "a.vqc"), str(tmp_path / "a.png"), "--allow-partial"]) == 8

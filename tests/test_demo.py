@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import vqcodec
-from vqcodec import cli, demo, image
+from vqcodec.cli import demo
+from vqcodec.cli import main as cli
+from vqcodec.pictures import read
 
 
 @pytest.fixture(autouse=True)
@@ -91,4 +93,4 @@ def test_the_bundled_photograph_is_the_one_whose_licence_is_stated() -> None:
     assert path.stat().st_size < 700_000
     assert hashlib.sha256(path.read_bytes()).hexdigest() in readme
     assert "CC0" in readme
-    assert image.load(path).notes == ()
+    assert read.load(path).notes == ()

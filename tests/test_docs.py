@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import vqcodec
-from vqcodec import cli
+from vqcodec.cli import main as cli
+from vqcodec.cli import ray_archive
 
 ROOT = Path(vqcodec.__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -85,7 +86,7 @@ def everything_said() -> Iterator[tuple[str, list[str]]]:
     for name in cli.commands.list_commands(click.Context(cli.commands)):
         command = cli.commands.commands[name]
         if name == "archive":
-            from vqcodec.archive import archive as command
+            from vqcodec.cli.ray_archive import archive as command
         text = command.help or ""
         if name == "train" and importlib.util.find_spec("torch"):
             from vqcodec.train.cli import parser
@@ -153,7 +154,7 @@ def test_every_command_works(
     here = tmp_path / "here"
     shutil.copytree(template, here)
     monkeypatch.chdir(here)
-    monkeypatch.setattr("vqcodec.demo.PHOTOGRAPH", here / "photo.png")
+    monkeypatch.setattr("vqcodec.cli.demo.PHOTOGRAPH", here / "photo.png")
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / ".config/fish/completions").mkdir(parents=True)
     (tmp_path / "vqcodec").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m vqcodec "$@"\n')
@@ -168,7 +169,7 @@ def test_every_command_works(
         assert line.startswith("vqcodec "), line
         arguments = shlex.split(line)[1:]
         if arguments[0] == "archive":
-            monkeypatch.setattr("vqcodec.archive.run", lambda *_, **__: __import__("vqcodec.archive").archive.Report())
+            monkeypatch.setattr("vqcodec.cli.ray_archive.run", lambda *_, **__: ray_archive.Report())
         if arguments[0] == "train":
             pytest.importorskip("torch")
             arguments = tiny(arguments)
@@ -240,7 +241,7 @@ def test_links_between_files_lead_somewhere() -> None:
 
 
 def test_every_model_has_its_card() -> None:
-    from vqcodec import zoo
+    from vqcodec.model import zoo
 
     for name in zoo.MODELS:
         card = (zoo.WEIGHTS / zoo.MODELS[name] / "CARD.md").read_text(encoding="utf-8")
@@ -250,7 +251,7 @@ def test_every_model_has_its_card() -> None:
 
 
 def test_info_of_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from vqcodec import zoo
+    from vqcodec.model import zoo
 
     files = zoo.find()
     assert cli.main(["info", "--model", zoo.DEFAULT_MODEL]) == 0

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.plain import PlainDecoder
-from vqcodec import zoo
-from vqcodec.codebook import Ints
-from vqcodec.entropy import ClassTables, Decoder, Encoder
+from vqcodec.bitstream.codebook import Ints
+from vqcodec.bitstream.entropy import ClassTables, Decoder, Encoder
 from vqcodec.errors import DamagedError, ModelError
+from vqcodec.model import zoo
 
 
 def normalised(weights: Ints) -> Ints:

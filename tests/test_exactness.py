@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 import vqcodec
 from tests.golden.make import FOLDER, digest
-from vqcodec import codec, zoo
+from vqcodec.codec import indices
+from vqcodec.model import zoo
 
 EXPECTED = json.loads((FOLDER / "expected.json").read_text(encoding="utf-8"))
 CHILD = """
@@ -29,8 +30,8 @@ from contextlib import nullcontext
 from pathlib import Path
 import numpy, threadpoolctl, vqcodec
 from tests.golden.make import digest
-from vqcodec import codec
-codec.single_blas = nullcontext  # so that BLAS uses the threads that the environment gives it
+from vqcodec.codec import indices
+indices.single_blas = nullcontext  # so that BLAS uses the threads that the environment gives it
 out = {}
 for path in map(Path, sys.argv[2:]):
     found = vqcodec.indices(path.read_bytes(), threads=int(sys.argv[1]))
@@ -77,7 +78,7 @@ def test_golden_file(name: str) -> None:
 def check(ran: Ran, where: str) -> None:
     assert ran.digests
     for name, found in ran.digests.items():
-        assert found == [EXPECTED[name][layer] for layer in codec.Indices._fields], f"{name} {where}"
+        assert found == [EXPECTED[name][layer] for layer in indices.Indices._fields], f"{name} {where}"
 
 
 @pytest.mark.parametrize("threads", [1, 2, 8])
@@ -163,7 +164,7 @@ def test_no_float_of_the_transforms_reaches_the_indices(tmp_path: Path) -> None:
 
 def test_floats_given_by_a_broken_synthesis_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     """With transforms that give nothing but noise the indices of a file stay what they are."""
-    from vqcodec.transform import Synthesis
+    from vqcodec.model.transforms import Synthesis
 
     def noise(
         self: Synthesis, latents: NDArray[np.float32], hat: NDArray[np.float64], colour: object = None

@@ -23,9 +23,13 @@ import vqcodec
 from tests.conftest import PHOTOGRAPHS
 from tests.golden.make import FOLDER
 from tests.mutate import Parts, broken, hostile
-from vqcodec import codec, container, entropy, image, tokens, zoo
-from vqcodec.colour import Colour
-from vqcodec.transform import Synthesis
+from vqcodec.bitstream import container, entropy
+from vqcodec.bitstream.colour import Colour
+from vqcodec.codec import encode, tokens
+from vqcodec.model import zoo
+from vqcodec.model.transforms import Synthesis
+from vqcodec.options import EncodeOptions
+from vqcodec.pictures import read
 
 MAX_PIXELS = 40_000
 SECONDS = 2.0  # of processor time, for one file
@@ -39,13 +43,13 @@ def small_files() -> list[bytes]:
     stream = io.BytesIO()
     Image.fromarray(photo[:20, :30]).save(stream, "PNG", exif=exif, icc_profile=bytes(36) + b"acsp" + bytes(200))
     tiny = [
-        codec.encode_picture(image.load(photo[50:82, 80:112]), 60),
-        codec.encode_picture(image.load(photo[50:70, 80:100]), 100),
-        codec.encode_picture(image.load(photo[50:70, 80:100]), 1),
-        codec.encode_picture(image.load(photo[:16, :513]), 30, tile_log2=8),
-        codec.encode_picture(image.load(photo[:300, 8:40]), 1, tile_log2=8),
-        codec.encode_picture(image.load(np.dstack([photo[:20, :20], photo[:20, :20, :1]])), 40),
-        codec.encode_picture(image.load(photo[:9, :9, 0]), 70),
+        encode.encode(read.load(photo[50:82, 80:112]), 60),
+        encode.encode(read.load(photo[50:70, 80:100]), 100),
+        encode.encode(read.load(photo[50:70, 80:100]), 1),
+        encode.encode(read.load(photo[:16, :513]), 30, EncodeOptions(tile_log2=8)),
+        encode.encode(read.load(photo[:300, 8:40]), 1, EncodeOptions(tile_log2=8)),
+        encode.encode(read.load(np.dstack([photo[:20, :20], photo[:20, :20, :1]])), 40),
+        encode.encode(read.load(photo[:9, :9, 0]), 70),
         vqcodec.encode(stream.getvalue(), 50),
     ]
     return [*tiny, *((FOLDER / f"{name}.vqc").read_bytes() for name in ("one", "gray", "alpha", "srgb", "metadata"))]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`vqcodec.image`: every kind of picture in and out, and every kind of nonsense refused with one line."""
+"""`vqcodec.pictures.read`: every kind of picture in and out, and every kind of nonsense refused with one line."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageCms, ImageFile
 
-from vqcodec import image as image_module
 from vqcodec.errors import DamagedError, InputError, LimitError, UsageError
-from vqcodec.image import DEFAULT_MAX_PIXELS, Picture, decode_alpha, encode_alpha, encode_picture, load, to_pil
+from vqcodec.options import DEFAULT_MAX_PIXELS
+from vqcodec.pictures import read
+from vqcodec.pictures.picture import Picture
+from vqcodec.pictures.png import decode_alpha, encode_alpha
+from vqcodec.pictures.read import load
+from vqcodec.pictures.write import to_pil, write_picture
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -275,7 +279,7 @@ def test_orientation_is_applied_and_reset_and_other_tags_stay(orientation: int, 
         assert kept[ExifTags.Base.Orientation] == 1
         assert kept[ExifTags.Base.Make] == "Camera"
         assert kept.get_ifd(ExifTags.IFD.GPSInfo) == {1: "N"}
-        assert np.array_equal(load(encode_picture(picture, ".png")[0]).rgb, upright)
+        assert np.array_equal(load(write_picture(picture, ".png")[0]).rgb, upright)
 
 
 def test_alpha_is_turned_too() -> None:
@@ -544,7 +548,7 @@ def test_files_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         opened.append(open(*arguments))  # noqa: SIM115
         return opened[-1]
 
-    monkeypatch.setattr(image_module, "open", spy, raising=False)
+    monkeypatch.setattr(read, "open", spy, raising=False)
     load(path)
     path.write_bytes(b"broken")
     with pytest.raises(InputError):
@@ -564,7 +568,7 @@ def picture_of(bands: int, **more: Any) -> Picture:
 @pytest.mark.parametrize("bands", [1, 2, 3, 4])
 def test_lossless_formats_give_back_what_they_hold(suffix: str, bands: int) -> None:
     picture = picture_of(bands)
-    data, notes = encode_picture(picture, suffix)
+    data, notes = write_picture(picture, suffix)
     again = load(data)
     holds_alpha = suffix not in (".bmp", ".ppm")
     if bands in (1, 3) or holds_alpha:
@@ -580,27 +584,27 @@ def test_lossless_formats_give_back_what_they_hold(suffix: str, bands: int) -> N
 def test_lossy_formats_come_close(suffix: str, tolerance: int) -> None:
     y, x = np.mgrid[0:32, 0:32]
     picture = load(np.dstack([x * 8, y * 8, (x + y) * 4]).astype(np.uint8))
-    data, notes = encode_picture(picture, suffix)
+    data, notes = write_picture(picture, suffix)
     assert notes == ()
     assert np.abs(load(data).rgb.astype(int) - picture.rgb).max() <= tolerance
 
 
 def test_transparency_is_laid_over_white() -> None:
     rgba = np.array([[[200, 0, 0, 255], [200, 0, 0, 0], [100, 0, 0, 128]]], np.uint8)
-    data, notes = encode_picture(load(rgba), ".ppm")
+    data, notes = write_picture(load(rgba), ".ppm")
     flat = load(data).rgb[0].tolist()
     assert flat[:2] == [[200, 0, 0], [255, 255, 255]]
     assert np.abs(np.array(flat[2]) - [177, 127, 127]).max() <= 1
     assert notes == ("PPM does not hold transparency: laid over white",)
     rgba[..., 3] = 255
-    assert encode_picture(load(rgba), ".ppm")[1] == ()
+    assert write_picture(load(rgba), ".ppm")[1] == ()
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".avif"])
 def test_metadata_goes_out_and_comes_back(suffix: str) -> None:
     icc = profile("RGB ")
     picture = picture_of(3, icc=icc, exif=exif_block(1)[6:])
-    data, notes = encode_picture(picture, suffix)
+    data, notes = write_picture(picture, suffix)
     again = load(data)
     assert notes == ()
     assert again.icc == icc
@@ -611,23 +615,23 @@ def test_metadata_goes_out_and_comes_back(suffix: str) -> None:
 
 
 def test_metadata_that_does_not_fit_is_dropped_with_a_note() -> None:
-    _, notes = encode_picture(picture_of(3, icc=profile("RGB "), exif=exif_block(1)[6:]), ".bmp")
+    _, notes = write_picture(picture_of(3, icc=profile("RGB "), exif=exif_block(1)[6:]), ".bmp")
     assert len(notes) == 2
-    data, notes = encode_picture(picture_of(1, icc=profile("GRAY")), ".webp")  # WebP has no gray mode
+    data, notes = write_picture(picture_of(1, icc=profile("GRAY")), ".webp")  # WebP has no gray mode
     assert (load(data).icc, len(notes)) == (None, 1)
-    data, notes = encode_picture(picture_of(3, exif=exif_block(1)[6:] + bytes(70_000)), ".jpg")
+    data, notes = write_picture(picture_of(3, exif=exif_block(1)[6:] + bytes(70_000)), ".jpg")
     assert (load(data).exif, len(notes)) == (None, 1)
 
 
 def test_other_suffixes_and_formats_that_cannot() -> None:
     for suffix in ("", ".", ".xyz", "png.gz", ".psd"):  # .psd is read, not written
         with pytest.raises(UsageError, match=r"\.png"):
-            encode_picture(picture_of(3), suffix)
-    assert encode_picture(picture_of(1), ".gif")[1] == ()
-    assert "256" in encode_picture(picture_of(3), ".gif")[1][0]
-    assert encode_picture(picture_of(4), ".sgi")[0]  # not in our table: Pillow's
+            write_picture(picture_of(3), suffix)
+    assert write_picture(picture_of(1), ".gif")[1] == ()
+    assert "256" in write_picture(picture_of(3), ".gif")[1][0]
+    assert write_picture(picture_of(4), ".sgi")[0]  # not in our table: Pillow's
     with pytest.raises(InputError, match="WEBP"):
-        encode_picture(load(np.zeros((1, 20_000, 3), np.uint8)), ".webp")
+        write_picture(load(np.zeros((1, 20_000, 3), np.uint8)), ".webp")
 
 
 def test_to_pil_hands_metadata_to_save() -> None:

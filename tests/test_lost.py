@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import vqcodec
-from vqcodec import cli
+from vqcodec.cli import main as cli
 
 ROOT = Path(vqcodec.__file__).parents[1]
 OLD = b"an old file that somebody needs"

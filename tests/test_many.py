@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import vqcodec
-from vqcodec import cli, jobs, streams, workers
+from vqcodec.cli import batch, processes, streams
+from vqcodec.cli import main as cli
+from vqcodec.cli.names import PICTURE_SUFFIXES, todo
+from vqcodec.cli.processes import Outcome
 from vqcodec.errors import InputError
-from vqcodec.workers import Outcome
 
 Run = Callable[..., tuple[int, str, list[str]]]
 QUALITY = ("-q", "30", "-e", "1")
@@ -101,9 +103,9 @@ def test_two_inputs_never_become_one_output(run: Run, here: Path, count: int) ->
 
 def test_names_that_differ_by_case_only(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = [("x/A.png", "out/A.vqc"), ("y/a.png", "out/a.vqc"), ("z/\u00e4.png", "o/\u00e4"), ("a\u0308", "o/a\u0308")]
-    assert [len(part) for part in jobs._distinct(pairs)] == [4, 0]
+    assert [len(part) for part in batch._distinct(pairs)] == [4, 0]
     monkeypatch.setattr(sys, "platform", "darwin")
-    found, failures = jobs._distinct(pairs)
+    found, failures = batch._distinct(pairs)
     assert list(found) == [0, 2]
     assert list(failures) == [1, 3]
 
@@ -119,7 +121,7 @@ def test_nothing_to_do(run: Run, here: Path) -> None:
     assert len(lines) == 1
     assert files(here / "out") == expected(here, "a.png", "b.png")
     failures: list[tuple[int, str]] = []
-    assert list(jobs._folders("nowhere", True, failures)) == []
+    assert list(batch._folders("nowhere", True, failures)) == []
     assert failures == [(3, "cannot read the folder nowhere: no such file or directory")]
 
 
@@ -216,7 +218,7 @@ def test_a_model_that_is_not_there_is_said_once(run: Run, here: Path) -> None:
 
 
 def test_the_model_is_loaded_once(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vqcodec import zoo
+    from vqcodec.model import zoo
 
     loads = []
     real = zoo.Model.__init__
@@ -267,7 +269,7 @@ def deadly(source: str, target: str, *, alone: bool) -> Outcome:
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
 def test_a_process_that_dies_takes_only_its_own_picture_with_it() -> None:
     names = ["a", "b", "bomb", "c", "bug", "d"]
-    found = dict(workers.outcomes({number: (name, "") for number, name in enumerate(names)}, deadly, 2))
+    found = dict(processes.outcomes({number: (name, "") for number, name in enumerate(names)}, deadly, 2))
     assert sorted(found) == list(range(6))
     failures = {names[number]: outcome.failure for number, outcome in found.items() if outcome.failure}
     assert set(failures) == {"bomb", "bug"}
@@ -323,4 +325,4 @@ def test_a_run_that_is_stopped_leaves_whole_files_and_no_process(
 def test_input_errors_of_the_whole_are_raised(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     with pytest.raises(InputError, match="nothing to do"):
-        jobs.todo((str(tmp_path / "in"),), str(tmp_path / "out"), ".vqc", jobs.PICTURE_SUFFIXES, recursive=True)
+        todo((str(tmp_path / "in"),), str(tmp_path / "out"), ".vqc", PICTURE_SUFFIXES, recursive=True)

@@ -17,8 +17,10 @@ from PIL import Image, ImageCms
 import vqcodec
 from tests.conftest import psnr, wide_gamut_profile
 from tests.golden.make import FOLDER
-from vqcodec import codec, formats, image, metadata
+from vqcodec.codec import decode
 from vqcodec.errors import InputError
+from vqcodec.pictures import metadata, read, write
+from vqcodec.pictures.picture import Picture
 
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="6"/><tiff:Orientation>8</tiff:Orientation></x:xmpmeta>'
 UPRIGHT_XMP = XMP.replace(b'"6"', b'"1"').replace(b">8<", b">1<")
@@ -116,11 +118,11 @@ def test_xmp_goes_all_the_way(photo: NDArray[np.uint8], suffix: str) -> None:
     source = saved(Image.fromarray(photo[:40, :50]), "JPEG", xmp=XMP, exif=exif)
     data = vqcodec.encode(source, 60)
     assert vqcodec.info(data)["xmp_bytes"] > 0
-    picture = codec.decode_picture(data)
+    picture = decode.decode(data)
     assert picture.xmp == UPRIGHT_XMP
-    encoded, notes = image.encode_picture(picture, suffix)
+    encoded, notes = write.write_picture(picture, suffix)
     assert notes == ()
-    again = image.load(encoded)
+    again = read.load(encoded)
     assert again.xmp == UPRIGHT_XMP
     with Image.open(io.BytesIO(encoded)) as back:
         assert back.getexif()[315] == "somebody"
@@ -129,7 +131,7 @@ def test_xmp_goes_all_the_way(photo: NDArray[np.uint8], suffix: str) -> None:
 
 def test_an_orientation_that_only_xmp_knows(photo: NDArray[np.uint8]) -> None:
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="6"/></x:xmpmeta>'
-    picture = image.load(saved(Image.fromarray(photo[:40, :50]), "JPEG", xmp=xmp))
+    picture = read.load(saved(Image.fromarray(photo[:40, :50]), "JPEG", xmp=xmp))
     assert picture.rgb.shape[:2] == (50, 40)
     assert picture.xmp == xmp.replace(b"6", b"1")
 
@@ -142,14 +144,14 @@ def test_what_is_no_xmp(found: object) -> None:
 def test_xmp_that_a_format_does_not_hold_is_dropped_with_a_note(photo: NDArray[np.uint8]) -> None:
     rgb = photo[:8, :8]
     for suffix, xmp in ((".bmp", XMP), (".jpg", XMP + bytes(70_000)), (".png", b"\xff\xfe<\0")):
-        encoded, notes = image.encode_picture(image.Picture(rgb, xmp=xmp), suffix)
+        encoded, notes = write.write_picture(Picture(rgb, xmp=xmp), suffix)
         assert len(notes) == 1
         assert "XMP data: dropped" in notes[0]
-        assert image.load(encoded).xmp is None
+        assert read.load(encoded).xmp is None
 
 
 def test_odd_exif_does_not_take_xmp_with_it(monkeypatch: pytest.MonkeyPatch, photo: NDArray[np.uint8]) -> None:
-    real = formats._save
+    real = write._save
 
     def stumble(picture: Image.Image, name: str, options: dict[str, Any]) -> bytes:
         if "exif" in options or 315 in options["tiffinfo"]:
@@ -158,10 +160,10 @@ def test_odd_exif_does_not_take_xmp_with_it(monkeypatch: pytest.MonkeyPatch, pho
 
     exif = Image.Exif()
     exif[315] = "somebody"
-    monkeypatch.setattr(formats, "_save", stumble)
-    encoded, notes = image.encode_picture(image.Picture(photo[:8, :8], exif=exif.tobytes(), xmp=UPRIGHT_XMP), ".tif")
+    monkeypatch.setattr(write, "_save", stumble)
+    encoded, notes = write.write_picture(Picture(photo[:8, :8], exif=exif.tobytes(), xmp=UPRIGHT_XMP), ".tif")
     assert notes == ("TIFF does not hold this EXIF data: dropped",)
-    assert image.load(encoded).xmp == UPRIGHT_XMP
+    assert read.load(encoded).xmp == UPRIGHT_XMP
 
 
 def exif_with_thumbnail(thumbnail: bytes, order: str) -> bytes:
@@ -177,7 +179,7 @@ def test_the_thumbnail_is_left_out_and_nothing_else_moves(photo: NDArray[np.uint
     thumbnail = saved(Image.fromarray(photo[:120, :160]), "JPEG")
     exif = exif_with_thumbnail(thumbnail, order)
     assert exif.index(thumbnail) == 56
-    kept = image.load(saved(Image.new("RGB", (3, 2)), "JPEG", exif=b"Exif\0\0" + exif)).exif
+    kept = read.load(saved(Image.new("RGB", (3, 2)), "JPEG", exif=b"Exif\0\0" + exif)).exif
     assert kept is not None
     assert kept[:22] == exif[:22]
     assert kept[22:26] == bytes(4)
@@ -186,12 +188,12 @@ def test_the_thumbnail_is_left_out_and_nothing_else_moves(photo: NDArray[np.uint
     for place in range(len(exif) - len(thumbnail)):  # nonsense in any field: an error that is caught, or no harm done
         for value in (0, 0xFF):
             bad = exif[:place] + bytes([value]) + exif[place + 1 :]
-            image.load(saved(Image.new("RGB", (3, 2)), "JPEG", exif=b"Exif\0\0" + bad))
+            read.load(saved(Image.new("RGB", (3, 2)), "JPEG", exif=b"Exif\0\0" + bad))
 
 
 def test_golden_files_with_metadata() -> None:
     for name, srgb in (("metadata", False), ("srgb", True)):
-        picture = codec.decode_picture((FOLDER / f"{name}.vqc").read_bytes())
+        picture = decode.decode((FOLDER / f"{name}.vqc").read_bytes())
         exif = Image.Exif()
         exif.load(picture.exif or b"")
         assert (exif[315], picture.xmp) == ("somebody", b"<x:xmpmeta/>")
@@ -217,7 +219,7 @@ def heic(photo: NDArray[np.uint8]) -> bytes:
 
 
 def test_heic(heic: bytes, photo: NDArray[np.uint8]) -> None:
-    picture = image.load(heic)
+    picture = read.load(heic)
     assert psnr(picture.rgb, np.rot90(photo[100:160, 200:240], -1)) > 30
     assert picture.xmp is not None
     assert b"xmpmeta" in picture.xmp
@@ -228,7 +230,7 @@ def test_heic(heic: bytes, photo: NDArray[np.uint8]) -> None:
     assert (back.getexif()[315], back.getexif().get(274, 1)) == ("somebody", 1)
     for size in range(0, len(heic), 97):
         with pytest.raises(InputError):
-            image.load(heic[:size])
+            read.load(heic[:size])
 
 
 def test_heic_of_ten_bits_and_of_another_colour_space() -> None:
@@ -238,7 +240,7 @@ def test_heic_of_ten_bits_and_of_another_colour_space() -> None:
     pillow_heif.from_bytes("RGB;16", (64, 64), deep.tobytes()).save(
         out, quality=90, color_primaries=pillow_heif.HeifColorPrimaries.SMPTE_EG_432_1
     )
-    first, second = image.load(out.getvalue()).notes
+    first, second = read.load(out.getvalue()).notes
     assert first == "10-bit samples reduced to 8 bits"
     assert "colour space" in second
 
@@ -246,4 +248,4 @@ def test_heic_of_ten_bits_and_of_another_colour_space() -> None:
 def test_heic_without_its_library(heic: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(InputError, match=r"HEIC pictures need pip install 'vqcodec\[heic\]'"):
-        image.load(heic)
+        read.load(heic)

@@ -22,8 +22,8 @@ from PIL import Image, features
 
 import vqcodec
 from tests.mutate import scrambled
-from vqcodec import image
 from vqcodec.errors import VqcError
+from vqcodec.pictures import read
 
 FOLDER = Path(os.environ.get("VQCODEC_DATA", "")) / "odd"
 OUTCOMES = Path(__file__).with_name("odd.json")
@@ -40,7 +40,7 @@ def outcome(source: Path | bytes) -> str:
     """The size of the picture, or the kind of error; anything else that is raised passes through."""
     started = time.process_time()
     try:
-        picture = image.load(source, max_pixels=MAX_PIXELS)
+        picture = read.load(source, max_pixels=MAX_PIXELS)
     except VqcError as error:
         message = str(error)
         assert message.isprintable(), message

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`vqcodec.output`: whole files or none, whatever happens meanwhile."""
+"""`vqcodec.cli.atomic`: whole files or none, whatever happens meanwhile."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from vqcodec.cli.atomic import check_writable, write_atomic
 from vqcodec.errors import InputError, OutputExistsError
-from vqcodec.output import check_writable, write_atomic
 
 OLD, NEW = b"the old file", b"the new one, which is longer"
 posix_only = pytest.mark.skipif(os.name != "posix", reason="permissions, links and devices of POSIX")
@@ -180,7 +180,7 @@ def test_sigterm_in_a_real_process(tmp_path: Path) -> None:
     path.write_bytes(OLD)
     script = (
         "import os, signal, sys, time\n"
-        "from vqcodec.output import write_atomic\n"
+        "from vqcodec.cli.atomic import write_atomic\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
         "os.fsync = lambda handle: (print('half way', flush=True), time.sleep(30))\n"
         f"write_atomic({str(path)!r}, b'new', force=True)\n"

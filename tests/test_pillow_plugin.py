@@ -20,7 +20,10 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 import vqcodec
 from tests.conftest import psnr, wide_gamut_profile
-from vqcodec import codec, image, metadata
+from vqcodec.codec import decode as decode_module
+from vqcodec.codec import encode
+from vqcodec.options import EncodeOptions
+from vqcodec.pictures import metadata, read
 
 U8 = NDArray[np.uint8]
 
@@ -72,8 +75,8 @@ def opened(data: bytes) -> Image.Image:
 
 def test_open_reads_the_header_and_load_the_picture(path: Path, coded: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    decode = codec.decode_picture
-    monkeypatch.setattr(codec, "decode_picture", lambda *a, **k: calls.append(a) or decode(*a, **k))
+    decode = decode_module.decode
+    monkeypatch.setattr(decode_module, "decode", lambda *a, **k: calls.append(a) or decode(*a, **k))
     with Image.open(path) as picture:
         assert (picture.format, picture.mode, picture.size) == ("VQC", "RGB", (130, 90))
         assert picture.get_format_mimetype() == "image/x-vqc"
@@ -153,7 +156,7 @@ def test_pillows_parser_takes_it_in_pieces(coded: bytes) -> None:
 
 
 def test_headers_of_any_length(photo: U8, monkeypatch: pytest.MonkeyPatch, plugin: Any) -> None:
-    data = codec.encode_picture(image.load(photo), 20, tile_log2=8)
+    data = encode.encode(read.load(photo), 20, EncodeOptions(tile_log2=8))
     for size in (1, 16, 33):
         monkeypatch.setattr(plugin, "HEADER_BYTES", size)
         assert opened(data).size == (600, 400)
@@ -222,8 +225,8 @@ def test_draft_without_a_size(coded: bytes) -> None:
 
 def test_thumbnails_decode_less(coded: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     scales = []
-    decode = codec.decode_picture
-    monkeypatch.setattr(codec, "decode_picture", lambda *a, **k: scales.append(k["scale"]) or decode(*a, **k))
+    decode = decode_module.decode
+    monkeypatch.setattr(decode_module, "decode", lambda *a, **k: scales.append(a[1].scale) or decode(*a, **k))
     picture = opened(coded)
     picture.thumbnail((16, 16))
     assert scales == [2]
@@ -264,7 +267,7 @@ def test_a_damaged_picture_opens_and_does_not_load(path: Path, coded: bytes) -> 
 
 
 def test_verify(path: Path, coded: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(codec, "decode_picture", None)
+    monkeypatch.setattr(decode_module, "decode", None)
     with Image.open(path) as picture:
         inner = picture.fp
         picture.verify()
@@ -287,7 +290,7 @@ def test_damaged_metadata(crop: U8) -> None:
 
 
 def test_a_model_that_is_not_there(coded: bytes) -> None:
-    from vqcodec import container
+    from vqcodec.bitstream import container
 
     contents = container.unpack(coded, max_pixels=10**6)
     header = container.Header(130, 90, 60, b"\1\2\3\4")

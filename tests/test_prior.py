@@ -11,9 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 from tests import bounds
-from vqcodec import zoo
 from vqcodec.errors import ModelError
-from vqcodec.prior import CLIP, Depthwise, Linear, checkerboard, quarter
+from vqcodec.model import zoo
+from vqcodec.model.prior import CLIP, Depthwise, Linear, checkerboard, quarter
 
 
 @pytest.fixture(scope="module")

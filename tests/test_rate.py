@@ -13,7 +13,9 @@ from PIL import Image
 
 import vqcodec
 from tests.conftest import psnr, wide_gamut_profile
-from vqcodec import codec, image, rate
+from vqcodec.codec import encode, target
+from vqcodec.options import Target
+from vqcodec.pictures import read
 
 U8 = NDArray[np.uint8]
 
@@ -52,7 +54,7 @@ def test_the_choice_of_indices_reaches_what_lies_between_two_qualities(
     wanted_bytes = (low * high) ** 0.5
     reached = len(vqcodec.encode(crop, bpp=8 * wanted_bytes / crop[..., 0].size))
     assert abs(reached / wanted_bytes - 1) < 0.01
-    monkeypatch.setattr(rate, "_lambda_scale", lambda *_: 1.0)
+    monkeypatch.setattr(target, "_lambda_scale", lambda *_: 1.0)
     without = len(vqcodec.encode(crop, bpp=8 * wanted_bytes / crop[..., 0].size))
     assert without in (low, high)
 
@@ -105,8 +107,8 @@ def test_max_bytes_at_the_ends_of_the_scale(crop: U8, scale: dict[int, int]) -> 
 def test_max_bytes_holds_where_the_estimates_are_wrong(
     crop: U8, scale: dict[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = rate._Estimator._size
-    monkeypatch.setattr(rate._Estimator, "_size", lambda self, q, s: 0.2 * original(self, q, s) + 7 * q)
+    original = target._Estimator._size
+    monkeypatch.setattr(target._Estimator, "_size", lambda self, q, s: 0.2 * original(self, q, s) + 7 * q)
     for limit in (scale[1], scale[30] + 200):
         assert len(vqcodec.encode(crop, max_bytes=limit)) <= limit
 
@@ -143,16 +145,16 @@ def test_gray_pictures(crop: U8) -> None:
 
 def test_large_pictures_are_searched_on_a_sample(photo: U8, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces of 64 x 64 in place of 512 x 512: the target is still met, with few encodings of the whole."""
-    monkeypatch.setattr(rate, "SAMPLE_SIDE", 64)
+    monkeypatch.setattr(target, "SAMPLE_SIDE", 64)
     sizes: list[int] = []
-    original, analyse = codec.encode_layers, codec.analyse
-    monkeypatch.setattr(codec, "encode_layers", lambda *a, **k: sizes.append(a[1].size) or original(*a, **k))
+    original, analyse = encode.encode_layers, encode.analyse
+    monkeypatch.setattr(encode, "encode_layers", lambda *a, **k: sizes.append(a[1].size) or original(*a, **k))
     pixels: list[int] = []
-    monkeypatch.setattr(codec, "analyse", lambda *a: pixels.append(a[1].size) or analyse(*a))
+    monkeypatch.setattr(encode, "analyse", lambda *a: pixels.append(a[1].size) or analyse(*a))
     data = vqcodec.encode(photo, bpp=0.5)
     assert bpp_of(data, photo) == pytest.approx(0.5, rel=0.02)
     assert sizes == [photo.size] * len(sizes)
-    assert len(sizes) <= rate.MAX_ATTEMPTS
+    assert len(sizes) <= target.MAX_ATTEMPTS
     assert min(pixels) == 3 * (3 * 64) ** 2
     wanted = psnr(photo, np.asarray(vqcodec.decode(vqcodec.encode(photo, 50)))) - 0.01
     assert vqcodec.info(vqcodec.encode(photo, psnr=wanted))["quality"] == 50
@@ -161,11 +163,11 @@ def test_large_pictures_are_searched_on_a_sample(photo: U8, monkeypatch: pytest.
 @pytest.mark.parametrize("shape", [(100, 100), (192, 192), (500, 500), (4000, 50), (20, 9000), (3, 200_000)])
 def test_samples(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     """From all over the picture, of bounded size, at the places of whole latents."""
-    monkeypatch.setattr(rate, "SAMPLE_SIDE", 64)
+    monkeypatch.setattr(target, "SAMPLE_SIDE", 64)
     rgb = np.zeros((*shape, 3), np.uint8)
     y, x = np.arange(shape[0])[:, None], np.arange(shape[1])[None]
     rgb[..., 0], rgb[..., 1], rgb[..., 2] = y % 16, x % 16, y * 250 // shape[0] // 2 + x * 250 // shape[1] // 2
-    sample = rate._sample(rgb)
+    sample = target._sample(rgb)
     assert sample[..., 0].size <= max((3 * 64) ** 2, 9 * 16 * min(shape))
     if rgb[..., 0].size > (3 * 64) ** 2:
         assert sample.size < rgb.size
@@ -181,7 +183,7 @@ def test_work_is_bounded(crop: U8, monkeypatch: pytest.MonkeyPatch) -> None:
     counts = {"encode_layers": 0, "analyse": 0, "encode_refinement": 0}
 
     def counted(name: str) -> Any:
-        original = getattr(codec, name)
+        original = getattr(encode, name)
 
         def call(*arguments: Any, **more: Any) -> Any:
             counts[name] += 1
@@ -190,7 +192,7 @@ def test_work_is_bounded(crop: U8, monkeypatch: pytest.MonkeyPatch) -> None:
         return call
 
     for name in counts:
-        monkeypatch.setattr(codec, name, counted(name))
+        monkeypatch.setattr(encode, name, counted(name))
     for bpp in (0.1, 0.5, 1.5):
         counts.update(dict.fromkeys(counts, 0))
         vqcodec.encode(crop, bpp=bpp)
@@ -228,7 +230,7 @@ def test_targets_that_make_no_sense(crop: U8, options: dict[str, Any], words: st
 
 
 def test_what_was_reached_is_said(crop: U8) -> None:
-    reached = rate.encode_picture(image.load(crop), rate.Target(psnr=25))
+    reached = target.encode_to_target(read.load(crop), Target(psnr=25))
     assert reached.quality == vqcodec.info(reached.data)["quality"]
     assert reached.bpp == bpp_of(reached.data, crop)
     assert reached.psnr == pytest.approx(psnr(crop, np.asarray(vqcodec.decode(reached.data))))

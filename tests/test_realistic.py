@@ -15,10 +15,11 @@ from PIL import Image
 
 import vqcodec
 from tests.conftest import psnr
-from vqcodec import zoo
-from vqcodec.cli import main
-from vqcodec.grain import noise
-from vqcodec.tiles import Rect
+from vqcodec.bitstream.tiles import Rect
+from vqcodec.cli.main import main
+from vqcodec.model import zoo
+from vqcodec.model.noise import noise
+from vqcodec.options import EncodeOptions
 
 LOW = 25
 
@@ -89,10 +90,11 @@ def test_it_brings_back_detail_for_little_psnr(photo: NDArray[np.uint8]) -> None
 
 
 def test_the_same_picture_whatever_way_it_is_asked_for(photo: NDArray[np.uint8]) -> None:
-    from vqcodec import codec, image
+    from vqcodec.codec import encode
+    from vqcodec.pictures import read
 
-    picture = image.load(photo)
-    data = codec.encode_picture(picture, LOW, tile_log2=8)  # several tiles
+    picture = read.load(photo)
+    data = encode.encode(picture, LOW, EncodeOptions(tile_log2=8))  # several tiles
     whole = restored(data, decoder="realistic", threads=1).astype(int)
     assert np.abs(restored(data, decoder="realistic", threads=2) - whole).max() <= 1
     x, y, w, h = 97, 130, 141, 155

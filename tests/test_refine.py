@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ from numpy.typing import NDArray
 
 import vqcodec
 from tests.conftest import psnr
-from vqcodec import refine, zoo
+from vqcodec.codec import search
 from vqcodec.errors import ModelError
+from vqcodec.model import zoo
+from vqcodec.model.gradient import INPUTS, Gradient
 
 U8 = NDArray[np.uint8]
 
@@ -35,48 +39,52 @@ def test_higher_efforts_cost_less(photo: U8) -> None:
     assert costs[3] < 0.97 * costs[0]
 
 
-def test_a_model_without_the_graph_encodes_all_the_same(photo: U8, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zoo.Model, "gradient", None)
+def test_a_model_without_the_graph_says_which_efforts_it_has(photo: U8, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(zoo.find().folder, folder)
+    card = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    del card["files"]["gradient.onnx"]
+    (folder / "model.json").write_text(json.dumps(card), encoding="utf-8")
     crop = photo[:40, :40]
-    assert vqcodec.encode(crop, effort=9) == vqcodec.encode(crop, effort=5)
+    assert vqcodec.encode(crop, effort=5, model=folder) == vqcodec.encode(crop, effort=5)
+    assert vqcodec.encode(crop, 1, effort=9, model=folder) == vqcodec.encode(crop, 1, effort=9)
+    with pytest.raises(ModelError, match="no graph for high efforts: take an effort of 1 to 5"):
+        vqcodec.encode(crop, effort=6, model=folder)
 
 
 def test_another_versions_graph_is_a_model_error() -> None:
     synthesis = zoo.load(zoo.find()).files.verified("synthesis.onnx")
     with pytest.raises(ModelError, match="export it again"):
-        refine.Gradient(synthesis, 1)
+        Gradient(synthesis, 1)
 
 
 def test_a_graph_of_another_model_is_a_model_error() -> None:
     """The shipped graph with fewer channels than it has."""
     gradient = zoo.load(zoo.find(), 1).gradient
     assert gradient is not None
-    channels = dict.fromkeys(refine.INPUTS, 8) | {"x": 3}
-    values = {name: np.zeros((1, channels[name], 2, 2), np.float32) for name in refine.INPUTS}
+    channels = dict.fromkeys(INPUTS, 8) | {"x": 3}
+    values = {name: np.zeros((1, channels[name], 2, 2), np.float32) for name in INPUTS}
     with pytest.raises(ModelError, match="graph"):
         gradient(**values)
 
 
 @pytest.mark.parametrize("iterations", [1, 6])
-def test_it_ends_no_worse_than_it_began(photo: U8, iterations: int) -> None:
+def test_it_ends_no_worse_than_it_began(photo: U8, iterations: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A graph that lies about its slopes leads nowhere: what comes back is what went in."""
     model, (h, w) = zoo.load(zoo.find(), 1), (4, 6)
     rgb = photo[: 16 * h, : 16 * w]
     start = np.zeros((h, w, model.prior.latents), np.int64)
     calls = []
 
-    def lying(**values: refine.Array) -> tuple[refine.Array, refine.Array, refine.Array]:
+    def lying(**values: search.Array) -> tuple[search.Array, search.Array, search.Array]:
         shape = values["levels"].shape
         calls.append(int(np.abs(values["levels"]).sum()))
         error = np.abs(values["levels"]).sum(1, keepdims=True)  # every change costs more than it saves
         return np.full(shape, 30, np.float32), error, np.full(shape, -1e6, np.float32)
 
-    features, base_mean = model.prior.base(model.codebook.values(np.zeros((h, w), np.int64)))
-    found = refine.refine(
-        lying, refine.Plan(iterations, 0.5), start, model.tables, rgb, features, base_mean,  # type: ignore[arg-type]
-        model.analysis_hat(50), model.prior.step_size[49], 100.0,
-    )  # fmt: skip
-    assert (found == start).all()
+    monkeypatch.setattr(model, "_gradient", lying)
+    base = np.zeros((h, w), np.int64)
+    assert (search.search(model, search.Plan(iterations, 0.5), start, base, rgb, 50, 100.0) == start).all()
     assert max(calls) > 0  # it was led astray
 
 
@@ -104,7 +112,7 @@ def test_the_graph_is_the_networks_and_its_gradient_is_the_slope(photo: U8, tmp_
         features, base_mean = model.prior.base(model.quantiser(z).code)
     path = tmp_path / "gradient.onnx"
     path.write_bytes(refinement_graph(model))
-    gradient = refine.Gradient(path.read_bytes(), 1)
+    gradient = Gradient(path.read_bytes(), 1)
     rng = np.random.default_rng(0)
     coded, shrink = np.ones(64, np.float32), rng.uniform(0, 0.3, (64, 3)).astype(np.float32)
     bright = base_mean + torch.from_numpy(rng.normal(0, 0.5, base_mean.shape).astype(np.float32))  # clipped pixels, too

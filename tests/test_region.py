@@ -12,7 +12,9 @@ from PIL import Image
 
 import vqcodec
 from tests.conftest import wide_gamut_profile
-from vqcodec import codec, image
+from vqcodec.codec import decode, encode
+from vqcodec.options import EncodeOptions
+from vqcodec.pictures import read
 
 U8 = NDArray[np.uint8]
 REGIONS = [
@@ -31,7 +33,7 @@ REGIONS = [
 @pytest.fixture(scope="module")
 def tiled(photo: U8) -> bytes:
     """The photograph, 600 x 400, in tiles of 256 x 256."""
-    return codec.encode_picture(image.load(photo), 60, tile_log2=8)
+    return encode.encode(read.load(photo), 60, EncodeOptions(tile_log2=8))
 
 
 @pytest.fixture(scope="module")
@@ -81,14 +83,14 @@ def test_only_the_tiles_that_are_needed_are_decoded(
     tiled: bytes, region: tuple[int, int, int, int], tiles: set[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
-    original = codec._named
-    monkeypatch.setattr(codec, "_named", lambda tile: seen.append(tile.index) or original(tile))
+    original = decode.named
+    monkeypatch.setattr(decode, "named", lambda tile: seen.append(tile.index) or original(tile))
     vqcodec.decode(tiled, region=region, scale=2)
     assert sorted(seen) == sorted(tiles)
 
 
 def test_the_synthesis_sees_only_the_region_and_its_halo(tiled: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vqcodec.transform import Synthesis
+    from vqcodec.model.transforms import Synthesis
 
     seen: list[tuple[int, ...]] = []
     original = Synthesis.__call__
@@ -103,7 +105,7 @@ def test_gray_and_alpha(photo: U8, quality: int) -> None:
     alpha = np.tile(np.linspace(0, 255, 301).astype(np.uint8), (270, 1))
     rgba = np.dstack([photo[:270, :301], alpha])
     for picture, mode in ((rgba, "RGBA"), (rgba[..., 2:], "LA"), (rgba[..., 0], "L")):
-        data = codec.encode_picture(image.load(picture), quality, tile_log2=8)
+        data = encode.encode(read.load(picture), quality, EncodeOptions(tile_log2=8))
         whole = vqcodec.decode(data)
         assert whole.mode == mode
         box = (200, 100, 200 + 99, 100 + 101)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vqcodec.container import Header
-from vqcodec.tiles import LATENT_STRIDE, Grid, Rect
+from vqcodec.bitstream.container import Header
+from vqcodec.bitstream.tiles import LATENT_STRIDE, Grid, Rect
 
 grids = st.builds(Grid, st.integers(1, 300), st.integers(1, 300), st.sampled_from([16, 32, 64, 256]))
 

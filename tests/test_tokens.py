@@ -14,7 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import vqcodec
-from vqcodec import cli, codec, image, token_files, tokens, zoo
+from vqcodec.cli import main as cli
+from vqcodec.codec import encode, tokens
+from vqcodec.codec import token_file as token_file_module
+from vqcodec.model import zoo
+from vqcodec.options import EncodeOptions
+from vqcodec.pictures import read
 
 U8 = NDArray[np.uint8]
 
@@ -22,7 +27,7 @@ U8 = NDArray[np.uint8]
 @pytest.fixture(scope="module")
 def tiled(photo: U8) -> bytes:
     """A piece of the photograph, 300 x 270, in tiles of 256 x 256."""
-    return codec.encode_picture(image.load(photo[:270, :300]), 55, tile_log2=8)
+    return encode.encode(read.load(photo[:270, :300]), 55, EncodeOptions(tile_log2=8))
 
 
 def options(data: bytes) -> dict[str, Any]:
@@ -267,7 +272,7 @@ def test_one_that_fails_does_not_stop_the_rest(here: Path, capsys: pytest.Captur
 
 def token_file(**changes: Any) -> bytes:
     """A token file of one picture, 20 x 20, with arrays replaced; None removes one."""
-    writer = token_files.Writer(zoo.load(zoo.find()))
+    writer = token_file_module.Writer(zoo.load(zoo.find()))
     writer.add("a", tokens.Tokens(np.zeros((2, 2), np.int32), None, 20, 20, 1))
     with np.load(io.BytesIO(writer.finish())) as found:
         arrays = {name: array for name, array in (dict(found) | changes).items() if array is not None}

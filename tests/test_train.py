@@ -20,7 +20,7 @@ from PIL import Image
 
 import vqcodec
 from tests.conftest import psnr
-from vqcodec import zoo
+from vqcodec.model import zoo
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
@@ -218,9 +218,9 @@ def test_tuning_the_synthesis_leaves_the_bitstream_alone(photo: NDArray[np.uint8
 
 
 def test_exported_transforms_equal_the_trained_ones(tmp_path: Path) -> None:
+    from vqcodec.model.transforms import Analysis, Synthesis
     from vqcodec.train.export import analysis_graph, synthesis_graph
     from vqcodec.train.networks import Codec
-    from vqcodec.transform import Analysis, Synthesis
 
     torch.manual_seed(0)
     config = override(ModelConfig(), dict(setting.split("=") for setting in TINY))

@@ -23,7 +23,11 @@ from numpy.typing import NDArray
 
 import vqcodec
 from tests.mutate import scrambled
-from vqcodec import cli, codec, container, image, zoo
+from vqcodec.bitstream import container, tiles
+from vqcodec.cli import main as cli
+from vqcodec.codec import decode, encode
+from vqcodec.model import zoo
+from vqcodec.pictures import read
 
 Tables = dict[str, NDArray[Any]]
 
@@ -180,10 +184,10 @@ def test_scrambled_tables(monkeypatch: pytest.MonkeyPatch, tables: Tables, photo
             raise AssertionError(f"seed {seed}, {name}: {error!r}") from error
         latents = np.zeros((2, 3, model.prior.latents), np.float32)
         vectors = np.zeros((2, 3, model.codebook.vectors.shape[1]), np.float32)
-        payload, base = codec.encode_base(model, vectors)
-        fine, indices, _ = codec.encode_refinement(model, latents, base, 50, 1)
+        payload, base = encode.encode_base(model, vectors)
+        fine, indices, _ = encode.encode_refinement(model, latents, base, encode.Tradeoff(50, 1))
         header = container.Header(48, 32, 50, b"none")
-        restored = codec._decode_tile(model, codec.Grid(48, 32, 1024).tile(0), header, payload, fine)
+        restored = decode.decode_tile(model, tiles.Grid(48, 32, 1024).tile(0), header, payload, fine)
         assert np.array_equal(restored[1], base), (seed, name)
         assert np.array_equal(restored[2], indices), (seed, name)  # type: ignore[arg-type]
         found["model"] += 1
@@ -273,7 +277,7 @@ def test_a_graph_that_does_something_else(folder: Path, photo: NDArray[np.uint8]
     put(folder, "analysis.onnx", graphs[1])
     with pytest.raises(vqcodec.ModelError, match="cannot be run"):
         vqcodec.encode(photo[:32, :32], model=folder)
-    data = codec.encode_picture(image.load(photo[:32, :32]), 50)
+    data = encode.encode(read.load(photo[:32, :32]), 50)
     zoo._load.cache_clear()
     with pytest.raises(vqcodec.ModelError, match="cannot be run"):
         vqcodec.decode(data, model=folder)

@@ -3,7 +3,7 @@
 
 import sys
 
-from vqcodec.cli import main
+from vqcodec.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -3,22 +3,35 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from numpy.typing import NDArray
 from PIL import Image
 
-from vqcodec import codec, container, image, rate, tokens, zoo
-from vqcodec.codec import DEFAULT_EFFORT, Indices, Region, indices
+from vqcodec.bitstream import container
+from vqcodec.codec import decode as decode_module
+from vqcodec.codec import tokens
+from vqcodec.codec.indices import Indices, read_indices
+from vqcodec.codec.target import encode_to_target
 from vqcodec.errors import ModelError
-from vqcodec.image import DEFAULT_MAX_PIXELS
+from vqcodec.model import zoo
+from vqcodec.options import (
+    DEFAULT_EFFORT,
+    DEFAULT_MAX_PIXELS,
+    TILE_LOG2,
+    DecodeOptions,
+    EncodeOptions,
+    ModelName,
+    Region,
+    Target,
+)
+from vqcodec.pictures import read, write
 
 __all__ = ["Indices", "decode", "decode_indices", "encode", "from_indices", "indices", "info"]
 
 
 def encode(
-    image_like: image.Source,
+    image_like: read.Source,
     quality: int | None = None,
     *,
     bpp: float | None = None,
@@ -26,7 +39,7 @@ def encode(
     max_bytes: int | None = None,
     effort: int = DEFAULT_EFFORT,
     threads: int = 0,
-    model: str | os.PathLike[str] | None = None,
+    model: ModelName | None = None,
     strip: bool = False,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> bytes:
@@ -65,9 +78,10 @@ def encode(
         Traceback (most recent call last):
         vqcodec.errors.UsageError: quality must be a whole number from 1 to 100, not 101
     """
-    target = rate.Target(bpp, psnr, max_bytes, quality)
-    picture = image.load(image_like, max_pixels=max_pixels)
-    return rate.encode_picture(picture, target, effort=effort, threads=threads, model=model, strip=strip).data
+    target = Target(bpp, psnr, max_bytes, quality)
+    options = EncodeOptions(effort, threads, model, strip)
+    picture = read.load(image_like, max_pixels=max_pixels)
+    return encode_to_target(picture, target, options).data
 
 
 def decode(
@@ -78,7 +92,7 @@ def decode(
     region: Region | None = None,
     scale: int = 1,
     threads: int = 0,
-    model: str | os.PathLike[str] | None = None,
+    model: ModelName | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     allow_partial: bool = False,
 ) -> Image.Image:
@@ -123,21 +137,38 @@ def decode(
         Traceback (most recent call last):
         vqcodec.errors.DamagedError: ...
     """
-    picture = codec.decode_picture(
-        data,
-        decoder=decoder,
-        realism=realism,
-        region=region,
-        scale=scale,
-        threads=threads,
-        model=model,
-        max_pixels=max_pixels,
-        allow_partial=allow_partial,
-    )
-    restored = image.to_pil(picture)
+    options = DecodeOptions(decoder, realism, region, scale, threads, model, max_pixels, allow_partial)
+    picture = decode_module.decode(data, options)
+    restored = write.to_pil(picture)
     if allow_partial:
         restored.info["damage"] = list(picture.notes)
     return restored
+
+
+def indices(
+    data: bytes,
+    *,
+    threads: int = 0,
+    model: ModelName | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+) -> Indices:
+    """The codebook indices of a .vqc file, the same on every machine.
+
+    Arguments and errors are those of `decode`.
+
+    Returns:
+        base indices [h, w] int32 and refinement indices [h, w, M] int32 (None in a base-only file), with h, w the
+        picture's size over 16, rounded up; and the colour layer, [1 + K, 3] int32 (None in a file without one), whose
+        first row is the exponent of its step.
+
+    Examples:
+        >>> import numpy as np, vqcodec
+        >>> data = vqcodec.encode(np.full((40, 100, 3), 128, np.uint8), quality=50)
+        >>> base, refinement, colour = vqcodec.indices(data)
+        >>> base.shape, base.dtype, refinement.shape[:2]
+        ((3, 7), dtype('int32'), (3, 7))
+    """
+    return read_indices(data, DecodeOptions(threads=threads, model=model, max_pixels=max_pixels))
 
 
 def info(data: bytes) -> dict[str, Any]:
@@ -169,8 +200,8 @@ def from_indices(
     height: int | None = None,
     quality: int | None = None,
     gray: bool = False,
-    tile_side: int = 1 << codec.TILE_LOG2,
-    model: str | os.PathLike[str] | None = None,
+    tile_side: int = 1 << TILE_LOG2,
+    model: ModelName | None = None,
 ) -> bytes:
     """Write a .vqc file that holds these codebook indices; `indices` of it gives them back.
 
@@ -212,9 +243,9 @@ def decode_indices(
     height: int | None = None,
     quality: int | None = None,
     gray: bool = False,
-    tile_side: int = 1 << codec.TILE_LOG2,
+    tile_side: int = 1 << TILE_LOG2,
     threads: int = 0,
-    model: str | os.PathLike[str] | None = None,
+    model: ModelName | None = None,
 ) -> Image.Image:
     """Restore the picture that these codebook indices stand for, without a file in between.
 
@@ -234,4 +265,4 @@ def decode_indices(
         (112, 48)
     """
     given = tokens.of_arrays(base, refinement, width, height, quality, gray, tile_side, colour)
-    return image.to_pil(tokens.to_picture(given, threads=threads, model=model))
+    return write.to_pil(tokens.to_picture(given, threads=threads, model=model))

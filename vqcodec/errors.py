@@ -80,9 +80,9 @@ class OutputExistsError(VqcError):
 
     Examples:
         >>> import pathlib
-        >>> from vqcodec import output
+        >>> from vqcodec.cli.atomic import write_atomic
         >>> pathlib.Path("mine.vqc").touch()
-        >>> output.write_atomic("mine.vqc", b"", force=False)
+        >>> write_atomic("mine.vqc", b"", force=False)
         Traceback (most recent call last):
         vqcodec.errors.OutputExistsError: mine.vqc exists already: choose another name, or overwrite it with -f
     """

@@ -19,8 +19,12 @@ from typing import IO, Any
 
 from PIL import Image, ImageFile
 
-from vqcodec import codec, container, image, rate
+from vqcodec.bitstream import container
+from vqcodec.codec import decode
+from vqcodec.codec.target import encode_to_target
 from vqcodec.errors import DamagedError, UsageError, VqcError
+from vqcodec.options import SCALES, DecodeOptions, EncodeOptions, Target
+from vqcodec.pictures import read, write
 
 FORMAT, MIME, EXTENSION = "VQC", "image/x-vqc", ".vqc"
 HEADER_BYTES = 4096  # read at first; the header of a picture of many tiles is longer
@@ -62,7 +66,7 @@ class VqcImageFile(ImageFile.ImageFile):
     def _read_metadata(self) -> None:
         """ICC profile, EXIF and XMP into `info`; a damaged one is left out here, and `load` fails."""
         assert self.fp is not None
-        if profile := codec.profile_of(self._layout.header, None):
+        if profile := decode.profile_of(self._layout.header, None):
             self.info["icc_profile"] = profile
         for section in self._layout.sections():
             if section.kind not in (container.ICC, container.EXIF, container.XMP):
@@ -90,7 +94,7 @@ class VqcImageFile(ImageFile.ImageFile):
             return None
         width, height = self._full_size
         most = min(width // max(1, int(size[0])), height // max(1, int(size[1])))
-        self._scale = max((scale for scale in codec.SCALES if scale <= most), default=1)
+        self._scale = max((scale for scale in SCALES if scale <= most), default=1)
         self._size = (-(-width // self._scale), -(-height // self._scale))
         self.tile = [self.tile[0]._replace(extents=(0, 0, *self._size))]
         return self.mode, (0, 0, width / self._scale, height / self._scale)
@@ -103,8 +107,8 @@ class VqcImageFile(ImageFile.ImageFile):
         """
         if self.tile:
             with _pillow_errors():
-                picture = codec.decode_picture(self._data(), scale=self._scale, max_pixels=self._pixels)
-            self.im = image.to_pil(picture).im
+                picture = decode.decode(self._data(), DecodeOptions(scale=self._scale, max_pixels=self._pixels))
+            self.im = write.to_pil(picture).im
             self.tile = []
             self._done_with_file()
         return super().load()
@@ -171,11 +175,11 @@ def _save(im: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
     if profile:
         plain.info["icc_profile"] = profile
     with _pillow_errors():
-        target = rate.Target(**{name: given.get(name) for name in TARGETS})
-        picture = image.load(plain, max_pixels=im.width * im.height)
+        target = Target(**{name: given.get(name) for name in TARGETS})
+        picture = read.load(plain, max_pixels=im.width * im.height)
         picture = replace(picture, exif=_exif_bytes(given.get("exif")), xmp=_bytes("xmp", given.get("xmp")))
-        options = {name: given[name] for name in OPTIONS if given.get(name) is not None}
-        reached = rate.encode_picture(picture, target, **options)
+        options = EncodeOptions(**{name: given[name] for name in OPTIONS if given.get(name) is not None})
+        reached = encode_to_target(picture, target, options)
     fp.write(reached.data)
 
 

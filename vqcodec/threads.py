@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
+Progress = Callable[[int, int], None]  # told of (done, all) after each tile
 MAX_TILES_AT_ONCE = 8  # each takes up to 160 MB
 
 

@@ -15,7 +15,10 @@ import numpy as np
 from PIL import Image
 
 import vqcodec
-from vqcodec import codec, image, metadata
+from vqcodec.codec import encode
+from vqcodec.options import EncodeOptions
+from vqcodec.pictures import metadata, read
+from vqcodec.pictures.picture import Picture
 
 FOLDER = Path(__file__).parent
 
@@ -25,11 +28,11 @@ def digest(array: np.ndarray) -> str:
     return hashlib.sha256(array.astype("<i4").tobytes()).hexdigest()
 
 
-def with_metadata(rgb: np.ndarray, icc: bytes | None) -> image.Picture:
+def with_metadata(rgb: np.ndarray, icc: bytes | None) -> Picture:
     """A picture with a colour profile, EXIF and XMP."""
     exif = Image.Exif()
     exif[315] = "somebody"
-    return image.Picture(np.ascontiguousarray(rgb), icc=icc, exif=exif.tobytes(), xmp=b"<x:xmpmeta/>")
+    return Picture(np.ascontiguousarray(rgb), icc=icc, exif=exif.tobytes(), xmp=b"<x:xmpmeta/>")
 
 
 def main() -> None:
@@ -53,8 +56,8 @@ def main() -> None:
     }
     expected = {}
     for name, (pixels, quality, tile_log2) in cases.items():
-        picture = pixels if isinstance(pixels, image.Picture) else image.load(pixels)
-        data = codec.encode_picture(picture, quality, tile_log2=tile_log2)
+        picture = pixels if isinstance(pixels, Picture) else read.load(pixels)
+        data = encode.encode(picture, quality, EncodeOptions(tile_log2=tile_log2))
         (FOLDER / f"{name}.vqc").write_bytes(data)
         found = vqcodec.indices(data)
         expected[name] = {

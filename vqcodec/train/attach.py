@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from vqcodec.errors import InputError
+from vqcodec.model.zoo import REALISTIC, REALISTIC_HALO, find
 from vqcodec.train.export import synthesis_graph
 from vqcodec.train.graph import Graph, array
 from vqcodec.train.networks import SLOPE, Codec, Gain
 from vqcodec.train.texture import Grain, Residual, Texture, halo
-from vqcodec.zoo import REALISTIC, REALISTIC_HALO, find
 
 
 def _gain(g: Graph, x: str, gain: Gain, full: float) -> str:

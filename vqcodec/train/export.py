@@ -16,14 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vqcodec.codebook import ACT_BITS, LATENT_BITS, hat_weights, quality_level
-from vqcodec.prior import LOG_ONE
+from vqcodec.bitstream.codebook import ACT_BITS, LATENT_BITS, quality_level
+from vqcodec.bitstream.codebook import anchor_weights as hat_weights
+from vqcodec.model.prior import LOG_ONE
+from vqcodec.model.zoo import GRADIENT
 from vqcodec.train.graph import Graph
 from vqcodec.train.graph import array as _array
 from vqcodec.train.networks import BasePrior, Block, Codec, PriorStep
 from vqcodec.train.quantise import VectorQuantiser
 from vqcodec.train.refinement import refinement_graph
-from vqcodec.zoo import GRADIENT
 
 Tables = dict[str, NDArray[Any]]
 

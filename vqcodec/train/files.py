@@ -38,7 +38,9 @@ def rate_distortion(
     say: Callable[[str], None] = _print,
 ) -> list[dict[str, float]]:
     """Rate and distortion of real files of `count` validation pictures; said, and written to `folder`/rd.json."""
-    from vqcodec import api, codec  # the range coder, which training itself can do without
+    from vqcodec import api
+    from vqcodec.codec import decode  # the range coder, which training itself can do without
+    from vqcodec.options import DecodeOptions
 
     rows = []
     numbers = np.linspace(0, len(pictures) - 1, min(count, len(pictures))).astype(int)
@@ -47,7 +49,7 @@ def rate_distortion(
         for number in numbers:
             rgb = pictures.picture(int(number)).cpu().numpy()
             data = api.encode(rgb, quality, model=folder)
-            back = codec.decode_picture(data, model=folder).rgb
+            back = decode.decode(data, DecodeOptions(model=folder)).rgb
             bpps.append(8 * len(data) / (rgb.shape[0] * rgb.shape[1]))
             decibels.append(psnr(float(np.square((rgb.astype(np.float64) - back) / 255).mean())))
         row = {"quality": quality, "bpp": float(np.mean(bpps)), "psnr": float(np.mean(decibels))}

@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vqcodec.codebook import BaseCodebook, dequantise, quality_level, quantise
-from vqcodec.codec import cheapen
-from vqcodec.entropy import ClassTables
-from vqcodec.prior import CLASS_ORIGIN, CLASSES_PER_OCTAVE, TOTAL, RefinementPrior, checkerboard
+from vqcodec.bitstream.codebook import BaseCodebook, dequantise, quality_level, quantise
+from vqcodec.bitstream.entropy import TOTAL, ClassTables
+from vqcodec.codec.encode import cheapen
+from vqcodec.model.prior import CLASS_ORIGIN, CLASSES_PER_OCTAVE, RefinementPrior, checkerboard
 from vqcodec.train.data import Pictures
 from vqcodec.train.networks import BasePrior, Codec, quarter
 from vqcodec.train.quantise import VectorQuantiser

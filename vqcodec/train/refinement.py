@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from vqcodec.prior import CLASS_ORIGIN, CLASSES, CLASSES_PER_OCTAVE
-from vqcodec.refine import INPUTS
+from vqcodec.model.gradient import INPUTS
+from vqcodec.model.prior import CLASS_ORIGIN, CLASSES, CLASSES_PER_OCTAVE
 from vqcodec.train.graph import Graph, array
 from vqcodec.train.networks import STRIDE, Codec, PriorStep
 

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: MIT
+"""The two codebooks: learned vectors of the base layer, scalar levels of the refinement; indices <-> values.
+
+Values here are integers: latents in units of 2**-LATENT_BITS, codewords and activations in units of 2**-ACT_BITS. They
+are held in float64 arrays (every integer below 2**53 is exact there), so that matrix products can use BLAS. Also the
+one place where the quality scale is written down. No probabilities, and no bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vqcodec.options import BASE_ONLY_QUALITY, MAX_QUALITY
+
+LATENT_BITS = 14
+ACT_BITS = 14
+MAX_INDEX = 2**20  # magnitude of a refinement index; larger ones cannot be written
+LATENT_CLIP = 2.0**24
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+def quality_level(quality: int) -> float:
+    """Place of a quality 2..100 on the scale [0, 1] of the model's steps; 0 for the base layer alone (quality 1)."""
+    return max(0, quality - BASE_ONLY_QUALITY - 1) / (MAX_QUALITY - BASE_ONLY_QUALITY - 1)
+
+
+def anchor_weights(level: float, anchors: int) -> Floats:
+    """Linear interpolation weights of a level in [0, 1] on equally spaced anchors: [A] float64, sum 1."""
+    weights: Floats = np.maximum(0.0, 1.0 - np.abs(level * (anchors - 1) - np.arange(anchors)))
+    return weights
+
+
+def real(latents: Floats) -> NDArray[np.float32]:
+    """Latents in units of 2**-LATENT_BITS as real numbers, of the same shape."""
+    return latents.astype(np.float32) * np.float32(2.0**-LATENT_BITS)
+
+
+@dataclass(frozen=True)
+class BaseCodebook:
+    """One learned codebook: [K, D] codewords as integers in units of 2**-ACT_BITS."""
+
+    vectors: Floats
+
+    @property
+    def size(self) -> int:
+        """Number of codewords K."""
+        return len(self.vectors)
+
+    def nearest(self, z: NDArray[np.float32]) -> Ints:
+        """Index of the nearest codeword of each vector (encoder only: floats may be used here).
+
+        Args:
+            z: [N, D] float32 base vectors from the analysis transform.
+
+        Returns:
+            [N] int64 in [0, K).
+        """
+        words = (self.vectors * 2.0**-ACT_BITS).astype(np.float32)
+        distance = (words * words).sum(1) - 2 * (z @ words.T)
+        indices: Ints = distance.argmin(1).astype(np.int64)
+        return indices
+
+    def values(self, indices: Ints) -> Floats:
+        """Codewords of indices of any shape: [...] -> [..., D]."""
+        return self.vectors[indices]
+
+
+def quantise(y: Floats, mean: Floats, step: Floats) -> tuple[Ints, Floats]:
+    """Nearest scalar index to each latent, around its predicted mean (encoder only).
+
+    Finite scalar quantisation (Mentzer et al., 2023) with an offset grid.
+
+    Args:
+        y: [N, C] latents as real numbers (not scaled).
+        mean: [N, C] integers in units of 2**-LATENT_BITS.
+        step: [C] integers in the same unit, > 0.
+
+    Returns:
+        indices [N, C] int64 and the position t = (y - mean) / step before rounding, [N, C] float64.
+    """
+    t = (y * 2.0**LATENT_BITS - mean) / step
+    t = np.clip(t, -MAX_INDEX + 1, MAX_INDEX - 1)
+    return np.rint(t).astype(np.int64), t
+
+
+def dequantise(indices: Ints, mean: Floats, step: Floats, shrink: Floats) -> Floats:
+    """Latents of scalar indices, exactly.
+
+    value = mean + index * step - sign(index) * floor(step * shrink / 256): the reconstruction point lies `shrink` /
+    256 of a step closer to the mean than the middle of the bin, where the density is higher.
+
+    Args:
+        indices: [N, C] int64; mean: [N, C]; step: [C]; shrink: [N, C] integers in [0, 128).
+
+    Returns:
+        [N, C] integers in units of 2**-LATENT_BITS, clipped to +-LATENT_CLIP.
+    """
+    back = np.floor(step * shrink * (1 / 256)) * np.sign(indices)
+    values: Floats = np.clip(mean + indices * step - back, -LATENT_CLIP, LATENT_CLIP)
+    return values

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: MIT
+"""Indices + integer frequency tables <-> bytes. The only file that imports constriction.
+
+A payload is the output of one range coder (constriction's `queue`, 32-bit words, 24-bit precision). Symbols are coded
+grouped by table, because that is ten times faster than one by one. The frequencies of an alphabet of n symbols sum to
+2**24 - n: constriction, called with float64 and `perfect=False`, then scales them by exactly 1.0 and gives every symbol
+its frequency plus one, so that no rounding of its own takes part. It is imported when a payload is opened: training
+counts tables on machines that do not have it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vqcodec.bitstream.codebook import MAX_INDEX, Ints
+from vqcodec.errors import DamagedError, ModelError
+
+TOTAL = 2**24  # frequencies of an alphabet of n symbols sum to TOTAL - n; every symbol has one more than its frequency
+_LENGTH = 32  # alphabet of the bit length of an escaped value
+
+
+@dataclass(frozen=True)
+class ClassTables:
+    """The static table of every scale class: symbols 0 .. 2L are the indices -L .. L, symbol 2L + 1 is the escape.
+
+    Args:
+        limits: [64] int64, L of each class; 0 for classes that are not coded (their indices are all zero).
+        frequencies: per class [2L + 2] float64 holding integers >= 0 that sum to 2**24 - (2L + 2).
+        shrink: [64, 3] float64: reconstruction offsets of |index| = 0 (always 0), 1 and >= 2, in 1/256 of a step.
+    """
+
+    limits: Ints
+    frequencies: tuple[NDArray[np.float64], ...]
+    shrink: NDArray[np.float64]
+
+    @classmethod
+    def load(cls, arrays: Mapping[str, NDArray[np.generic]]) -> ClassTables:
+        """From `tables.limits`, `tables.counts` (all classes one after the other) and `tables.shrink`."""
+        try:
+            limits = arrays["tables.limits"].astype(np.int64)
+            counts, shrink = arrays["tables.counts"].astype(np.float64), arrays["tables.shrink"].astype(np.float64)
+        except KeyError as error:
+            raise ModelError(f"the model's tables lack {error}") from None
+        if (limits > MAX_INDEX).any():
+            raise ModelError("the model's frequency tables are malformed")
+        sizes = np.where(limits > 0, 2 * limits + 2, 0)
+        fits = limits.shape == (64,) and shrink.shape == (64, 3) and sizes.sum() == len(counts)
+        if not fits or (limits < 0).any() or (counts < 0).any() or (shrink < 0).any() or (shrink > 127).any():
+            raise ModelError("the model's frequency tables are malformed")
+        frequencies = tuple(np.split(counts, np.cumsum(sizes)[:-1]))
+        if any(len(row) and row.sum() != TOTAL - len(row) for row in frequencies):
+            raise ModelError("the model's frequency tables do not sum to what the coder needs")
+        return cls(limits, frequencies, shrink)
+
+    @cached_property
+    def costs(self) -> NDArray[np.float64]:
+        """Ideal cost of an index by class and magnitude: [64, 2 * 256] float64 bits, column = index + 256 (clipped).
+
+        Escapes are costed with their extra bits. For the encoder's choices only.
+        """
+        out = np.zeros((64, 512))
+        values = np.arange(-256, 256)
+        for number, limit in enumerate(self.limits):
+            if limit == 0:
+                out[number] = np.where(values == 0, 0.0, 1e9)
+                continue
+            cost = -np.log2((self.frequencies[number] + 1) / TOTAL)
+            magnitude = np.abs(values)
+            extra = 2 * np.floor(np.log2(np.maximum(magnitude - limit, 1))) + 6
+            inside = np.minimum(np.abs(values), limit) * np.sign(values) + limit
+            out[number] = np.where(magnitude <= limit, cost[inside], cost[-1] + extra)
+        return out
+
+    def reconstruction(self, indices: Ints, classes: Ints) -> NDArray[np.float64]:
+        """The `shrink` entry of every index: same shape as `indices`."""
+        return self.shrink[classes, np.minimum(np.abs(indices), 2)]
+
+
+def _groups(classes: Ints, limits: Ints) -> Iterator[tuple[int, Ints]]:
+    """The classes present that are coded, ascending, each with the flat positions of its elements in raster order."""
+    flat = classes.ravel()
+    order = np.argsort(flat, kind="stable")
+    ends = np.cumsum(np.bincount(flat, minlength=64))
+    for number in range(64):
+        start = ends[number - 1] if number else 0
+        if limits[number] and ends[number] > start:
+            yield number, order[start : ends[number]]
+
+
+class Encoder:
+    """Writes one payload."""
+
+    def __init__(self) -> None:
+        from constriction import stream
+
+        self._model: Any = stream.model
+        self._coder: Any = stream.queue.RangeEncoder()
+
+    def put_base(self, indices: Ints, frequencies: Ints) -> None:
+        """Code base indices [n] with the frequencies [n, K] of each."""
+        if len(indices):
+            self._coder.encode(
+                indices.astype(np.int32), self._model.Categorical(perfect=False), frequencies.astype(np.float64)
+            )
+
+    def put_refinement(self, indices: Ints, classes: Ints, tables: ClassTables) -> None:
+        """Code the indices [n, C] of one step by their scale classes [n, C]; uncoded classes must be zero."""
+        flat = indices.ravel()
+        for number, where in _groups(classes, tables.limits):
+            values, limit = flat[where], int(tables.limits[number])
+            inside = np.abs(values) <= limit
+            symbols = np.where(inside, values + limit, 2 * limit + 1).astype(np.int32)
+            self._coder.encode(symbols, self._model.Categorical(tables.frequencies[number], perfect=False))
+            if not inside.all():
+                self._put_escapes(values[~inside], limit)
+
+    def _put_escapes(self, values: Ints, limit: int) -> None:
+        """Per value: sign, then excess = |value| - limit >= 1 as bit length (5 bits) and the bits below the top one."""
+        for value in values.tolist():
+            excess = abs(value) - limit
+            assert 0 < excess <= MAX_INDEX
+            length = excess.bit_length()
+            self.put_uniform(int(value < 0), 2)
+            self.put_uniform(length, _LENGTH)
+            if length > 1:
+                self.put_uniform(excess - (1 << (length - 1)), 1 << (length - 1))
+
+    def put_uniform(self, symbol: int, size: int) -> None:
+        self._coder.encode(np.array([symbol], np.int32), self._model.Uniform(size))
+
+    def finish(self) -> bytes:
+        """The payload: little-endian 32-bit words."""
+        words: NDArray[np.uint32] = self._coder.get_compressed()
+        return words.astype("<u4").tobytes()
+
+
+class Decoder:
+    """Reads one payload. The caller knows that it is intact (lengths and CRC are the container's duty)."""
+
+    def __init__(self, payload: bytes) -> None:
+        from constriction import stream
+
+        self._model: Any = stream.model
+        self._coder: Any = stream.queue.RangeDecoder(np.frombuffer(payload, "<u4").astype(np.uint32))
+        self._escapes = 8 + 8 * len(payload) // 6  # each costs 6 bits or more: a bound on hostile work
+
+    def _decode(self, *arguments: Any) -> Ints:
+        try:
+            return np.asarray(self._coder.decode(*arguments)).astype(np.int64)
+        except (AssertionError, ValueError) as error:
+            raise DamagedError(f"the compressed data cannot have been written by this model ({error})") from None
+
+    def get_base(self, frequencies: Ints) -> Ints:
+        """Base indices [n] by their frequencies [n, K]."""
+        if not len(frequencies):
+            return np.zeros(0, np.int64)
+        return self._decode(self._model.Categorical(perfect=False), frequencies.astype(np.float64))
+
+    def get_refinement(self, classes: Ints, tables: ClassTables) -> Ints:
+        """Indices of one step by their scale classes: [n, C] -> [n, C] int64."""
+        flat = np.zeros(classes.size, np.int64)
+        for number, where in _groups(classes, tables.limits):
+            limit = int(tables.limits[number])
+            table = self._model.Categorical(tables.frequencies[number], perfect=False)
+            values = self._decode(table, len(where)) - limit
+            escaped = np.flatnonzero(values > limit)
+            for place in escaped.tolist():
+                values[place] = self._get_escape(limit)
+            flat[where] = values
+        return flat.reshape(classes.shape)
+
+    def _get_escape(self, limit: int) -> int:
+        self._escapes -= 1
+        if self._escapes < 0:
+            raise DamagedError("the compressed data holds more escapes than its length allows")
+        negative = self.get_uniform(2)
+        length = self.get_uniform(_LENGTH)
+        if not 1 <= length <= MAX_INDEX.bit_length():
+            raise DamagedError("the compressed data holds an impossible index")
+        excess = 1 << (length - 1)
+        if length > 1:
+            excess += self.get_uniform(1 << (length - 1))
+        if limit + excess > MAX_INDEX:
+            raise DamagedError("the compressed data holds an impossible index")
+        return -(limit + excess) if negative else limit + excess
+
+    def get_uniform(self, size: int) -> int:
+        return int(self._decode(self._model.Uniform(size), 1)[0])
+
+    def exhausted(self) -> bool:
+        """False when data is certainly left over: the payload was not what the prior expected."""
+        return bool(self._coder.maybe_exhausted())

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""What a person types: commands, options, file names, processes, messages."""

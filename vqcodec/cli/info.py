@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: MIT
+"""What `vqcodec info` says about a file: the header's fields, where its bytes go, and whether it is whole.
+
+Only the container is read: no model is loaded and no picture decoded. About a model it says what its card says, once
+its files are found to be what they should be.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from vqcodec import api
+from vqcodec.bitstream import container
+from vqcodec.model.zoo import ModelFiles
+
+Facts = dict[str, Any]
+BAR_WIDTH = 30  # [characters] of the whole file
+PARTS = {
+    "header_bytes": "header",
+    "icc_bytes": "ICC profile",
+    "exif_bytes": "EXIF data",
+    "base_bytes": "base layer",
+    "refinement_bytes": "refinement layer",
+    "alpha_bytes": "alpha channel",
+    "xmp_bytes": "XMP data",
+    "further_bytes": "unknown sections",
+    "checksum_bytes": "checksums",
+}
+
+
+def read(data: bytes) -> Facts:
+    """`api.info` and, as `damage`, a sentence for every part that is missing or not as it was written.
+
+    Raises:
+        DamagedError: not a .vqc file, or its header is damaged.
+    """
+    facts = api.info(data)
+    facts["damage"] = list(container.unpack_partial(data, max_pixels=container.MAX_SIDE**2).damage)
+    return facts
+
+
+def as_json(facts: Facts) -> str:
+    """One object, indented, in ASCII."""
+    return json.dumps(facts, indent=2) + "\n"
+
+
+def as_text(facts: Facts, name: str) -> str:
+    """A few aligned lines for people."""
+    width, height, size_bytes = facts["width"], facts["height"], facts["file_bytes"]
+    samples = ("gray" if facts["gray"] else "RGB") + (" and alpha" if facts["alpha_bytes"] is not None else "")
+    raw_bytes = width * height * (1 if facts["gray"] else 3)
+    megapixels = f", {width * height / 1e6:.1f} megapixels" if width * height >= 1e5 else ""
+    tiles, side = facts["tiles"], facts["tile_side"]
+    lines = [
+        ("picture", f"{width} x {height}, {samples}{megapixels}"),
+        ("colours", _colours(facts)),
+        ("size", f"{size_bytes:,} bytes, {facts['bpp']:.3f} bits per pixel, 1/{raw_bytes / size_bytes:.0f} of the raw"),
+        ("quality", f"{facts['quality']} of 100{_layers(facts)}"),
+        ("model", f"{facts['model_id'] or 'not installed'} ({facts['model']})"),
+        ("tiles", f"{tiles:,} of up to {side} x {side}" if tiles > 1 else "1"),
+        ("format", f"version {facts['format_version']}"),
+        *(("damage", sentence) for sentence in facts["damage"] or ["none, every checksum matches"]),
+    ]
+    text = [name, *(f"  {label:<18}{value}" for label, value in lines), ""]
+    for key, label in PARTS.items():
+        if facts[key] is not None:
+            part = facts[key] / size_bytes
+            bar = "#" * round(BAR_WIDTH * part)
+            text.append(f"  {label:<18}{facts[key]:>12,} bytes {100 * part:>6.1f} %  {bar}".rstrip())
+    return "\n".join(text) + "\n"
+
+
+def _colours(facts: Facts) -> str:
+    """What the samples mean."""
+    if facts["icc_bytes"] is not None:
+        return "as the ICC profile says"
+    return "sRGB, marked as such" if facts["srgb"] else "sRGB"
+
+
+def _layers(facts: Facts) -> str:
+    """What stands behind the quality."""
+    alone = ", base layer alone" if facts["refinement_bytes"] is None else ""
+    return alone + (", with a colour layer" if facts["colour_layer"] else "")
+
+
+# ---- models ----------------------------------------------------------------------------------------------------------
+
+
+def model_as_json(files: ModelFiles) -> str:
+    """`model.json` with the checksum by which .vqc files name the model.
+
+    Raises:
+        ModelError: one of its files is missing or damaged.
+    """
+    for name in files.card["files"]:
+        files.verified(name)
+    return as_json({**files.card, "checksum": files.checksum.hex()})
+
+
+def model_as_text(files: ModelFiles) -> str:
+    """A few aligned lines, and the model's card for people if it has one.
+
+    Raises:
+        ModelError: one of its files is missing or damaged.
+    """
+    lines = [files.id, f"  {'named in files':<18}{files.checksum.hex()}"]
+    for name in files.card["files"]:
+        size_bytes = len(files.verified(name))
+        lines.append(f"  {name:<18}{size_bytes:>12,} bytes, its sha256 is right")
+    card = files.folder / "CARD.md"
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    whole = "\n".join([*lines, "", text]).rstrip() + "\n"
+    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in whole)

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: MIT
+"""Which file becomes which: inputs, and folders of them, to pairs of input and output."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vqcodec.cli import streams
+from vqcodec.cli.processes import Pair
+from vqcodec.cli.streams import DASH, shown
+from vqcodec.errors import InputError, UsageError
+
+# What a folder is searched for; a file that is named itself may have any suffix.
+PICTURE_SUFFIXES = frozenset(
+    (
+        ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".webp", ".avif",
+        ".bmp", ".dib", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".gif", ".heic", ".heif",
+    )
+)  # fmt: skip
+
+
+@dataclass
+class Todo:
+    """What there is to do: pairs of input and output, and what went wrong while they were looked for."""
+
+    pairs: list[Pair] = field(default_factory=list)
+    failures: list[tuple[int, str]] = field(default_factory=list)  # exit code, message
+    several: bool = False  # inputs into a folder, as against IN OUT
+
+
+def todo(
+    paths: tuple[str, ...], folder: str | None, suffix: str, wanted: frozenset[str], *, recursive: bool = False
+) -> Todo:
+    """Pairs of input and output: IN OUT as given, or every input with its place in `folder`.
+
+    Args:
+        suffix: of the outputs in `folder`.
+        wanted: suffixes of the files to take from an input that is a folder.
+        recursive: search below such a folder, too; what lies deeper has the same place below `folder`.
+
+    Raises:
+        UsageError: the arguments make no sense together.
+        InputError: there is nothing to do, or the output folder cannot be made.
+    """
+    if folder is None:
+        if len(paths) != 2:
+            raise UsageError("give one input and one output, or the output folder of several inputs with -o DIR")
+        if os.path.isdir(paths[0]):
+            raise UsageError(f"{shown(paths[0])} is a folder: give an output folder with -o DIR")
+        if recursive:
+            raise UsageError("-r is for folders: give the output folder with -o DIR")
+        return Todo([(paths[0], paths[1])])
+    if DASH in paths:
+        raise UsageError("stdin has no name to keep: with -o DIR give files or folders")
+    found = Todo(several=True)
+    for place, source in _sources(paths, wanted, recursive, found.failures):
+        found.pairs.append((source, os.path.join(folder, place, Path(source).stem + suffix)))
+    if not found.pairs and found.failures:
+        raise InputError(found.failures[0][1])
+    make_folder(folder)
+    return found
+
+
+def inputs(paths: tuple[str, ...], wanted: frozenset[str], *, recursive: bool = False) -> Todo:
+    """All inputs that become one output together. Arguments as for `todo`.
+
+    In place of outputs they have a number, and behind it, as in a path, their place below the folder that was given.
+
+    Raises:
+        InputError: there is nothing to do.
+    """
+    found = Todo(several=True)
+    sources = _sources(paths, wanted, recursive, found.failures)
+    found.pairs = [(source, os.path.join(str(number), place)) for number, (place, source) in enumerate(sources)]
+    if not found.pairs and found.failures:
+        raise InputError(found.failures[0][1])
+    return found
+
+
+def _sources(
+    paths: tuple[str, ...], wanted: frozenset[str], recursive: bool, failures: list[tuple[int, str]]
+) -> list[tuple[str, str]]:
+    """The inputs, folders replaced by their files whose suffix is wanted: place below the folder, and path."""
+    found = []
+    for path in paths:
+        found += _files(path, wanted, recursive, failures) if os.path.isdir(path) else [("", path)]
+    return found
+
+
+def make_folder(folder: str) -> None:
+    """Makes an output folder, unless it is there.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise InputError(f"cannot write to the folder {shown(folder)}: {streams.reason(error)}") from None
+
+
+def _files(
+    folder: str, wanted: frozenset[str], recursive: bool, failures: list[tuple[int, str]]
+) -> list[tuple[str, str]]:
+    """The files in (or below) a folder whose suffix is wanted, sorted: place below the folder, and path."""
+    before, found = len(failures), []
+    for place, names in _folders(folder, recursive, failures):
+        paths = [os.path.join(folder, place, name) for name in names if not name.startswith(".")]
+        found += [(place, p) for p in paths if Path(p).suffix.lower() in wanted and os.path.isfile(p)]
+    if not found and len(failures) == before:
+        below = "there or below" if recursive else "there"
+        message = f"nothing to do in {shown(folder)}: no file {below} ends in {' '.join(sorted(wanted))}"
+        failures.append((InputError.exit_code, message))
+    return found
+
+
+def _folders(folder: str, recursive: bool, failures: list[tuple[int, str]]) -> Iterator[tuple[str, list[str]]]:
+    """The folder and, if asked for, those below it (not through links, not hidden): place, sorted names of files."""
+
+    def refused(error: OSError) -> None:
+        name = shown(str(error.filename or folder))
+        failures.append((InputError.exit_code, f"cannot read the folder {name}: {streams.reason(error)}"))
+
+    for path, folders, names in os.walk(folder, onerror=refused):
+        place = os.path.relpath(path, folder)
+        yield "" if place == os.curdir else place, sorted(names)
+        folders[:] = sorted(name for name in folders if recursive and not name.startswith("."))
+
+
+def check_target(source: str, target: str, force: bool) -> None:
+    """Refuses early what would be refused at the end, and what would cost the user the input."""
+    streams.check_output(target, force)
+    if DASH not in (source, target) and os.path.isfile(source) and os.path.isfile(target):
+        with suppress(OSError):
+            if os.path.samefile(source, target):
+                raise UsageError(f"{shown(source)} is both input and output: give the output another name")

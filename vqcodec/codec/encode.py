@@ -1,0 +1,332 @@
+# SPDX-License-Identifier: MIT
+"""Encode: picture -> latents -> indices -> .vqc file.
+
+    picture -> tiles -> analysis -> base indices + refinement indices -> priors -> range coder -> container
+
+Files, options and people are the command line's affair (cli/). The mirror of decode.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vqcodec.bitstream import colour, container
+from vqcodec.bitstream.codebook import LATENT_BITS, Floats, Ints, quantise, real
+from vqcodec.bitstream.colour import Colour
+from vqcodec.bitstream.entropy import ClassTables, Encoder
+from vqcodec.bitstream.tiles import LATENT_STRIDE, Grid, Rect, Tile
+from vqcodec.codec.search import PLANS, search
+from vqcodec.model import zoo
+from vqcodec.model.prior import Step
+from vqcodec.model.walk import Chooser, given
+from vqcodec.model.zoo import Model
+from vqcodec.options import BASE_ONLY_QUALITY, DEFAULT_QUALITY, EncodeOptions, check_quality
+from vqcodec.pictures import metadata, png
+from vqcodec.pictures.picture import Picture
+from vqcodec.threads import Progress, in_order, share, single_blas
+
+CHEAPEN_EFFORT = 2  # from here on the nearest index gives way to a cheaper one
+COLOUR_EFFORT = 3  # from here on the encoder fits a colour layer
+COLOUR_TILES = 16  # to the pixels of about so many tiles at most
+
+
+@dataclass(frozen=True)
+class Tradeoff:
+    """What the choice of indices weighs: bits against distortion.
+
+    Attributes:
+        quality: 1 to 100.
+        effort: 1 to 9: how much time the choice may take.
+        lambda_scale: what a unit of distortion weighs (effort 2 and more), relative to the model's own Lagrangian:
+            above 1 for more bits, below for fewer, by some percent.
+    """
+
+    quality: int
+    effort: int
+    lambda_scale: float = 1.0
+
+    def lagrangian(self, model: Model) -> float:
+        """Bits per pixel per unit of mean squared error."""
+        return self.lambda_scale * model.lagrangian(self.quality)
+
+    @property
+    def base_only(self) -> bool:
+        """No refinement."""
+        return self.quality == BASE_ONLY_QUALITY
+
+
+def encode(
+    picture: Picture,
+    quality: int = DEFAULT_QUALITY,
+    options: EncodeOptions = EncodeOptions(),
+    progress: Progress | None = None,
+) -> bytes:
+    """Encode a loaded picture; see `api.encode`. `progress(done, tiles)` is called after each tile."""
+    check_quality(quality)
+    return PictureEncoder(picture, options, progress).file(quality)
+
+
+class PictureEncoder:
+    """Encodes a picture, once or at several qualities; what does not depend on the quality is done once."""
+
+    def __init__(
+        self, picture: Picture, options: EncodeOptions = EncodeOptions(), progress: Progress | None = None
+    ) -> None:
+        self.picture, self.options, self.progress = picture, options, progress
+        self.height, self.width = picture.rgb.shape[:2]
+        self.grid = Grid(self.width, self.height, 1 << options.tile_log2)
+        self.at_once, each = share(options.threads, self.grid.tile_count)
+        self.model = zoo.load(zoo.find(options.model), each)
+
+    @cached_property
+    def side(self) -> SideData:
+        """What the file holds beside the indices."""
+        return side_data(self.picture, strip=self.options.strip)
+
+    def file(self, quality: int, lambda_scale: float = 1.0) -> bytes:
+        """The whole file at a quality."""
+        tradeoff = Tradeoff(quality, self.options.effort, lambda_scale)
+        layers = encode_layers(self.model, self.picture.rgb, tradeoff, self.grid, self.at_once, progress=self.progress)
+        return self.pack(quality, layers)
+
+    def pack(self, quality: int, layers: Layers) -> bytes:
+        """The file that holds these payloads."""
+        header = container.Header(
+            self.width, self.height, quality, self.model.files.checksum, self.picture.gray, self.options.tile_log2,
+            srgb=self.side.srgb, colour=layers.colour is not None,
+        )  # fmt: skip
+        _, *side = self.side
+        return container.pack(container.Contents(header, layers.base, layers.refinement, *side))
+
+
+class SideData(NamedTuple):
+    """What a file holds beside the indices."""
+
+    srgb: bool
+    alpha: bytes | None
+    icc: bytes | None
+    exif: bytes | None
+    xmp: bytes | None
+
+
+def side_data(picture: Picture, *, strip: bool = False) -> SideData:
+    """Alpha and metadata of a picture as a file holds them; with `strip` no more than its colours need."""
+    srgb = picture.icc is not None and metadata.is_srgb(picture.icc)
+    return SideData(
+        srgb=srgb and not strip,
+        alpha=None if picture.alpha is None else png.encode_alpha(picture.alpha),
+        icc=None if srgb else picture.icc,  # not stripped: without it the colours would be others
+        exif=None if strip else picture.exif,
+        xmp=None if strip else picture.xmp,
+    )
+
+
+# ---- all tiles -------------------------------------------------------------------------------------------------------
+
+
+class Layers(NamedTuple):
+    """The payloads of all tiles."""
+
+    base: tuple[bytes, ...]
+    refinement: tuple[bytes, ...] | None
+    colour: Colour | None = None  # the layer with which the first of `base` begins
+
+
+def encode_layers(
+    model: Model,
+    rgb: NDArray[np.uint8],
+    tradeoff: Tradeoff,
+    grid: Grid,
+    at_once: int = 1,
+    *,
+    progress: Progress | None = None,
+    visit: Callable[[Tile, CodedTile], None] | None = None,
+) -> Layers:
+    """The payloads of all tiles of a picture [H, W, 3].
+
+    `at_once` is how many tiles to work on at a time. `visit` sees every tile, on the thread that coded it.
+    """
+    fits = tradeoff.effort >= COLOUR_EFFORT
+    model.prepare("analysis")
+    if tradeoff.effort in PLANS and not tradeoff.base_only:
+        model.prepare("gradient")
+    if fits:
+        model.prepare("synthesis")
+    weights = model.synthesis_weights(tradeoff.quality, base_only=tradeoff.base_only)
+    fit = colour.Fit(rgb.shape[0] * rgb.shape[1], tradeoff.lagrangian(model))
+    every, stride = -(-grid.tile_count // COLOUR_TILES), 2 if grid.tile_count == 1 else 4
+
+    def work(tile: Tile) -> tuple[BasePayload | bytes, bytes | None, colour.Sums | None]:
+        latents, vectors = analyse(model, rgb, grid, tile, tradeoff.quality)
+        coded = encode_tile(model, padded(rgb, tile.latents), latents, vectors, tradeoff)
+        if visit:
+            visit(tile, coded)
+        sums = None
+        if fits and tile.index % every == 0:
+            sums = colour.sums(model.synthesis.unrounded(coded.latents, weights), rgb[tile.pixels.slices], stride)
+        return coded.base if tile.index == 0 else coded.base.finish(), coded.refinement, sums
+
+    base: list[bytes] = []
+    fine: list[bytes] = []
+    first: BasePayload | None = None
+    with single_blas():
+        for number, (payload, refinement, sums) in enumerate(in_order(work, grid.tiles, at_once)):
+            if isinstance(payload, BasePayload):
+                first, payload = payload, b""
+            base.append(payload)
+            fine += [] if refinement is None else [refinement]
+            if sums:
+                fit.add(sums)
+            if progress:
+                progress(number + 1, grid.tile_count)
+    assert first is not None
+    layer = fit.solve(model.tables) if fits else None
+    base[0] = first.finish(layer)
+    return Layers(tuple(base), None if tradeoff.base_only else tuple(fine), layer)
+
+
+# ---- one tile --------------------------------------------------------------------------------------------------------
+
+
+def analyse(
+    model: Model, rgb: NDArray[np.uint8], grid: Grid, tile: Tile, quality: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """A tile of a picture [H, W, 3] -> its latents [h, w, M] and base vectors [h, w, D], seen with a halo."""
+    window = grid.with_halo(tile.latents, model.analysis_halo)
+    latents, vectors = model.analysis(padded(rgb, window), model.anchor_weights(quality))
+    inside = tile.latents.relative_to(window).slices
+    return latents[inside], vectors[inside]
+
+
+def padded(rgb: NDArray[np.uint8], window: Rect) -> NDArray[np.uint8]:
+    """The pixels of a window given in latents; beyond the right and lower edge the last pixel is repeated."""
+    s = LATENT_STRIDE
+    part = rgb[window.y0 * s : window.y1 * s, window.x0 * s : window.x1 * s]
+    down = (window.y1 - window.y0) * s - part.shape[0]
+    right = (window.x1 - window.x0) * s - part.shape[1]
+    return np.pad(part, ((0, down), (0, right), (0, 0)), "edge") if down or right else part
+
+
+class CodedTile(NamedTuple):
+    """What a file holds of a tile, and what a decoder will make of it."""
+
+    base: BasePayload
+    refinement: bytes | None
+    indices: Ints | None  # of the refinement
+    latents: NDArray[np.float32]  # [h, w, M]
+
+
+def encode_tile(
+    model: Model,
+    rgb: NDArray[np.uint8],
+    latents: NDArray[np.float32],
+    vectors: NDArray[np.float32],
+    tradeoff: Tradeoff,
+) -> CodedTile:
+    """One tile: pixels [16 h, 16 w, 3], latents [h, w, M] and base vectors [h, w, D]."""
+    base = BasePayload(model, nearest(model, vectors))
+    if tradeoff.base_only:
+        return CodedTile(base, None, None, real(model.base_latents(base.indices)))
+    fine, indices, decoded = encode_refinement(model, latents, base.indices, tradeoff)
+    if tradeoff.effort in PLANS:
+        plan, lagrangian = PLANS[tradeoff.effort], tradeoff.lagrangian(model)
+        better = search(model, plan, indices, base.indices, rgb, tradeoff.quality, lagrangian)
+        fine, indices, decoded = encode_indices(model, base.indices, tradeoff.quality, given(better))
+    return CodedTile(base, fine, indices, real(decoded))
+
+
+class BasePayload:
+    """One tile's base layer before it is written: the colour layer, which stands before it, is known last."""
+
+    def __init__(self, model: Model, indices: Ints) -> None:
+        self.indices = indices  # [h, w] int64
+        self._model, self._passes = model, list[tuple[Ints, Ints]]()
+
+        def put(where: NDArray[np.bool_], frequencies: Ints) -> Ints:
+            self._passes.append((indices[where], frequencies.astype(np.int32)))  # they are large, and below 2**24
+            return indices[where]
+
+        model.walk_base((indices.shape[0], indices.shape[1]), put)
+
+    def finish(self, layer: Colour | None = None) -> bytes:
+        """The payload."""
+        coder = Encoder()
+        if layer is not None:
+            layer.write(coder, self._model.tables)
+        for indices, frequencies in self._passes:
+            coder.put_base(indices, frequencies)
+        return coder.finish()
+
+
+def encode_base(model: Model, vectors: NDArray[np.float32]) -> tuple[bytes, Ints]:
+    """One tile's base layer: vectors [h, w, D] -> payload, indices [h, w] int64."""
+    indices = nearest(model, vectors)
+    return BasePayload(model, indices).finish(), indices
+
+
+def nearest(model: Model, vectors: NDArray[np.float32]) -> Ints:
+    """Base vectors [h, w, D] -> indices [h, w] int64 of the codewords nearest to them."""
+    return model.codebook.nearest(vectors.reshape(-1, vectors.shape[2])).reshape(vectors.shape[:2])
+
+
+def encode_refinement(
+    model: Model, latents: NDArray[np.float32], base: Ints, tradeoff: Tradeoff
+) -> tuple[bytes, Ints, Floats]:
+    """One tile's refinement: latents [h, w, M], base indices [h, w] -> payload, indices, latents (2**-LATENT_BITS)."""
+    real_latents = latents.astype(np.float64)
+
+    def choose(step: Step, where: NDArray[np.bool_], mean: Floats, classes: Ints) -> Ints:
+        size = model.prior.step_size[tradeoff.quality - 1, step.channels]
+        indices, t = quantise(real_latents[:, :, step.channels][where], mean, size)
+        if tradeoff.effort >= CHEAPEN_EFFORT:
+            cheapen(indices, t, classes, size, model.tables, tradeoff.lagrangian(model))
+        return indices
+
+    return encode_indices(model, base, tradeoff.quality, choose)
+
+
+def encode_indices(model: Model, base: Ints, quality: int, choose: Chooser) -> tuple[bytes, Ints, Floats]:
+    """As `encode_refinement`, of the indices that `choose` gives; those of a class without code become zero."""
+    coder = Encoder()
+
+    def put(step: Step, where: NDArray[np.bool_], mean: Floats, classes: Ints) -> Ints:
+        indices = choose(step, where, mean, classes)
+        indices[model.tables.limits[classes] == 0] = 0
+        coder.put_refinement(indices, classes, model.tables)
+        return indices
+
+    latents, indices = model.walk_refinement(base, quality, put)
+    return coder.finish(), indices, latents
+
+
+def cheapen(indices: Ints, t: Floats, classes: Ints, size: Floats, tables: ClassTables, lagrangian: float) -> None:
+    """Take the next index towards zero wherever rate + lambda distortion gets smaller (in place).
+
+    A unit of squared error of a latent is 1/768 of the mean squared error of its 256 pixels (the linear transform is
+    close to orthonormal), so lambda per pixel weighs it with lambda / 3 in bits.
+
+    Args:
+        indices: [n, C] int64, the nearest indices; changed.
+        t: [n, C] float64, the values in steps before rounding.
+        classes: [n, C] int64 scale classes; size: [C] steps in units of 2**-LATENT_BITS.
+        lagrangian: bits per pixel per unit of mean squared error.
+    """
+    weight = lagrangian / 3 * (size * 2.0**-LATENT_BITS) ** 2
+    shrink, costs = tables.shrink * (1 / 256), tables.costs
+    rows, columns = np.nonzero(indices)
+    old, kind = indices[rows, columns], classes[rows, columns]
+    place, sign = t[rows, columns], np.sign(old)
+
+    def cost(index: Ints) -> Floats:
+        value = index - sign * shrink[kind, np.minimum(np.abs(index), 2)]
+        bits = costs[kind, np.clip(index, -256, 255) + 256]
+        return np.asarray(bits + weight[columns] * (place - value) ** 2)
+
+    new = old - sign
+    indices[rows, columns] = np.where(cost(new) < cost(old), new, old)

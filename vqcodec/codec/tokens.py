@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: MIT
+"""Codebook indices as tokens for other people's models: pictures to index arrays, and index arrays to pictures.
+
+The arrays are those of `codec.indices`; how they stand in a file is said in token_file.py. What is no part of the
+indices (alpha, ICC profile, EXIF) is not here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vqcodec.bitstream import container
+from vqcodec.bitstream.codebook import MAX_INDEX, Floats, Ints, real
+from vqcodec.bitstream.colour import Colour
+from vqcodec.bitstream.tiles import LATENT_STRIDE, Grid, Tile
+from vqcodec.codec.encode import BasePayload, CodedTile, PictureEncoder, Tradeoff, encode_indices, encode_layers
+from vqcodec.codec.indices import read_indices
+from vqcodec.codec.synthesis import restore
+from vqcodec.errors import InputError, UsageError
+from vqcodec.model import zoo
+from vqcodec.model.prior import Step
+from vqcodec.model.walk import given
+from vqcodec.model.zoo import Model
+from vqcodec.options import (
+    BASE_ONLY_QUALITY,
+    DEFAULT_QUALITY,
+    MAX_QUALITY,
+    TILE_LOG2,
+    DecodeOptions,
+    EncodeOptions,
+    ModelName,
+    check_quality,
+)
+from vqcodec.pictures.picture import Picture, gray_means
+from vqcodec.threads import share, single_blas
+
+TILE_SIDES = tuple(1 << log2 for log2 in range(container.MIN_TILE_LOG2, container.MAX_TILE_LOG2 + 1))
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The indices of one picture and what a decoder must know besides.
+
+    Attributes:
+        base: [ceil(height / 16), ceil(width / 16)] int32 in [0, codebook size).
+        refinement: [ceil(height / 16), ceil(width / 16), M] int32; None for the base layer alone.
+        quality: 2 to 100, of which the steps of the refinement depend; 1 for the base layer alone.
+        gray: the picture goes back as gray.
+        tile_side: in pixels; the refinement is predicted within tiles, so the same indices in other tiles are another
+            picture.
+        colour: the colour layer; None for none.
+    """
+
+    base: NDArray[np.int32]
+    refinement: NDArray[np.int32] | None
+    width: int
+    height: int
+    quality: int
+    gray: bool = False
+    tile_side: int = 1 << TILE_LOG2
+    colour: Colour | None = None
+
+
+def of_file(data: bytes, options: DecodeOptions = DecodeOptions()) -> Tokens:
+    """The tokens of a .vqc file.
+
+    Raises:
+        DamagedError, LimitError, ModelError
+    """
+    header = container.read_header(data).header
+    base, refinement, colour = read_indices(data, options)
+    quality = BASE_ONLY_QUALITY if refinement is None else header.quality
+    layer = None if colour is None else Colour.of_array(colour)
+    return Tokens(base, refinement, header.width, header.height, quality, header.gray, header.tile_side, layer)
+
+
+def of_picture(picture: Picture, quality: int = DEFAULT_QUALITY, options: EncodeOptions = EncodeOptions()) -> Tokens:
+    """The tokens that `encode.encode` would write for a picture.
+
+    Raises:
+        ModelError, UsageError
+    """
+    check_quality(quality)
+    encoder, tradeoff = PictureEncoder(picture, options), Tradeoff(quality, options.effort)
+    grid, model = encoder.grid, encoder.model
+    base = np.empty((grid.latent_height, grid.latent_width), np.int32)
+    refinement = None if tradeoff.base_only else np.empty((*base.shape, model.prior.latents), np.int32)
+
+    def visit(tile: Tile, coded: CodedTile) -> None:
+        base[tile.latents.slices] = coded.base.indices
+        if refinement is not None and coded.indices is not None:
+            refinement[tile.latents.slices] = coded.indices
+
+    layer = encode_layers(model, picture.rgb, tradeoff, grid, encoder.at_once, visit=visit).colour
+    return Tokens(base, refinement, encoder.width, encoder.height, quality, picture.gray, grid.tile_side, layer)
+
+
+# ---- and back --------------------------------------------------------------------------------------------------------
+
+
+def to_file(tokens: Tokens, *, model: ModelName | None = None) -> bytes:
+    """Write a .vqc file that holds these tokens.
+
+    Raises:
+        InputError: they are no indices of this model, or hold an index for which its prior has no code.
+        ModelError, UsageError
+    """
+    loaded = zoo.load(zoo.find(model))
+    tokens, grid = _checked(loaded, tokens)
+    base, fine = zip(*(_payloads(loaded, tokens, tile) for tile in grid.tiles), strict=True)
+    header = container.Header(
+        tokens.width, tokens.height, tokens.quality, loaded.files.checksum, tokens.gray,
+        tokens.tile_side.bit_length() - 1, colour=tokens.colour is not None,
+    )  # fmt: skip
+    return container.pack(container.Contents(header, base, None if tokens.refinement is None else fine))
+
+
+def _payloads(model: Model, tokens: Tokens, tile: Tile) -> tuple[bytes, bytes]:
+    """The payloads of one tile; the refinement's is empty where there is none."""
+    here = tile.latents.slices
+    base = tokens.base[here].astype(np.int64)
+    coarse = BasePayload(model, base).finish(tokens.colour if tile.index == 0 else None)
+    if tokens.refinement is None:
+        return coarse, b""
+    fine = tokens.refinement[here].astype(np.int64)
+
+    def choose(step: Step, where: NDArray[np.bool_], mean: Floats, classes: Ints) -> Ints:
+        indices: Ints = fine[:, :, step.channels][where]
+        without = (indices != 0) & (model.tables.limits[classes] == 0)
+        if without.any():
+            number, channel = np.argwhere(without)[0]
+            row, column = np.argwhere(where)[number] + (tile.latents.y0, tile.latents.x0)
+            raise InputError(
+                f"the refinement index {indices[number, channel]} at row {row}, column {column}, channel "
+                f"{step.channels.start + channel} has no code under this model: it must be 0 in a file; "
+                "vqcodec.decode_indices restores the picture all the same"
+            )
+        return indices
+
+    return coarse, encode_indices(model, base, tokens.quality, choose)[0]
+
+
+def to_picture(tokens: Tokens, *, threads: int = 0, model: ModelName | None = None) -> Picture:
+    """Restore the picture that these tokens stand for.
+
+    Raises:
+        InputError: they are no indices of this model.
+        ModelError, UsageError
+    """
+    files = zoo.find(model)
+    tokens, grid = _checked(zoo.load(files, 1), tokens)
+    at_once, each = share(threads, grid.tile_count)
+    loaded = zoo.load(files, each)
+    loaded.prepare("synthesis")
+    with single_blas():
+        rgb = np.concatenate(list(restore(loaded, grid, _TokenTiles(loaded, tokens), at_once, grid.pixels)))
+    return Picture(gray_means(rgb) if tokens.gray else rgb, gray=tokens.gray)
+
+
+@dataclass(frozen=True)
+class _TokenTiles:
+    """What `restore` asks for, out of tokens."""
+
+    model: Model
+    tokens: Tokens
+
+    def latents(self, tile: Tile) -> NDArray[np.float32]:
+        base = self.tokens.base[tile.latents.slices].astype(np.int64)
+        if self.tokens.refinement is None:
+            return real(self.model.base_latents(base))
+        fine = self.tokens.refinement[tile.latents.slices].astype(np.int64)
+        return real(self.model.walk_refinement(base, self.tokens.quality, given(fine))[0])
+
+    def weights(self, tile: Tile) -> Floats:
+        return self.model.synthesis_weights(self.tokens.quality, base_only=self.tokens.refinement is None)
+
+    def colour(self, tile: Tile) -> Colour | None:
+        return self.tokens.colour
+
+
+def of_arrays(
+    base: NDArray[Any],
+    refinement: NDArray[Any] | None,
+    width: int | None,
+    height: int | None,
+    quality: int | None,
+    gray: bool,
+    tile_side: int,
+    colour: NDArray[Any] | None = None,
+) -> Tokens:
+    """Tokens of what a user of the Python interface gave; see `api.from_indices`.
+
+    Raises:
+        InputError, UsageError
+    """
+    base = _integers("base", base, 2)
+    if refinement is not None:
+        refinement = _integers("refinement", refinement, 3)
+    if (quality is None) != (refinement is None) and quality != BASE_ONLY_QUALITY:
+        raise UsageError("give the quality that the refinement was made with, and none for the base layer alone")
+    width = base.shape[1] * LATENT_STRIDE if width is None else width
+    height = base.shape[0] * LATENT_STRIDE if height is None else height
+    layer = None if colour is None else Colour.of_array(colour)
+    return Tokens(base, refinement, width, height, quality or BASE_ONLY_QUALITY, gray, tile_side, layer)
+
+
+def _checked(model: Model, tokens: Tokens) -> tuple[Tokens, Grid]:
+    """The tokens, if they are indices of this model and fit together."""
+    base, refinement, quality = tokens.base, tokens.refinement, tokens.quality
+    if tokens.tile_side not in TILE_SIDES:
+        raise UsageError(f"the side of a tile must be one of {TILE_SIDES}, not {tokens.tile_side!r}")
+    width, height = max(1, tokens.width), max(1, tokens.height)
+    grid = Grid(width, height, tokens.tile_side)
+    if (tokens.width, tokens.height) != (width, height) or (grid.latent_height, grid.latent_width) != base.shape:
+        raise InputError(
+            f"base indices of {base.shape[0]} rows and {base.shape[1]} columns do not fit a picture of "
+            f"{tokens.width} x {tokens.height} pixels"
+        )
+    _check_range("base", base, 0, model.codebook.size - 1)
+    if refinement is None:
+        if quality != BASE_ONLY_QUALITY:
+            raise UsageError("the base layer alone has no quality: leave it out, or give the refinement")
+        return tokens, grid
+    if not isinstance(quality, int) or not BASE_ONLY_QUALITY < quality <= MAX_QUALITY:
+        raise UsageError(f"a refinement needs the quality, 2 to 100, that it was made with, not {quality!r}")
+    if refinement.shape != (*base.shape, model.prior.latents):
+        raise InputError(
+            f"the refinement has the shape {list(refinement.shape)}, not {[*base.shape, model.prior.latents]}: "
+            "rows and columns of the base, and the model's latent channels"
+        )
+    _check_range("refinement", refinement, -MAX_INDEX, MAX_INDEX)
+    return tokens, grid
+
+
+def _integers(name: str, array: NDArray[Any], ndim: int) -> NDArray[np.int32]:
+    array = np.asarray(array)
+    if array.ndim != ndim or array.dtype.kind not in "iu":
+        raise InputError(f"{name} indices must be integers in {ndim} dimensions, not {array.dtype} in {array.ndim}")
+    _check_range(name, array, -(2**31), 2**31 - 1)
+    return array.astype(np.int32)
+
+
+def _check_range(name: str, array: NDArray[Any], low: int, high: int) -> None:
+    if array.size and (array.min() < low or array.max() > high):
+        raise InputError(f"{name} indices of this model lie in {low} to {high}, not {array.min()} to {array.max()}")

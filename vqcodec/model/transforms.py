@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: MIT
+"""Analysis and synthesis transforms at run time: ONNX Runtime on float32. Nothing here touches the entropy coder.
+
+Floats may differ in their last bits from machine to machine: the encoder's indices may then differ, never the
+decoder's, which come from the file alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vqcodec.bitstream.colour import Colour
+from vqcodec.bitstream.tiles import Rect
+from vqcodec.errors import ModelError
+from vqcodec.messages import one_line
+from vqcodec.model.noise import noise
+
+
+def session(graph: bytes, threads: int) -> Any:
+    """An ONNX Runtime session of a graph that holds all of its weights itself.
+
+    Raises:
+        ModelError: not a graph that can be loaded, or one that would read further files.
+    """
+    if b"location" in graph:  # the key of ONNX's "external data": a path, anywhere on this machine
+        raise ModelError("the model's graph keeps weights in further files, which is not allowed")
+    import onnxruntime  # here, because it takes a quarter of a second, and `vqcodec info` can do without
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # waiting threads leave the processor
+    options.log_severity_level = 3
+    options.enable_cpu_mem_arena = False  # give memory back between tiles of different sizes
+    try:
+        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
+        raise ModelError(f"the model's graph cannot be loaded ({one_line(error)})") from None
+
+
+def run(session: Any, height: int, width: int, /, **inputs: NDArray[Any]) -> list[NDArray[np.float32]]:
+    """Runs a graph whose outputs are [1, C, height, width] float32.
+
+    Raises:
+        ModelError: they are not, or it cannot be run: a model of somebody's own that does not fit.
+    """
+    try:
+        outputs: list[NDArray[np.float32]] = session.run(None, inputs)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ModelError(f"the model's graph cannot be run ({one_line(error)})") from None
+    for output in outputs:
+        if output.dtype != np.float32 or output.ndim != 4 or output.shape[2:] != (height, width):
+            raise ModelError(
+                f"the model's graph gives an array of {output.dtype} {list(output.shape)}, which is no use"
+            )
+    return outputs
+
+
+class Analysis:
+    """Picture -> latents and base vectors."""
+
+    def __init__(self, graph: bytes, threads: int = 0) -> None:
+        self._session = session(graph, threads)
+
+    def __call__(
+        self, rgb: NDArray[np.uint8], weights: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Analyse.
+
+        Args:
+            rgb: [H, W, 3] uint8, H and W multiples of 16.
+            weights: [A] weights of the quality's anchors.
+
+        Returns:
+            latents [H/16, W/16, M] and base vectors [H/16, W/16, D], float32.
+        """
+        x = np.ascontiguousarray(rgb.transpose(2, 0, 1))[None].astype(np.float32)
+        x *= np.float32(1 / 255)
+        y, z = run(self._session, rgb.shape[0] // 16, rgb.shape[1] // 16, x=x, hat=weights[None].astype(np.float32))
+        return y[0].transpose(1, 2, 0), z[0].transpose(1, 2, 0)
+
+
+class Synthesis:
+    """Latents -> picture."""
+
+    def __init__(self, graph: bytes, threads: int = 0) -> None:
+        self._session = session(graph, threads)
+
+    def __call__(
+        self, latents: NDArray[np.float32], weights: NDArray[np.float64], colour: Colour | None = None
+    ) -> NDArray[np.uint8]:
+        """Synthesise.
+
+        Args:
+            latents: [h, w, M] float32.
+            weights: [A + 1] weights of the quality's anchors; the last stands for the base layer alone.
+            colour: the colour layer, where the picture has one.
+
+        Returns:
+            [16 h, 16 w, 3] uint8.
+        """
+        picture = self.unrounded(latents, weights)
+        if colour is not None:
+            colour.apply(picture)
+        return _samples(picture)
+
+    def unrounded(self, latents: NDArray[np.float32], weights: NDArray[np.float64]) -> NDArray[np.float32]:
+        """The same before it becomes samples: [1, 3, 16 h, 16 w] float32, nominally in [0, 1]."""
+        y = np.ascontiguousarray(latents.transpose(2, 0, 1))[None]
+        height, width = 16 * latents.shape[0], 16 * latents.shape[1]
+        return run(self._session, height, width, y=y, hat=weights[None].astype(np.float32))[0]
+
+
+def _samples(x: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """[1, 3, H, W] float32, which is overwritten -> [H, W, 3] uint8."""
+    x *= 255
+    np.rint(x, out=x)
+    np.clip(x, 0, 255, out=x)
+    picture: NDArray[np.uint8] = x[0].astype(np.uint8)
+    return np.ascontiguousarray(picture.transpose(1, 2, 0))
+
+
+class RealisticSynthesis:
+    """Latents -> picture with texture where the faithful picture is smooth for want of bits."""
+
+    def __init__(self, graph: bytes, faithful: Synthesis, threads: int = 0) -> None:
+        self._session = session(graph, threads)
+        self._faithful = faithful
+
+    def __call__(
+        self,
+        latents: NDArray[np.float32],
+        weights: NDArray[np.float64],
+        realism: float,
+        window: Rect,
+        colour: Colour | None = None,
+    ) -> NDArray[np.uint8]:
+        """Synthesise.
+
+        Args:
+            latents, weights, colour: as `Synthesis` takes them.
+            realism: 0 (the faithful picture) to 1.
+            window: where these latents lie in the picture, in pixels, [16 h] x [16 w]: it decides the noise.
+
+        Returns:
+            [16 h, 16 w, 3] uint8.
+        """
+        picture = self._faithful.unrounded(latents, weights)
+        if colour is not None:
+            colour.apply(picture)
+        y = np.ascontiguousarray(latents.transpose(2, 0, 1))[None]
+        both = np.concatenate([weights, realism * weights])[None].astype(np.float32)
+        strength = np.full((1, 1, 1, 1), realism, np.float32)
+        grain = noise(window)[None, None]
+        height, width = picture.shape[2:]
+        inputs: dict[str, Any] = {"y": y, "picture": picture, "hat": both, "realism": strength, "noise": grain}
+        return _samples(run(self._session, height, width, **inputs)[0])

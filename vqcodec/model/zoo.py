@@ -1,0 +1,314 @@
+# SPDX-License-Identifier: MIT
+"""The models: id or checksum -> files, verified against their sha256 before use. No pickle, nothing executed.
+
+A model is a folder: `model.json` (names, sizes and sha256 of the files, the quality scale), `tables.npz` (codebook,
+integer priors, frequency tables: all that decides the indices), `analysis.onnx`, `synthesis.onnx`. A .vqc file names
+its model by the first four bytes of the sha256 of `tables.npz`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import zipfile
+import zlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vqcodec.bitstream.codebook import BaseCodebook, Floats, Ints, anchor_weights, quality_level
+from vqcodec.bitstream.entropy import ClassTables
+from vqcodec.errors import ModelError
+from vqcodec.messages import one_line
+from vqcodec.model.gradient import Gradient
+from vqcodec.model.prior import BasePrior, RefinementPrior, Step
+from vqcodec.model.transforms import Analysis, RealisticSynthesis, Synthesis
+from vqcodec.model.walk import BaseChooser, Chooser, walk_base, walk_refinement
+from vqcodec.options import DEFAULT_QUALITY, ModelName
+
+Graph = Literal["analysis", "synthesis", "realistic", "gradient"]
+WEIGHTS = Path(__file__).parents[1] / "weights"
+# Ids are explicit, never reused; a model that files may name is never removed.
+MODELS: dict[str, str] = {"photo-1": "photo-1"}
+DEFAULT_MODEL = "photo-1"
+GRADIENT = "gradient.onnx"
+REALISTIC = "realistic.onnx"
+MAX_FILE_BYTES = 256 * 2**20
+MAX_ARRAYS = 4096
+FILES = ("tables.npz", "analysis.onnx", "synthesis.onnx")
+CARD_RANGES = {  # of the numbers in model.json
+    "anchors": (2, 1024), "lambda_min": (1e-6, 1e12), "lambda_max": (1e-6, 1e12),
+    "analysis_halo": (0, 64), "synthesis_halo": (0, 64),
+}  # fmt: skip
+REALISTIC_HALO = "realistic_halo"  # there if the realistic decoder is, in the range of the other halos
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """One model's folder with what `model.json` says of it."""
+
+    folder: Path
+    card: dict[str, Any]
+
+    @property
+    def id(self) -> str:
+        """The model's name, for people."""
+        return str(self.card["id"])
+
+    @property
+    def checksum(self) -> bytes:
+        """The first four bytes of the sha256 of the tables: what a .vqc file names."""
+        return bytes.fromhex(self.card["files"]["tables.npz"]["sha256"])[:4]
+
+    def verified(self, name: str) -> bytes:
+        """The bytes of a file of the model, after their sha256 has been checked: what is used is what was checked.
+
+        Raises:
+            ModelError: missing, too large, or not what `model.json` says.
+        """
+        path = self.folder / name
+        try:
+            with open(path, "rb") as stream:
+                data = stream.read(MAX_FILE_BYTES + 1)
+        except OSError as error:
+            raise ModelError(f"the model file {path} cannot be read: {error.strerror}") from None
+        if len(data) > MAX_FILE_BYTES:
+            raise ModelError(f"{path} is larger than a model file may be")
+        if hashlib.sha256(data).hexdigest() != self.card["files"][name]["sha256"]:
+            raise ModelError(f"the model file {path} is damaged: its sha256 is not the one in model.json")
+        return data
+
+
+def _read_card(folder: Path) -> ModelFiles:
+    path = folder / "model.json"
+    try:
+        if path.stat().st_size > 2**20:
+            raise ModelError(f"{path} is larger than a model card may be")
+        card = json.loads(path.read_text(encoding="utf-8"))
+        for name in {*FILES, *card["files"]}:
+            bytes.fromhex(card["files"][name]["sha256"])
+            if name != Path(name).name:
+                raise ValueError(f"the file {name!r} lies outside the model's folder")
+        str(card["id"])
+        ranges = CARD_RANGES | ({REALISTIC_HALO: (0, 64)} if REALISTIC in card["files"] else {})
+        for name, (low, high) in ranges.items():
+            if not isinstance(card[name], int | float) or not low <= card[name] <= high:
+                raise ValueError(f"{name} is out of range")
+    except OSError as error:
+        raise ModelError(f"no model at {folder}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise ModelError(f"{path} is not a model card ({one_line(error)})") from None
+    return ModelFiles(folder, card)
+
+
+def find(name: ModelName | None = None) -> ModelFiles:
+    """The model of that id or folder; the default model for None.
+
+    Raises:
+        ModelError: no such model.
+    """
+    if name is None:
+        name = DEFAULT_MODEL
+    if str(name) in MODELS:
+        return _read_card(WEIGHTS / MODELS[str(name)])
+    if Path(name).is_dir():
+        return _read_card(Path(name))
+    raise ModelError(f"there is no model {str(name)!r}; known are {', '.join(MODELS)}, or give a model's folder")
+
+
+def by_checksum(checksum: bytes, extra: ModelName | None = None) -> ModelFiles:
+    """The model that a file names, among the shipped ones and the one given.
+
+    Raises:
+        ModelError: none of them has this checksum.
+    """
+    for name in ([extra] if extra is not None else []) + list(MODELS):
+        files = find(name)
+        if files.checksum == checksum:
+            return files
+    raise ModelError(
+        f"this file was written with the model {checksum.hex()}, which is not installed; "
+        "a newer vqcodec may have it, or give its folder with --model"
+    )
+
+
+def read_tables(data: bytes) -> dict[str, NDArray[np.generic]]:
+    """The arrays of a `tables.npz`: integers, of which none takes more memory than the file says and has bytes for.
+
+    Raises:
+        ModelError: anything is wrong with it.
+    """
+    found = {}
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            entries = archive.infolist()
+            if len(entries) > MAX_ARRAYS or sum(entry.file_size for entry in entries) > MAX_FILE_BYTES:
+                raise ModelError("the model's tables hold more than a model may")
+            for entry in entries:
+                with archive.open(entry) as stream:
+                    found[entry.filename.removesuffix(".npy")] = _read_array(stream, entry.file_size)
+    except (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise ModelError(f"the model's tables cannot be read ({one_line(error)})") from None
+    return found
+
+
+def _read_array(stream: IO[bytes], size_bytes: int) -> NDArray[np.generic]:
+    """One array in NumPy's format; its header is a stranger's word, and is held against the size of the file."""
+    header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    version = np.lib.format.read_magic(stream)
+    if version not in header:
+        raise ValueError(f"NumPy's format {version} is not used here")
+    shape, column_major, dtype = header[version](stream)
+    if dtype.kind not in "iu" or column_major:
+        raise ValueError(f"an array of {dtype} in a model")
+    wanted = math.prod(shape) * dtype.itemsize
+    if wanted > size_bytes or min(shape, default=0) < 0:
+        raise ValueError("an array that is larger than its file")
+    return np.frombuffer(stream.read(wanted), dtype).reshape(shape)
+
+
+class Model:
+    """A loaded model. The transforms are loaded when first used: a decoder needs no analysis."""
+
+    def __init__(self, files: ModelFiles, threads: int = 0) -> None:
+        self.files = files
+        self.threads = threads
+        arrays = read_tables(files.verified("tables.npz"))
+        try:
+            self.codebook = BaseCodebook(arrays["codebook"].astype(np.float64))
+            self.base_prior = BasePrior(arrays, self.codebook)
+            self.prior = RefinementPrior(arrays)
+            self.tables = ClassTables.load(arrays)
+            if files.folder.parent != WEIGHTS:
+                self._try_out()
+        except (KeyError, ValueError, IndexError, TypeError) as error:
+            raise ModelError(f"the tables of the model {files.id} are malformed ({one_line(error)})") from None
+        self._analysis: Analysis | None = None
+        self._synthesis: Synthesis | None = None
+        self._realistic: RealisticSynthesis | None = None
+        self._gradient: Gradient | None = None
+
+    def _try_out(self) -> None:
+        """Goes once through both priors, so that arrays of a stranger's model that do not fit are found out now."""
+
+        def base(where: NDArray[np.bool_], frequencies: Ints) -> Ints:
+            if frequencies.shape != (1, self.codebook.size):
+                raise ValueError("the base prior does not fit the codebook")
+            return np.zeros(1, np.int64)
+
+        def refinement(step: Step, where: NDArray[np.bool_], means: Floats, classes: Ints) -> Ints:
+            shape = int(where.sum()), step.channels.stop - step.channels.start
+            if means.shape != shape or classes.shape != shape:
+                raise ValueError("a step of the refinement prior does not fit its channels")
+            return np.zeros(shape, np.int64)
+
+        self.walk_refinement(self.walk_base((2, 2), base), DEFAULT_QUALITY, refinement)
+
+    def walk_base(self, shape: tuple[int, int], choose: BaseChooser) -> Ints:
+        """Go through the passes of the base layer: indices [h, w] int64 (walk.py)."""
+        return walk_base(self.base_prior, shape, choose)
+
+    def walk_refinement(self, base: Ints, quality: int, choose: Chooser) -> tuple[Floats, Ints]:
+        """Go through the steps of the refinement on base indices [h, w]: latents and indices [h, w, M] (walk.py)."""
+        return walk_refinement(self.prior, self.tables, self.codebook.values(base), quality, choose)
+
+    def base_latents(self, base: Ints) -> Floats:
+        """What base indices [h, w] alone stand for: latents [h, w, M] (2**-LATENT_BITS)."""
+        return self.prior.base(self.codebook.values(base))[1]
+
+    def prepare(self, *graphs: Graph) -> None:
+        """Load these graphs now: before several threads ask for them, and before any work is done.
+
+        Raises:
+            ModelError: the model came without one of them, or its file is damaged.
+        """
+        for name in graphs:
+            getattr(self, name)
+
+    @property
+    def analysis(self) -> Analysis:
+        """The analysis transform."""
+        if self._analysis is None:
+            self._analysis = Analysis(self.files.verified("analysis.onnx"), self.threads)
+        return self._analysis
+
+    @property
+    def synthesis(self) -> Synthesis:
+        """The synthesis transform of the faithful decoder."""
+        if self._synthesis is None:
+            self._synthesis = Synthesis(self.files.verified("synthesis.onnx"), self.threads)
+        return self._synthesis
+
+    @property
+    def realistic(self) -> RealisticSynthesis:
+        """The synthesis of the realistic decoder.
+
+        Raises:
+            ModelError: the model came without it.
+        """
+        if self._realistic is None:
+            if REALISTIC not in self.files.card["files"]:
+                raise ModelError(f"the model {self.files.id} has no realistic decoder, only the faithful one")
+            self._realistic = RealisticSynthesis(self.files.verified(REALISTIC), self.synthesis, self.threads)
+        return self._realistic
+
+    @property
+    def gradient(self) -> Gradient:
+        """The graph for the encoder's highest efforts.
+
+        Raises:
+            ModelError: the model came without it.
+        """
+        if self._gradient is None:
+            if GRADIENT not in self.files.card["files"]:
+                raise ModelError(f"the model {self.files.id} has no graph for high efforts: take an effort of 1 to 5")
+            self._gradient = Gradient(self.files.verified(GRADIENT), self.threads)
+        return self._gradient
+
+    @property
+    def analysis_halo(self) -> int:
+        """How far, in latents, the analysis looks beyond a latent's own block."""
+        return int(self.files.card["analysis_halo"])
+
+    @property
+    def synthesis_halo(self) -> int:
+        """How far, in latents, the synthesis looks beyond a block's own latent."""
+        return int(self.files.card["synthesis_halo"])
+
+    @property
+    def realistic_halo(self) -> int:
+        """The same for the realistic decoder."""
+        return int(self.files.card[REALISTIC_HALO])
+
+    def anchor_weights(self, quality: int) -> Floats:
+        """Weights of the anchors at a quality, [A]."""
+        return anchor_weights(quality_level(quality), int(self.files.card["anchors"]))
+
+    def synthesis_weights(self, quality: int, *, base_only: bool) -> Floats:
+        """The same for the synthesis, [A + 1]: the last stands for the base layer alone."""
+        weights = np.append(self.anchor_weights(quality), 0.0)
+        if base_only:
+            weights[:] = 0
+            weights[-1] = 1
+        return weights
+
+    def lagrangian(self, quality: int) -> float:
+        """Bits per pixel that one unit of mean squared error (on [0, 1] samples) is worth at a quality."""
+        low, high = float(self.files.card["lambda_min"]), float(self.files.card["lambda_max"])
+        return float(low * (high / low) ** quality_level(quality))
+
+
+@lru_cache(maxsize=4)
+def _load(folder: Path, card: str, threads: int) -> Model:
+    return Model(ModelFiles(folder, json.loads(card)), threads)
+
+
+def load(files: ModelFiles, threads: int = 0) -> Model:
+    """The loaded model; kept, so that the next picture does not load it again, as long as its card says the same."""
+    return _load(files.folder, json.dumps(files.card, sort_keys=True), threads)
