@@ -76,7 +76,7 @@ def test_an_unknown_shell(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_list_of_commands_is_not_cut_off(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--help"]) == 0
     found = capsys.readouterr().out.split("Commands:\n")[1].splitlines()
-    assert len(found) == len(cli.commands.commands)
+    assert len(found) == len(cli.COMMANDS)
     assert all(line.endswith(".") and not line.endswith("...") for line in found)
 
 

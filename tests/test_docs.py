@@ -84,9 +84,8 @@ def everything_said() -> Iterator[tuple[str, list[str]]]:
             if found := commands(text):
                 yield f"{path.relative_to(ROOT).as_posix()}-{number}", found
     for name in cli.commands.list_commands(click.Context(cli.commands)):
-        command = cli.commands.commands[name]
-        if name == "archive":
-            from vqcodec.cli.ray_archive import archive as command
+        command = cli.commands.get_command(click.Context(cli.commands), name)
+        assert command is not None
         text = command.help or ""
         if name == "train" and importlib.util.find_spec("torch"):
             from vqcodec.train.cli import parser

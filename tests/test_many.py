@@ -21,7 +21,7 @@ from PIL import Image
 import vqcodec
 from vqcodec.cli import batch, processes, streams
 from vqcodec.cli import main as cli
-from vqcodec.cli.names import PICTURE_SUFFIXES, todo
+from vqcodec.cli.names import PICTURE_SUFFIXES, _folders, todo
 from vqcodec.cli.processes import Outcome
 from vqcodec.errors import InputError
 
@@ -121,7 +121,7 @@ def test_nothing_to_do(run: Run, here: Path) -> None:
     assert len(lines) == 1
     assert files(here / "out") == expected(here, "a.png", "b.png")
     failures: list[tuple[int, str]] = []
-    assert list(batch._folders("nowhere", True, failures)) == []
+    assert list(_folders("nowhere", True, failures)) == []
     assert failures == [(3, "cannot read the folder nowhere: no such file or directory")]
 
 
@@ -256,7 +256,7 @@ def test_a_bar_with_rate_and_time_left(run: Run, here: Path, monkeypatch: pytest
 # ---- processes that die ----------------------------------------------------------------------------------------------
 
 
-def deadly(source: str, target: str, *, alone: bool) -> Outcome:
+def deadly(source: str, target: str, *, single: bool) -> Outcome:
     """A job that kills its process for one source, and takes its time for the others."""
     if source == "bomb":
         os.kill(os.getpid(), signal.SIGKILL)

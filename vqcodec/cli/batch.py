@@ -27,7 +27,7 @@ def run(todo: Todo, work: Work, *, jobs: int = 1, skip_existing: bool = False) -
     """Runs every job; of several, one that fails is reported at the end and the rest goes on.
 
     Args:
-        work: what is done with a pair; told with `alone` whether it may show progress of its own.
+        work: what is done with a pair; told with `single` whether it may show progress of its own.
         jobs: number of processes, at least 1; with more than one, `work` must be picklable.
         skip_existing: leave out the pairs whose output is there.
 
@@ -40,7 +40,7 @@ def run(todo: Todo, work: Work, *, jobs: int = 1, skip_existing: bool = False) -
         ((source, target),) = todo.pairs
         if skip_existing and target != DASH and os.path.exists(target):
             return
-        outcome = work(source, target, alone=True)
+        outcome = work(source, target, single=True)
         for note in outcome.notes:
             streams.complain(f"note: {note}")
         _for_people(outcome.summary)

@@ -16,13 +16,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, features
 
 from vqcodec import __version__
+from vqcodec.cli import names, options, streams
+from vqcodec.cli.streams import DASH, shown
 from vqcodec.codec import decode, encode
-from vqcodec.options import DecodeOptions, EncodeOptions
+from vqcodec.options import DEFAULT_EFFORT, DecodeOptions, EncodeOptions
+from vqcodec.pictures import read
 from vqcodec.pictures.picture import Picture, psnr
 
 QUALITIES = (40, 60, 80)
@@ -55,12 +59,49 @@ class Peer:
         return low, self.file(low)
 
 
+@click.command()
+@click.argument("picture", type=click.Path(readable=False))
+@click.argument("target", metavar="[PAGE]", required=False, type=click.Path(readable=False))
+@click.option(
+    "-q", "--quality", "qualities", type=click.IntRange(1, 100), multiple=True, metavar="N",
+    help="Sizes to compare at: those of vqcodec at this quality. May be given several times; default 40, 60 and 80.",
+)  # fmt: skip
+@options.effort
+@options.force
+@options.threads
+@options.model
+@options.max_pixels
+def compare(
+    picture: str, target: str | None, qualities: tuple[int, ...], effort: int | None, force: bool, threads: int,
+    model: str | None, max_pixels: int,
+) -> None:  # fmt: skip
+    """Write a page that shows PICTURE beside vqcodec, JPEG and AVIF of the same size, with a slider and the numbers.
+
+    PAGE is one HTML file for any browser; without a name, photo.png gives photo-compare.html in this folder. Original
+    and vqcodec are in it without loss, so expect some bytes per pixel.
+
+    \b
+    vqcodec compare photo.png
+    vqcodec compare photo.png page.html -q 30 -q 60
+    """
+    target = target or Path(picture).stem + "-compare.html"
+    names.check_target(picture, target, force)
+    loaded = read.load(streams.picture_source(picture, max_pixels), max_pixels=max_pixels)
+    for note in streams.noted(shown(picture), loaded.notes):
+        streams.complain(f"note: {note}")
+    coding = EncodeOptions(effort or DEFAULT_EFFORT, threads, model, strip=True)
+    text = page(loaded, Path(shown(picture)).name, qualities=qualities or QUALITIES, coding=coding)
+    streams.write(target, text.encode("utf-8"), force=force)
+    if target != DASH:
+        streams.write_text(f"{streams.printable(target)}: {len(text):,} bytes, open it in a browser\n")
+
+
 def page(
     picture: Picture,
     name: str,
     *,
     qualities: Sequence[int] = QUALITIES,
-    options: EncodeOptions = EncodeOptions(strip=True),
+    coding: EncodeOptions = EncodeOptions(strip=True),
 ) -> str:
     """The page as HTML.
 
@@ -68,7 +109,7 @@ def page(
         picture: what to compare on; transparency is laid over white first.
         name: of the picture, for the heading.
         qualities: of vqcodec, 1 to 100; the others are matched to the size of its files.
-        options: how to encode.
+        coding: how to encode.
 
     Raises:
         ModelError, UsageError: as `codec.encode.encode`.
@@ -78,8 +119,8 @@ def page(
     peers = peers_of(image, picture.icc)
     levels = []
     for quality in sorted(set(qualities)):
-        data = encode.encode(picture, quality, options)
-        restored = decode.decode(data, DecodeOptions(threads=options.threads, model=options.model)).rgb
+        data = encode.encode(picture, quality, coding)
+        restored = decode.decode(data, DecodeOptions(threads=coding.threads, model=coding.model)).rgb
         own = _shown(picture.rgb, "vqcodec", f"-q {quality}", data, restored, _lossless(restored, picture.icc))
         shown = [own]
         for peer in peers:

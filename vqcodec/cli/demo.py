@@ -13,11 +13,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
-from vqcodec.cli import atomic, streams
+from vqcodec.cli import atomic, names, options, streams
 from vqcodec.codec import decode, encode
 from vqcodec.options import DecodeOptions, EncodeOptions
 from vqcodec.pictures import read
@@ -47,6 +48,25 @@ class Coded:
     def rate_bpp(self) -> float:
         """Bits of the whole file per pixel."""
         return float(8 * self.size_bytes / (self.rgb.shape[0] * self.rgb.shape[1]))
+
+
+@click.command()
+@click.option(
+    "-o", "--output-dir", "folder", default=".", metavar="DIR", help="Where to write the comparison (default: here)."
+)
+@options.force
+@options.threads
+def demo(folder: str, force: bool, threads: int) -> None:
+    """Compress the bundled photograph at three qualities, restore it, and compare it with JPEG.
+
+    Prints a table and writes vqcodec-demo.png, the pictures side by side.
+
+    \b
+    vqcodec demo
+    vqcodec demo -o pictures/
+    """
+    names.make_folder(folder)
+    run(folder, force=force, threads=threads)
 
 
 def run(folder: str, *, force: bool, threads: int) -> None:

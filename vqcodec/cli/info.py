@@ -10,9 +10,16 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import click
+
 from vqcodec import api
 from vqcodec.bitstream import container
+from vqcodec.cli import streams
+from vqcodec.cli.streams import shown
+from vqcodec.errors import DamagedError, UsageError
+from vqcodec.model import zoo
 from vqcodec.model.zoo import ModelFiles
+from vqcodec.options import DEFAULT_MAX_PIXELS
 
 Facts = dict[str, Any]
 BAR_WIDTH = 30  # [characters] of the whole file
@@ -40,7 +47,7 @@ def read(data: bytes) -> Facts:
     return facts
 
 
-def as_json(facts: Facts) -> str:
+def as_json_text(facts: Facts) -> str:
     """One object, indented, in ASCII."""
     return json.dumps(facts, indent=2) + "\n"
 
@@ -95,7 +102,7 @@ def model_as_json(files: ModelFiles) -> str:
     """
     for name in files.card["files"]:
         files.verified(name)
-    return as_json({**files.card, "checksum": files.checksum.hex()})
+    return as_json_text({**files.card, "checksum": files.checksum.hex()})
 
 
 def model_as_text(files: ModelFiles) -> str:
@@ -112,3 +119,32 @@ def model_as_text(files: ModelFiles) -> str:
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
     whole = "\n".join([*lines, "", text]).rstrip() + "\n"
     return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in whole)
+
+
+# ---- the command -----------------------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("file", required=False, type=click.Path(readable=False))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, for scripts.")
+@click.option("--model", metavar="ID|PATH", help="Check a model's files and show its card, in place of a FILE.")
+def info(file: str | None, as_json: bool, model: str | None) -> None:
+    """Say what is in a .vqc FILE ("-" for stdin), and whether it is whole.
+
+    \b
+    vqcodec info photo.vqc
+    vqcodec info photo.vqc --json | jq .bpp
+    vqcodec info --model photo-1
+    """
+    if (file is None) == (model is None):
+        raise UsageError("give a FILE, or a model with --model: one of them")
+    if file is None:
+        files = zoo.find(model)
+        streams.write_text(model_as_json(files) if as_json else model_as_text(files))
+        return
+    data = streams.read_marked(file, container.MAGIC, streams.limit_bytes(DEFAULT_MAX_PIXELS))
+    with streams.about(file):
+        facts = read(data)
+    streams.write_text(as_json_text(facts) if as_json else as_text(facts, shown(file)))
+    if facts["damage"]:
+        raise DamagedError(f"{shown(file)}: {facts['damage'][0]}")

@@ -46,9 +46,9 @@ class Outcome:
 
 
 class Work(Protocol):
-    """What is done with one input and its output; `alone` when it is the only one."""
+    """What is done with one input and its output; `single` when it is the only one."""
 
-    def __call__(self, source: str, target: str, *, alone: bool) -> Outcome: ...
+    def __call__(self, source: str, target: str, *, single: bool) -> Outcome: ...
 
 
 def failure(error: BaseException) -> tuple[int, str]:
@@ -79,7 +79,7 @@ def outcomes(pairs: dict[int, Pair], work: Work, jobs: int) -> Iterator[tuple[in
 def _attempt(work: Work, source: str, target: str) -> Outcome:
     """One job; a failure is an outcome, too."""
     try:
-        return work(source, target, alone=False)
+        return work(source, target, single=False)
     except Exception as error:
         if os.environ.get("VQCODEC_TRACEBACK"):
             raise
@@ -96,10 +96,10 @@ def _in_processes(pairs: dict[int, Pair], work: Work, count: int) -> Iterator[tu
     waiting = deque(pairs.items())
     suspects: deque[Item] = deque()
     while waiting or suspects:
-        alone = bool(suspects)
-        queue = deque([suspects.popleft()]) if alone else waiting
+        again = bool(suspects)
+        queue = deque([suspects.popleft()]) if again else waiting
         running: dict[Future[Outcome], Item] = {}
-        with _pool(1 if alone else count) as pool:
+        with _pool(1 if again else count) as pool:
             try:
                 while queue or running:
                     while queue and len(running) < 2 * count:
@@ -114,7 +114,7 @@ def _in_processes(pairs: dict[int, Pair], work: Work, count: int) -> Iterator[tu
         for future, (number, pair) in running.items():
             if future.done() and not future.cancelled() and future.exception() is None:
                 yield number, future.result()
-            elif alone:
+            elif again:
                 sentence = f"{shown(pair[0])}: the process that worked on it died, probably for want of memory"
                 yield number, Outcome(failure=(LimitError.exit_code, f"{sentence}: take fewer --jobs"))
             else:

@@ -10,15 +10,17 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from vqcodec.cli import atomic
-from vqcodec.errors import DamagedError, InputError, LimitError, UsageError
+from vqcodec.errors import DamagedError, InputError, LimitError, ModelError, UsageError, VqcError
 
 DASH = "-"
 BLOCK_BYTES = 1 << 20
+BYTES_PER_PIXEL = 16  # no picture or .vqc file that anybody writes takes more, but for metadata:
+METADATA_BYTES = 64 << 20
 
 
 class NamedBytes(io.BytesIO):
@@ -62,7 +64,32 @@ def on_terminal(stream: Any) -> bool:
     return stream is not None and not stream.closed and bool(stream.isatty())
 
 
+@contextmanager
+def about(name: str, *kinds: type[VqcError]) -> Iterator[None]:
+    """Puts the file's name in front of errors that do not know it: of these kinds, or of those about what is in it."""
+    kinds = kinds or (DamagedError, LimitError, ModelError)
+    try:
+        yield
+    except kinds as error:
+        raise type(error)(f"{shown(name)}: {error}") from error
+
+
+def noted(name: str, notes: Sequence[str]) -> tuple[str, ...]:
+    """Sentences about a file, each with its name."""
+    return tuple(f"{name}: {note}" for note in notes)
+
+
 # ---- in --------------------------------------------------------------------------------------------------------------
+
+
+def limit_bytes(max_pixels: int) -> int:
+    """What is read of a picture or .vqc file at most."""
+    return BYTES_PER_PIXEL * max_pixels + METADATA_BYTES
+
+
+def picture_source(name: str, max_pixels: int) -> str | NamedBytes:
+    """What `pictures.read.load` takes for a file's name, or for "-"."""
+    return read_stdin(limit_bytes(max_pixels)) if name == DASH else name
 
 
 def read_stdin(limit_bytes: int) -> NamedBytes:

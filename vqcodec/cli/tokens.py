@@ -5,25 +5,55 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
 from vqcodec.bitstream import container
-from vqcodec.cli import batch, names, streams
+from vqcodec.cli import batch, names, options, streams
 from vqcodec.cli.processes import Outcome
 from vqcodec.cli.streams import DASH, shown
-from vqcodec.codec import tokens
 from vqcodec.codec.token_file import SUFFIX, Reader, Writer
+from vqcodec.codec.tokens import of_file, of_picture, to_file, to_picture
 from vqcodec.errors import InputError, UsageError, VqcError
 from vqcodec.model import zoo
-from vqcodec.options import DEFAULT_EFFORT, DEFAULT_MAX_PIXELS, DEFAULT_QUALITY, DecodeOptions, EncodeOptions
+from vqcodec.options import DEFAULT_EFFORT, DEFAULT_QUALITY, DecodeOptions, EncodeOptions
 from vqcodec.pictures import read
 from vqcodec.pictures.write import write_picture
 
 MAX_FILE_BYTES = 1 << 34
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, metavar="IN... -o TOKENS.npz")
+@click.option("-o", "--output", "target", required=True, metavar="NPZ|DIR", help="Token file; with --back, a folder.")
+@click.option("-r", "--recursive", is_flag=True, help="Search folders below folders; names say where.")
+@options.quality
+@options.effort
+@click.option("--back", is_flag=True, help="From token files to pictures.")
+@click.option("--format", "form", default="png", metavar="SUFFIX", help="With --back: vqc, png (default), jpg...")
+@options.force
+@options.threads
+@options.model
+@options.max_pixels
+def tokens(paths: tuple[str, ...], back: bool, form: str, **given: Any) -> None:
+    """Write the codebook indices of pictures or .vqc files as NumPy arrays, for models of your own.
+
+    \b
+    vqcodec tokens photos/ -q 1 -o tokens.npz        # -q 1: the base layer single
+    vqcodec tokens photo.vqc -o tokens.npz
+    vqcodec tokens --back tokens.npz -o pictures/    # or --format vqc
+    """
+    if not back:
+        write(paths, **given)
+        return
+    quality, effort, recursive = (given.pop(name) for name in ("quality", "effort", "recursive"))
+    if quality is not None or effort is not None:
+        raise UsageError("--quality and --effort are of no use with --back: the token file says what its indices are")
+    if recursive:
+        raise UsageError("-r is of no use with --back: give the token files")
+    restore(paths, form=form, **given)
 
 
 def write(
@@ -36,7 +66,7 @@ def write(
     force: bool,
     threads: int,
     model: str | None,
-    max_pixels: int | None,
+    max_pixels: int,
 ) -> None:
     """Write the tokens of pictures, .vqc files and folders of them; one that fails is reported, the rest goes on.
 
@@ -48,30 +78,28 @@ def write(
     todo = names.inputs(paths, names.PICTURE_SUFFIXES | {".vqc"}, recursive=recursive)
     for source, _ in todo.pairs:
         names.check_target(source, target, force)
-    limit = max_pixels or DEFAULT_MAX_PIXELS
     out = Writer(zoo.load(zoo.find(model), threads))
 
-    def one(source: str, target: str, *, alone: bool) -> Outcome:
+    def one(source: str, target: str, *, single: bool) -> Outcome:
         notes: tuple[str, ...]
         data = streams.NamedBytes(streams.read(source, MAX_FILE_BYTES))
         data.name = shown(source)
         if data.getvalue().startswith(container.MAGIC):
-            with _about(data.name):
+            with streams.about(data.name, VqcError):
                 layout = container.read_header(data.getvalue())
                 if layout.header.model != out.model.files.checksum:
                     raise InputError("it was written with another model than the token file: give it with --model")
-                found = tokens.of_file(data.getvalue(), DecodeOptions(threads=threads, model=model, max_pixels=limit))
+                indices = of_file(data.getvalue(), DecodeOptions(threads=threads, model=model, max_pixels=max_pixels))
                 notes, alpha = (), layout.lengths.alpha is not None
         else:
-            picture = read.load(data, max_pixels=limit)
+            picture = read.load(data, max_pixels=max_pixels)
             notes, alpha = picture.notes, picture.alpha is not None
-            wanted = DEFAULT_QUALITY if quality is None else quality
-            options = EncodeOptions(DEFAULT_EFFORT if effort is None else effort, threads, model)
-            found = tokens.of_picture(picture, wanted, options)
+            wanted = quality or DEFAULT_QUALITY
+            indices = of_picture(picture, wanted, EncodeOptions(effort or DEFAULT_EFFORT, threads, model))
         notes = (*notes, "transparency is no part of the tokens: dropped")[: None if alpha else -1]
         place = Path(target).parts[1:]
-        out.add("stdin" if source == DASH else "/".join([*place, Path(source).stem]), found)
-        return Outcome(found.width * found.height, notes=tuple(f"{data.name}: {note}" for note in notes))
+        out.add("stdin" if source == DASH else "/".join([*place, Path(source).stem]), indices)
+        return Outcome(indices.width * indices.height, notes=streams.noted(data.name, notes))
 
     try:
         batch.run(todo, one)
@@ -82,7 +110,7 @@ def write(
     streams.write(target, out.finish(), force=force)
 
 
-def back(
+def restore(
     paths: tuple[str, ...],
     *,
     target: str,
@@ -90,7 +118,7 @@ def back(
     force: bool,
     threads: int,
     model: str | None,
-    max_pixels: int | None,
+    max_pixels: int,
 ) -> None:
     """Restore the pictures of token files into the folder `target`, as .vqc files if `form` is "vqc".
 
@@ -98,48 +126,38 @@ def back(
         VqcError: as the codec does, and for outputs that cannot be written.
     """
     suffix = "." + form.lower().removeprefix(".")
-    limit = max_pixels or DEFAULT_MAX_PIXELS
-    found: dict[str, tuple[Reader, int]] = {}
+    pictures: dict[str, tuple[Reader, int]] = {}
     todo = names.Todo(several=True)
     for path in paths:
         data = streams.read(path, MAX_FILE_BYTES)
-        with _about(shown(path)):
-            reader = Reader(data, max_pixels=limit)
+        with streams.about(path, VqcError):
+            reader = Reader(data, max_pixels=max_pixels)
         for number, name in enumerate(reader.names):
             output = os.path.join(target, _file_name(name) + suffix)
-            found.setdefault(output, (reader, number))
+            pictures.setdefault(output, (reader, number))
             todo.pairs.append((f"{path}, picture {number} ({name})", output))
     if not todo.pairs:
         raise InputError("nothing to do: there is no picture in the token file")
     names.make_folder(target)
 
-    def one(source: str, target: str, *, alone: bool) -> Outcome:
+    def one(source: str, target: str, *, single: bool) -> Outcome:
         streams.check_output(target, force)
-        reader, number = found[target]
-        with _about(shown(source)):
+        reader, number = pictures[target]
+        with streams.about(source, VqcError):
             own = zoo.by_checksum(bytes.fromhex(reader.checksum), model).folder
             taken = reader[number]
             if suffix == ".vqc":
-                data, notes = tokens.to_file(taken, model=own), tuple[str, ...]()
+                data, notes = to_file(taken, model=own), tuple[str, ...]()
             else:
-                data, notes = write_picture(tokens.to_picture(taken, threads=threads, model=own), suffix)
+                data, notes = write_picture(to_picture(taken, threads=threads, model=own), suffix)
         streams.write(target, data, force=force)
         return Outcome(
             taken.width * taken.height,
             out_bytes=len(data),
-            notes=tuple(f"{shown(target)}: {note}" for note in notes),
+            notes=streams.noted(shown(target), notes),
         )
 
     batch.run(todo, one)
-
-
-@contextmanager
-def _about(name: str) -> Iterator[None]:
-    """Puts a name in front of the errors that come of what is in a file."""
-    try:
-        yield
-    except VqcError as error:
-        raise type(error)(f"{name}: {error}") from error
 
 
 def _file_name(name: str) -> str:

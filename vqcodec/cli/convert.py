@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: MIT
+"""`vqcodec compress` and `vqcodec decompress`: one file or many, and what is said of each.
+
+NumPy and all that needs it is imported when a file is at work: `--help` and a mistyped option must not wait for it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import click
+
+from vqcodec.cli import batch, names, options, streams
+from vqcodec.cli.processes import Outcome
+from vqcodec.cli.streams import DASH, shown
+from vqcodec.errors import PartialError, UsageError
+from vqcodec.options import DEFAULT_EFFORT, DecodeOptions, EncodeOptions, Region, Target
+from vqcodec.threads import processors
+
+SUFFIX = ".vqc"
+PROGRESS_TILES = 4  # no progress bar for pictures with as many tiles or fewer
+MAX_DAMAGE = 20  # sentences about one damaged file
+
+
+@click.command()
+@options.paths
+@options.quality
+@click.option(
+    "--bpp",
+    type=click.FloatRange(0, min_open=True),
+    metavar="F",
+    help="Instead of -q: bits per pixel of the whole file.",
+)
+@click.option(
+    "--psnr", type=click.FloatRange(0, min_open=True), metavar="F", help="Instead of -q: the least PSNR, in dB."
+)
+@click.option("--max-bytes", type=click.IntRange(1), metavar="N", help="Instead of -q: the largest size of a file.")
+@options.effort
+@options.output_folder
+@options.recursive
+@options.jobs
+@options.skip_existing
+@options.force
+@options.threads
+@options.model
+@options.strip
+@options.max_pixels
+def compress(
+    quality: int | None, bpp: float | None, psnr: float | None, max_bytes: int | None, effort: int | None,
+    threads: int, model: str | None, strip: bool, max_pixels: int, **files: Any,
+) -> None:  # fmt: skip
+    """Compress pictures to .vqc files; "-" is stdin or stdout.
+
+    \b
+    vqcodec compress photo.png photo.vqc
+    vqcodec compress -q 50 photo.jpg small.vqc
+    vqcodec compress --max-bytes 50000 photo.jpg small.vqc
+    vqcodec compress holiday/ more.png -o archive/
+    vqcodec compress -r -j 0 --skip-existing pictures/ -o archive/
+    curl -s URL | vqcodec compress - - > photo.vqc
+    """
+    target = {"quality": quality, "bpp": bpp, "psnr": psnr, "max_bytes": max_bytes}
+    given = ["--" + name.replace("_", "-") for name, value in target.items() if value is not None]
+    if len(given) > 1:
+        raise UsageError(f"{given[0]} and {given[1]} cannot both be met: give one of them")
+    work = partial(_compress, wanted=Target(bpp, psnr, max_bytes, quality), max_pixels=max_pixels)
+    coding = EncodeOptions(effort or DEFAULT_EFFORT, threads, model, strip)
+    _many(work, coding, names.PICTURE_SUFFIXES, SUFFIX, **files)
+
+
+def _region(_context: click.Context, _option: click.Parameter, text: str | None) -> Region | None:
+    """Four whole numbers between commas."""
+    if text is None:
+        return None
+    parts = text.split(",")
+    if len(parts) != 4 or not all(part.strip().isascii() and part.strip().isdigit() for part in parts):
+        raise click.BadParameter(f"{text!r} is not X,Y,W,H: four whole numbers, such as 0,0,640,480")
+    x, y, width, height = map(int, parts)
+    return x, y, width, height
+
+
+@click.command()
+@options.paths
+@options.output_folder
+@options.recursive
+@options.jobs
+@options.skip_existing
+@options.force
+@options.threads
+@click.option("--model", metavar="PATH", help="The folder of the model, if the file was written with one of your own.")
+@click.option("--format", "form", metavar="SUFFIX", help="png, jpg, webp...; default: OUT's suffix, png for - and -o.")
+@click.option(
+    "--decoder", type=click.Choice(["faithful", "realistic"]),
+    help="realistic: with texture, made up, where bits were too few; the same files.  [default: faithful]",
+)  # fmt: skip
+@click.option("--realism", type=click.FloatRange(0, 1), metavar="0..1", help="How much of it.  [default: 1]")
+@click.option("--region", callback=_region, metavar="X,Y,W,H", help="Only these pixels of the picture.")
+@click.option("--scale", type=click.Choice(["1", "2", "4", "8"]), default="1", help="Divide width and height by this.")
+@click.option("--allow-partial", is_flag=True, help="Restore what is left of a damaged file (exit code 8).")
+@options.max_pixels
+def decompress(
+    form: str | None, decoder: str | None, realism: float | None, region: Region | None, scale: str, threads: int,
+    model: str | None, max_pixels: int, allow_partial: bool, **files: Any,
+) -> None:  # fmt: skip
+    """Restore the pictures of .vqc files; "-" is stdin or stdout.
+
+    \b
+    vqcodec decompress photo.vqc photo.png
+    vqcodec decompress --region 0,0,128,96 photo.vqc piece.png
+    vqcodec decompress --scale 8 photo.vqc thumbnail.png
+    vqcodec decompress --decoder realistic photo.vqc photo.png
+    vqcodec decompress --allow-partial broken.vqc rest.png
+    vqcodec decompress archive/ -o pictures/ --format webp
+    vqcodec decompress -r -j 0 archive/ -o pictures/
+    vqcodec decompress - - < photo.vqc | display
+    """
+    suffix = None if form is None else "." + form.lower().removeprefix(".")
+    coding = DecodeOptions(decoder, realism, region, int(scale), threads, model, max_pixels, allow_partial)
+    _many(partial(_decompress, suffix=suffix), coding, frozenset({SUFFIX}), suffix or ".png", **files)
+
+
+def _many(
+    work: Any, coding: EncodeOptions | DecodeOptions, wanted: frozenset[str], suffix: str, *, paths: tuple[str, ...],
+    folder: str | None, recursive: bool, jobs: int, skip_existing: bool, force: bool,
+) -> None:  # fmt: skip
+    """Runs `work` over all inputs."""
+    if skip_existing and force:
+        raise UsageError("--skip-existing leaves existing files alone, --force replaces them: give one of them")
+    todo = names.todo(paths, folder, suffix, wanted, recursive=recursive)
+    count = min(jobs or processors(), len(todo.pairs))
+    if count > 1:
+        coding = replace(coding, threads=coding.threads or max(1, processors() // count))
+    if todo.several and coding.model:  # said once, and not of every file
+        from vqcodec.model import zoo
+
+        zoo.find(coding.model)
+    batch.run(todo, partial(work, coding=coding, force=force), jobs=count, skip_existing=skip_existing)
+
+
+def _compress(
+    source: str, target: str, *, wanted: Target, coding: EncodeOptions, max_pixels: int, force: bool, single: bool
+) -> Outcome:
+    started = time.perf_counter()
+    if Path(target).suffix.lower() in names.PICTURE_SUFFIXES:
+        raise UsageError(f"{shown(target)} is the name of a picture: give the output a name that ends in {SUFFIX}")
+    if not single:
+        names.make_folder(os.path.dirname(target))
+    names.check_target(source, target, force)
+    from vqcodec.codec.target import TOLERANCE, encode_to_target
+    from vqcodec.pictures import read
+
+    picture = read.load(streams.picture_source(source, max_pixels), max_pixels=max_pixels)
+    notes = [*picture.notes]
+    with streams.about(source), _Progress(source, single) as progress:
+        reached = encode_to_target(picture, wanted, coding, progress)
+    streams.write(target, reached.data, force=force)
+    if wanted.aim is not None:
+        far = wanted.bpp is not None and abs(reached.bpp / wanted.bpp - 1) > TOLERANCE
+        notes.append(reached.sentence + (f": the nearest to the {wanted.bpp:g} bpp asked for" if far else ""))
+    height, width = picture.rgb.shape[:2]
+    what = f"{width} x {height}, {len(reached.data):,} bytes, {reached.bpp:.3f} bpp"
+    in_bytes = 0 if source == DASH else os.path.getsize(source)
+    return Outcome(
+        width * height, in_bytes, len(reached.data), streams.noted(shown(source), notes),
+        _summary(source, target, what, started),
+    )  # fmt: skip
+
+
+def _decompress(
+    source: str, target: str, *, suffix: str | None, coding: DecodeOptions, force: bool, single: bool
+) -> Outcome:
+    started = time.perf_counter()
+    suffix = suffix or (".png" if target == DASH else Path(target).suffix)
+    if not suffix:
+        raise UsageError(f"{shown(target)} has no suffix to say its format: add .png or the like, or give --format png")
+    if not single:
+        names.make_folder(os.path.dirname(target))
+    names.check_target(source, target, force)
+    from vqcodec.bitstream import container
+    from vqcodec.codec import decode
+    from vqcodec.pictures.write import write_strips
+
+    _check_format(suffix)
+    data = streams.read_marked(source, container.MAGIC, streams.limit_bytes(coding.max_pixels))
+    out_bytes = 0
+    with streams.opened(target, force=force) as write, streams.about(source), _Progress(source, single) as progress:
+
+        def counted(piece: bytes) -> None:
+            nonlocal out_bytes
+            out_bytes += len(piece)
+            write(piece)
+
+        strips = decode.decode_strips(data, coding, progress)
+        notes = write_strips(strips, suffix, counted)
+    name = shown(target, "stdout")
+    partial_failure = (PartialError.exit_code, f"{shown(source)}: damaged; {name} shows what is left of it")
+    return Outcome(
+        strips.width * strips.height,
+        len(data),
+        out_bytes,
+        streams.noted(shown(source), strips.damage[:MAX_DAMAGE]) + streams.noted(name, notes),
+        _summary(source, target, f"{strips.width} x {strips.height}, {out_bytes:,} bytes", started),
+        partial_failure if strips.damage else None,
+    )
+
+
+def _check_format(suffix: str) -> None:
+    """Writes a tiny picture, to find out before the work whether this Pillow can write the format at all."""
+    import numpy as np
+
+    from vqcodec.pictures.picture import Picture
+    from vqcodec.pictures.write import write_picture
+
+    picture = Picture(np.zeros((16, 16, 3), np.uint8))
+    write_picture(picture, suffix)
+
+
+def _summary(source: str, target: str, what: str, started: float) -> str:
+    """One line about one file."""
+    seconds = time.perf_counter() - started
+    return f"{shown(source)} -> {shown(target, 'stdout')}: {what}, {seconds:.2f} s"
+
+
+class _Progress:
+    """A progress bar on a terminal's stderr, for a picture of many tiles; called after each tile."""
+
+    def __init__(self, name: str, single: bool) -> None:
+        self._label = shown(name)
+        self._single = single  # otherwise there is a bar over all files
+        self._bar: Any = None
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __call__(self, done: int, tiles: int) -> None:
+        if not self._single or tiles <= PROGRESS_TILES or not streams.on_terminal(sys.stderr):
+            return
+        if self._bar is None:
+            self._bar = click.progressbar(length=tiles, label=self._label, file=sys.stderr)
+            self._bar.__enter__()
+        self._bar.update(done - self._bar.pos)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(kind, error, trace)
