@@ -30,6 +30,7 @@ _REPORT_OPTIONS: tuple[Callable[..., Callable[..., object]], ...] = (
     click.option(
         "--readme", type=click.Path(path_type=Path, exists=True), help="Rewrite the marked section of this file."
     ),
+    click.option("--page", type=click.Path(path_type=Path, exists=True), help="The same with all tables."),
 )
 
 
@@ -149,7 +150,7 @@ def _here(store: Store) -> list[Peer]:
 
 
 def _report(store: Store, images: pictures.PictureSet | None, options: dict[str, object]) -> None:
-    """Tables to the terminal; figures, page and README's section to files."""
+    """Tables to the terminal; figures, page and the marked sections of documents to files."""
     from bench import page, plots  # matplotlib takes a second
 
     _published(store, options)
@@ -171,6 +172,10 @@ def _report(store: Store, images: pictures.PictureSet | None, options: dict[str,
         figures = os.path.relpath(store.folder.resolve(), readme.resolve().parent)
         changed = report.write_readme(readme, report.section(store, Path(figures).as_posix(), anchor))
         click.echo(f"{readme} " + ("has the new numbers" if changed else "had these numbers already"))
+    if options["page"] is not None:
+        full = report.page_section(store, anchor)
+        changed = report.write_section(Path(str(options["page"])), full, report.PAGE_BEGIN, report.PAGE_END)
+        click.echo(f"{options['page']} " + ("has the new numbers" if changed else "had these numbers already"))
 
 
 @main.command("report")

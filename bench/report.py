@@ -21,7 +21,9 @@ from bench.store import ProcessRow, Row, Run, Store
 
 FOCUS = "vqcodec"  # the codec that the table of single pictures is about
 ANCHOR = "jpeg"
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"  # README
+PAGE_BEGIN, PAGE_END = "<!-- tables:begin -->", "<!-- tables:end -->"  # docs/results.md
+README_CODECS = ("jpeg", "webp", "jxl", "heic", "avif", "avif-slow", "vqcodec", "vqcodec-e9")  # eight rows at most
 NOTHING = "–"
 
 
@@ -247,6 +249,33 @@ def cost_table(summaries: Sequence[Summary]) -> Table:
     return Table(head, rows)
 
 
+def short_table(summaries: Sequence[Summary]) -> Table:
+    """README's: BD-rates and seconds of whole processes, of README_CODECS alone."""
+    head = ("codec", "PSNR", "MS-SSIM", "SSIMULACRA2", "compress s", "decompress s")
+    rows: list[tuple[str, ...]] = []
+    for s in summaries:
+        if s.name in README_CODECS:
+            rates = (percent(s.bd.get(key)) for key in ("psnr", "ms_ssim", "ssimulacra2"))
+            rows.append((s.label, *rates, _process(s, "encode")[0], _process(s, "decode")[0]))
+    return Table(head, rows)
+
+
+def direct(store: Store, others: Sequence[str] = ("avif", "avif-slow"), focus: str = FOCUS) -> list[str]:
+    """A sentence for each of the other codecs that has curves: its BD-rates as the anchor of vqcodec."""
+    found = []
+    by_metric = {name: curves(store, metric) for name, metric in METRICS.items()}
+    for other in others:
+        rates = []
+        for key, name in (("psnr", "PSNR"), ("ms_ssim", "MS-SSIM"), ("ssimulacra2", "SSIMULACRA2")):
+            try:
+                rates.append(f"{percent(compare(by_metric[key], other, focus, METRICS[key]))} ({name})")
+            except NoOverlapError:
+                continue
+        if rates:
+            found.append(f"{label(store, focus)} against {label(store, other)} directly: {', '.join(rates)}.")
+    return found
+
+
 def picture_table(store: Store, focus: str = FOCUS) -> Table | None:
     """BD-rate (PSNR) of vqcodec against each codec but its own variants, picture by picture; None without vqcodec."""
     if focus not in store.run["peers"]:
@@ -320,12 +349,6 @@ METHOD = (
     "that both curves share; negative means fewer bits. Megapixels per second: one warm process, median over pictures "
     "and settings; process seconds and peak memory: whole processes, file to file, one picture at the middle setting."
 )
-ELSEWHERE = (
-    "On other pictures: `pip install '.[bench]' && python -m bench` takes photographs that come with scikit-image, "
-    "`--images DIR` any folder. Well-known sets: [Kodak](https://r0k.us/graphics/kodak/), "
-    "[CLIC](https://www.compression.cc/), [Tecnick](https://testimages.org/). More in "
-    "[docs/benchmark.md](docs/benchmark.md)."
-)
 
 
 def notices(store: Store) -> list[str]:
@@ -357,19 +380,31 @@ def text(store: Store, anchor: str = ANCHOR) -> str:
 
 def section(store: Store, folder: str, anchor: str = ANCHOR) -> str:
     """README's section, marks included; `folder` is where README finds the figures."""
-    summaries = summarise(store, anchor)
-    measured = [s for s in summaries if s.name in store.run["peers"]]
+    about = (
+        f"BD-rate against {label(store, anchor)} on {len(store.run['pictures'])} pictures ({store.run['set']}): bits "
+        "at equal quality, negative means fewer. Seconds: one whole process, file to file."
+    )
     parts = [
         BEGIN,
         f"![Rate against PSNR of every codec on {store.run['set']}]({folder}/rd-psnr.svg)",
-        rate_table(summaries, label(store, anchor)).markdown(),
-        cost_table(measured).markdown(),
+        short_table(summarise(store, anchor)).markdown(),
+        " ".join([about, *direct(store)]),
+        END,
     ]
+    return "\n\n".join(parts)
+
+
+def page_section(store: Store, anchor: str = ANCHOR) -> str:
+    """The section of docs/results.md, marks included: all codecs, costs, lost pictures and provenance."""
+    summaries = summarise(store, anchor)
+    measured = [s for s in summaries if s.name in store.run["peers"]]
+    parts = [PAGE_BEGIN, rate_table(summaries, label(store, anchor)).markdown(), cost_table(measured).markdown()]
     scaling = scaling_table(store)
     if scaling:
         parts += ["Whole processes, seconds / peak MB, over the size of the picture:", scaling.markdown()]
-    parts += [*(f"- {line}" for line in losses(picture_table(store))), provenance(store.run), METHOD, ELSEWHERE, END]
-    return "\n\n".join(parts)
+    lines = [*direct(store), *losses(picture_table(store))]
+    parts += ["\n".join(f"- {line}" for line in lines)] if lines else []
+    return "\n\n".join([*parts, provenance(store.run), METHOD, PAGE_END])
 
 
 def write_readme(readme: Path, content: str) -> bool:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Makes docs/images/coffee.jpg and decoders.jpg: `python docs/picture.py`, again after every new model.
 
-Pieces of the bundled photograph (CC0): original, JPEG and vqcodec at the same size of the whole photograph's file; and
-at a low rate AVIF and both decoders of one .vqc file.
+Pieces of the bundled photograph (CC0): original, JPEG and vqcodec in the files that `vqcodec demo` shows first; and at
+a low rate AVIF and both decoders of one .vqc file.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vqcodec.cli.compare import peers_of
 from vqcodec.cli.demo import PHOTOGRAPH, psnr
-from vqcodec.codec import decode, target
+from vqcodec.codec import decode, encode, target
 from vqcodec.options import DecodeOptions, Target
 from vqcodec.pictures import read
 
-JPEG_QUALITY = 8  # the steps between JPEG's files are large here, so vqcodec is fitted to its size
+QUALITY, JPEG_QUALITY = 50, 8  # the first pair of `vqcodec demo`
 LOW_BPP = 0.1
 PIECE, LOW_PIECE = (60, 20, 420, 380), (250, 90, 530, 370)  # left, upper, right, lower
 MARGIN, CAPTION_HEIGHT, FONT_SIZE = 8, 30, 17  # [pixels]
@@ -54,7 +54,7 @@ def main() -> None:
     picture = read.load(PHOTOGRAPH)
     jpeg, avif = peers_of(Image.fromarray(picture.rgb), None)
     file = jpeg.file(JPEG_QUALITY)
-    data = target.encode_to_target(picture, Target(max_bytes=len(file))).data
+    data = encode.encode(picture, QUALITY)
     restored = decode.decode(data).rgb
     shown = [
         (f"original, {picture.rgb.size:,} bytes", picture.rgb),

@@ -342,6 +342,7 @@ def test_the_report_makes_readmes_section(measured: Path, tmp_path: Path) -> Non
     assert "](results/rd-psnr.svg)" in text
     assert "| JPEG " in text
     assert "| vqcodec " in text
+    assert len([line for line in text.splitlines() if line.startswith("| ")]) <= 9  # a head and eight rows
     assert str(tmp_path) not in text
     again = bench("report", tmp_path / "results", "--readme", readme)
     assert "had these numbers already" in again.output
@@ -349,6 +350,27 @@ def test_the_report_makes_readmes_section(measured: Path, tmp_path: Path) -> Non
     readme.write_text("# Title\n", encoding="utf-8")
     assert "put these two lines" in bench("report", tmp_path / "results", "--readme", readme).output
     assert "holds no results" in bench("report", tmp_path / "nothing").output
+
+
+def test_the_report_makes_a_section_with_all_tables(measured: Path, tmp_path: Path) -> None:
+    results = tmp_path / "results.md"
+    results.write_text(f"# Results\n\n{report.PAGE_BEGIN}\nold\n{report.PAGE_END}\n\nThe end.\n", encoding="utf-8")
+    shutil.copytree(measured, tmp_path / "results")
+    done = bench("report", tmp_path / "results", "--page", results)
+    assert done.exit_code == 0, done.output
+    text = results.read_text(encoding="utf-8")
+    assert "old" not in text
+    assert text.endswith(f"{report.PAGE_END}\n\nThe end.\n")
+    for part in ("| encode MP/s |", "0.1 MP", "Codecs: Pillow", "bpp is the whole file over width"):
+        assert part in text, part
+    assert "had these numbers already" in bench("report", tmp_path / "results", "--page", results).output
+
+
+def test_a_codec_that_is_an_anchor_of_its_own_says_so(measured: Path) -> None:
+    store = Store.read(measured)
+    (line,) = report.direct(store, ["webp", "avif"])
+    assert re.fullmatch(r"vqcodec against WebP directly: [+−][\d.]+ % \(PSNR\), [+−][\d.]+ % \(MS-SSIM\)\.", line)
+    assert report.direct(store, ["vqcodec"])[0].startswith("vqcodec against vqcodec directly: +0.0 % (PSNR)")
 
 
 def test_no_path_of_this_machine_is_written(measured: Path, folder: Path) -> None:
@@ -419,7 +441,9 @@ def test_readme_says_what_was_measured() -> None:
     table = report.picture_table(store)
     assert table is not None
     assert not any("vqcodec" in column for column in table.head[1:])  # it is not held against itself at other efforts
-    assert report.section(store, named[1]) in readme, f"python -m bench report {named[1]} --readme README.md"
+    again = f"python -m bench report {named[1]} --log-rate --readme README.md --page docs/results.md"
+    assert report.section(store, named[1]) in readme, again
+    assert report.page_section(store) in (ROOT / "docs" / "results.md").read_text(encoding="utf-8"), again
     for figure in (ROOT / named[1]).glob("*.svg"):
         assert report.digest(store) in figure.read_text(encoding="utf-8"), f"{figure.name} shows other data"
 

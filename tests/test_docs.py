@@ -29,7 +29,7 @@ from vqcodec.cli import main as cli
 from vqcodec.cli import ray_archive
 
 ROOT = Path(vqcodec.__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 if not (ROOT / "docs").is_dir():
     pytest.skip("the documentation is not here", allow_module_level=True)
 
@@ -82,7 +82,7 @@ def everything_said() -> Iterator[tuple[str, list[str]]]:
     for path in PAGES:
         for number, text in enumerate(blocks(path, "")):
             if found := commands(text):
-                yield f"{path.name}-{number}", found
+                yield f"{path.relative_to(ROOT).as_posix()}-{number}", found
     for name in cli.commands.list_commands(click.Context(cli.commands)):
         command = cli.commands.get_command(click.Context(cli.commands), name)
         assert command is not None
@@ -209,7 +209,7 @@ def test_the_commands_were_found() -> None:
 def test_the_python_in_the_documentation_runs(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(template, tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
-    found = {path.name: blocks(path, "python") for path in PAGES}
+    found = {path.relative_to(ROOT).as_posix(): blocks(path, "python") for path in PAGES}
     assert any(found.values())
     for name, texts in found.items():
         names: dict[str, Any] = {}
@@ -225,6 +225,10 @@ def test_extras_that_are_named_exist() -> None:
 
 
 # ---- pages -----------------------------------------------------------------------------------------------------------
+
+
+def test_readme_is_read_in_a_minute() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 90
 
 
 def test_links_between_files_lead_somewhere() -> None:
