@@ -19,11 +19,12 @@ from typing import Any, cast
 
 import click
 
-from vqcodec.cli import processes, streams
+from vqcodec.cli import options, processes, streams
 from vqcodec.cli.names import PICTURE_SUFFIXES
 from vqcodec.cli.streams import shown
 from vqcodec.errors import InputError, OutputExistsError, UsageError
-from vqcodec.options import DEFAULT_EFFORT, DEFAULT_QUALITY, DecodeOptions
+from vqcodec.messages import one_line
+from vqcodec.options import DEFAULT_EFFORT, DecodeOptions
 
 PICTURES_PER_BLOCK = 8  # what Ray hands to a process at once, and what is lost when a process dies again and again
 LOST = "no answer from the process that worked on it: run again with --skip-existing"
@@ -64,15 +65,15 @@ class Coder:
 
     def __call__(self, row: Row) -> Row:
         """One picture: `source` and `target` in; the same and `bytes_in`, `bytes_out`, `code`, `message` out."""
-        found = {**row, "bytes_in": 0, "bytes_out": 0, "code": 0, "message": ""}
+        result = {**row, "bytes_in": 0, "bytes_out": 0, "code": 0, "message": ""}
         try:
             data = _read(row["source"])
             encoded = self._code(data)
             _write(row["target"], encoded, self.settings.force)
-            return {**found, "bytes_in": len(data), "bytes_out": len(encoded)}
+            return {**result, "bytes_in": len(data), "bytes_out": len(encoded)}
         except Exception as error:
             code, message = processes.failure(error)
-            return {**found, "code": code, "message": f"{shown(row['source'])}: {message}"}
+            return {**result, "code": code, "message": f"{shown(row['source'])}: {message}"}
 
     def _code(self, data: bytes) -> bytes:
         from vqcodec import api
@@ -82,9 +83,7 @@ class Coder:
         s = self.settings
         if s.decompress:
             return write.write_picture(decode.decode(data, DecodeOptions(threads=1, model=s.model)), s.suffix)[0]
-        quality = DEFAULT_QUALITY if s.quality is None else s.quality
-        effort = DEFAULT_EFFORT if s.effort is None else s.effort
-        return api.encode(data, quality, effort=effort, threads=1, model=s.model, strip=s.strip)
+        return api.encode(data, s.quality, effort=s.effort or DEFAULT_EFFORT, threads=1, model=s.model, strip=s.strip)
 
 
 def _read(address: str) -> bytes:
@@ -94,7 +93,7 @@ def _read(address: str) -> bytes:
         with fsspec.open(address, "rb") as stream:
             return bytes(stream.read())
     except Exception as error:  # every kind of store has its own
-        raise InputError(f"cannot be read ({_one_line(error)})") from error
+        raise InputError(f"cannot be read ({one_line(error)})") from error
 
 
 def _write(address: str, data: bytes, force: bool) -> None:
@@ -126,15 +125,11 @@ def _write(address: str, data: bytes, force: bool) -> None:
     except OutputExistsError:
         raise
     except Exception as error:
-        raise InputError(f"{shown(address)} cannot be written ({_one_line(error)})") from error
+        raise InputError(f"{shown(address)} cannot be written ({one_line(error)})") from error
 
 
 def _protocols(store: Any) -> tuple[str, ...]:
     return (store.protocol,) if isinstance(store.protocol, str) else tuple(store.protocol)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 # ---- what becomes what -----------------------------------------------------------------------------------------------
@@ -177,13 +172,13 @@ def _below(address: str, missing_ok: bool = False) -> Iterator[str]:
         store, root = fsspec.core.url_to_fs(address)
         if not missing_ok and not store.isdir(root):
             raise InputError(f"cannot list {shown(address)}: there is no such folder")
-        found = store.find(root)
+        paths = store.find(root)
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"cannot list {shown(address)}: {_one_line(error)}") from error
+        raise InputError(f"cannot list {shown(address)}: {one_line(error)}") from error
     root = root.rstrip("/") + "/"
-    yield from sorted(path.removeprefix(root) for path in found)
+    yield from sorted(path.removeprefix(root) for path in paths)
 
 
 def run(
@@ -225,7 +220,7 @@ def run(
     try:
         ray.init(address=cluster, log_to_driver=False, configure_logging=False, ignore_reinit_error=True)
     except (ValueError, ConnectionError, RuntimeError) as error:
-        raise UsageError(f"cannot use the Ray cluster {shown(cluster or 'of our own')}: {_one_line(error)}") from error
+        raise UsageError(f"cannot use the Ray cluster {shown(cluster or 'of our own')}: {one_line(error)}") from error
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = streams.on_terminal(sys.stderr)
     context.max_errored_blocks = -1  # a process that dies again and again takes its block with it, no more
@@ -256,22 +251,20 @@ def run(
 @click.argument("source")
 @click.argument("target")
 @click.option("-d", "--decompress", is_flag=True, help="From .vqc files to pictures.")
-@click.option(
-    "-q", "--quality", type=click.IntRange(1, 100), metavar="N", help="More is better and larger; default 75."
-)
-@click.option("-e", "--effort", type=click.IntRange(1, 9), metavar="N", help="More is smaller and slower; default 5.")
+@options.quality
+@options.effort
 @click.option("--format", "form", default="png", show_default=True, metavar="SUFFIX", help="Of pictures (with -d).")
-@click.option("--strip", is_flag=True, help="Leave out EXIF and XMP; a colour profile stays if it is not sRGB.")
+@options.strip
 @click.option("--model", metavar="ID|PATH", help="A shipped model's id, or a folder that every machine has.")
 @click.option("-f", "--force", is_flag=True, help="Overwrite existing outputs.")
-@click.option("--skip-existing", is_flag=True, help="Leave out inputs whose output is there.")
+@options.skip_existing
 @click.option(
     "-j", "--jobs", type=click.IntRange(0), default=0, metavar="N", help="Processes; default: all processors."
 )
 @click.option("--cluster", metavar="ADDRESS", help="A running Ray cluster (auto, or HOST:PORT); default: this machine.")
 def archive(
     source: str, target: str, decompress: bool, form: str, skip_existing: bool, jobs: int, cluster: str | None,
-    **options: Any,
+    **settings: Any,
 ) -> None:  # fmt: skip
     """Code all pictures below SOURCE to TARGET, on a Ray cluster (needs: pip install 'vqcodec[ray]').
 
@@ -282,11 +275,16 @@ def archive(
     vqcodec archive s3://bucket/photos s3://bucket/archive -q 80 --cluster auto --skip-existing
     vqcodec archive -d s3://bucket/archive restored/
     """
-    if skip_existing and options["force"]:
+    if skip_existing and settings["force"]:
         raise UsageError("--skip-existing leaves existing files alone, --force replaces them: give one of them")
     suffix = "." + form.lower().removeprefix(".") if decompress else ".vqc"
     report = run(
-        source, target, Settings(decompress, suffix, **options), jobs=jobs, skip_existing=skip_existing, cluster=cluster
+        source,
+        target,
+        Settings(decompress, suffix, **settings),
+        jobs=jobs,
+        skip_existing=skip_existing,
+        cluster=cluster,
     )
     for _, _, message in report.failures:
         streams.complain(message)
