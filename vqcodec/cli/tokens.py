@@ -41,7 +41,7 @@ def tokens(paths: tuple[str, ...], back: bool, form: str, **given: Any) -> None:
     """Write the codebook indices of pictures or .vqc files as NumPy arrays, for models of your own.
 
     \b
-    vqcodec tokens photos/ -q 1 -o tokens.npz        # -q 1: the base layer single
+    vqcodec tokens photos/ -q 1 -o tokens.npz        # -q 1: the base layer alone
     vqcodec tokens photo.vqc -o tokens.npz
     vqcodec tokens --back tokens.npz -o pictures/    # or --format vqc
     """
