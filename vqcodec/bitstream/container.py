@@ -47,6 +47,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple, cast
 
+from vqcodec.bitstream.tiles import Grid
 from vqcodec.errors import DamagedError, LimitError
 
 MAGIC = b"\xb1VQC"
@@ -545,10 +546,7 @@ def _place(header: Header, section: Section) -> str:
     """Returns where a section belongs: 'tile 2 (x 1024..2047, y 0..511), base layer'."""
     if section.tile is None:
         return section.kind
-    row, column = divmod(section.tile, header.columns)
-    left, top = column * header.tile_side, row * header.tile_side
-    right, bottom = min(left + header.tile_side, header.width) - 1, min(top + header.tile_side, header.height) - 1
-    return f"tile {section.tile} (x {left}..{right}, y {top}..{bottom}), {section.kind}"
+    return f"{Grid(header.width, header.height, header.tile_side).tile(section.tile).place}, {section.kind}"
 
 
 def _header_cut_off() -> DamagedError:
