@@ -39,7 +39,7 @@ PLACES: dict[str, tuple[tuple[str, str], ...]] = {
     "choice of indices": (
         ("vqcodec.codec.encode", "quantise"),
         ("vqcodec.codec.encode", "cheapen"),
-        ("vqcodec.codec.encode", "refine"),
+        ("vqcodec.codec.encode", "search"),
     ),
     "colour layer": (
         ("vqcodec.bitstream.colour", "sums"),

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 import shutil
@@ -26,10 +25,6 @@ from bench.store import Store, read_published
 
 ROOT = Path(__file__).resolve().parent.parent
 JPEG_CURVE = [(0.1, 24.0), (0.2, 27.0), (0.4, 30.0), (0.8, 33.5), (1.6, 37.0), (3.2, 41.0)]
-ORDER = [
-    "errors", "pictures", "metrics", "swd", "c2st", "pretrained", "peers", "store", "run", "process", "report", "clock",
-    "stages", "orders", "plots", "slides", "page", "realism", "sheets", "realism_report", "ablations", "learning",
-]  # fmt: skip
 QUICK = ["--slides", "0", "--repeats", "1", "--metrics", "psnr,ms_ssim"]
 
 
@@ -474,27 +469,3 @@ def test_the_page_on_speed_says_what_was_measured() -> None:
         pytest.skip("no results are committed yet")
     page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
     assert stages.section(found[-1].parent) in page
-
-
-# The house
-
-
-def test_imports_point_up_and_the_package_does_not_know_the_benchmark() -> None:
-    def imported(path: Path) -> set[str]:
-        found: set[str] = set()
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.module:
-                found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-            elif isinstance(node, ast.Import):
-                found |= {alias.name for alias in node.names}
-        return found
-
-    modules = {path.stem: path for path in (ROOT / "bench").glob("*.py")}
-    assert set(modules) == {*ORDER, "__init__", "__main__"}
-    for place, name in enumerate(ORDER):
-        assert not imported(modules[name]) & {f"bench.{other}" for other in ORDER[place:]}, name
-    for path in modules.values():
-        assert path.read_text(encoding="utf-8").startswith("# SPDX-License-Identifier: MIT\n"), path
-        assert path.stem == "c2st" or not any(name.split(".")[0] == "torch" for name in imported(path)), path
-    for path in (ROOT / "vqcodec").rglob("*.py"):
-        assert not any(name.split(".")[0] == "bench" for name in imported(path)), path

@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vqcodec.api import describe
 from vqcodec.bitstream import container
-from vqcodec.bitstream.container import Contents, Header, describe, pack, read_header, unpack, unpack_partial
+from vqcodec.bitstream.container import Contents, Header, pack, read_header, unpack, unpack_partial
 from vqcodec.errors import DamagedError, LimitError, VqcError
 
 ANY_SIZE = 1 << 60

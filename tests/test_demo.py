@@ -72,7 +72,8 @@ def test_a_folder_that_cannot_be_written(capsys: Any, monkeypatch: pytest.Monkey
 
 
 def test_jpeg_at_the_same_size_or_the_nearest_below(photo: NDArray[np.uint8]) -> None:
-    sizes = [len(demo._jpeg_bytes(photo, quality)) for quality in (29, 30, 31)]
+    jpeg = demo.peers_of(Image.fromarray(photo), None)[0]
+    sizes = [len(jpeg.file(quality)) for quality in (29, 30, 31)]
     assert sizes[0] < sizes[1] < sizes[2]
     assert demo._jpeg(photo, sizes[1]).size_bytes == sizes[1]
     assert demo._jpeg(photo, sizes[2] - 1).size_bytes == sizes[1]

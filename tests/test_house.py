@@ -32,5 +32,6 @@ def test_nothing_heavy_is_loaded(code: str, allowed: set[str]) -> None:
 
 
 def test_files_say_their_licence() -> None:
-    for path in [*ROOT.rglob("*.py"), *Path(__file__).parent.glob("*.py")]:
+    tests = Path(__file__).parent
+    for path in [*ROOT.rglob("*.py"), *tests.rglob("*.py"), *(tests.parent / "bench").glob("*.py")]:
         assert path.read_text(encoding="utf-8").startswith("# SPDX-License-Identifier: MIT\n"), path

@@ -343,7 +343,7 @@ def test_an_array_that_says_it_is_huge(here: Path, capsys: pytest.CaptureFixture
     with zipfile.ZipFile(here / "t.npz", "w") as out:
         for name in good.namelist():
             out.writestr(name, claim.getvalue() if name == "base_0.npy" else good.read(name))
-    assert "does not fit its data" in failing(capsys, 3, "tokens", "--back", "t.npz", "-o", "out")
+    assert "an array that is larger than its file" in failing(capsys, 3, "tokens", "--back", "t.npz", "-o", "out")
 
 
 @pytest.mark.parametrize("name", ["../../evil", "/tmp/evil", "..", "", "a\0b", "x" * 999, "new\nline", "C:\\evil"])

@@ -29,23 +29,10 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "DamagedError",
-    "Indices",
-    "InputError",
-    "LimitError",
-    "ModelError",
-    "OutputExistsError",
-    "PartialError",
-    "UsageError",
-    "VqcError",
-    "decode",
-    "decode_indices",
-    "encode",
-    "from_indices",
-    "indices",
-    "info",
-]
-_LAZY = ("Indices", "decode", "decode_indices", "encode", "from_indices", "indices", "info")
+    "DamagedError", "Indices", "InputError", "LimitError", "ModelError", "OutputExistsError", "PartialError",
+    "UsageError", "VqcError", "decode", "decode_indices", "encode", "from_indices", "indices", "info",
+]  # fmt: skip
+_LAZY = [name for name in __all__ if name not in globals()]
 
 
 def __getattr__(name: str) -> Any:

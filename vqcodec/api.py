@@ -148,11 +148,7 @@ def decode(
 
 
 def indices(
-    data: bytes,
-    *,
-    threads: int = 0,
-    model: ModelName | None = None,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
+    data: bytes, *, threads: int = 0, model: ModelName | None = None, max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> Indices:
     """The codebook indices of a .vqc file, the same on every machine.
 
@@ -185,12 +181,51 @@ def info(data: bytes) -> dict[str, Any]:
         >>> facts["width"], facts["height"], facts["quality"], facts["model_id"]
         (100, 40, 30, 'photo-1')
     """
-    found = container.describe(container.read_header(data))
+    facts = describe(container.read_header(data))
     try:
-        found["model_id"] = zoo.by_checksum(bytes.fromhex(str(found["model"]))).id
+        facts["model_id"] = zoo.by_checksum(bytes.fromhex(str(facts["model"]))).id
     except ModelError:
-        found["model_id"] = None
-    return found
+        facts["model_id"] = None
+    return facts
+
+
+def describe(layout: container.Layout) -> dict[str, int | float | bool | str | None]:
+    """Returns what `vqcodec info` shows, ready for JSON; a size is None where the section is absent.
+
+    `header_bytes`, `checksum_bytes` and the sizes of the sections add up to `file_bytes`.
+    """
+    header, lengths = layout.header, layout.lengths
+    pixels = header.width * header.height
+    base_bytes = sum(lengths.base)
+    refinement_bytes = None if lengths.refinement is None else sum(lengths.refinement)
+    return {
+        "format_version": container.VERSION,
+        "width": header.width,
+        "height": header.height,
+        "gray": header.gray,
+        "srgb": header.srgb,
+        "colour_layer": header.colour,
+        "quality": header.quality,
+        "tune": header.tune,
+        "model": header.model.hex(),
+        "tile_side": header.tile_side,
+        "tile_columns": header.columns,
+        "tile_rows": header.rows,
+        "tiles": header.tile_count,
+        "file_bytes": layout.file_size_bytes,
+        "header_bytes": layout.header_size_bytes,
+        "checksum_bytes": layout.checksum_size_bytes,
+        "base_bytes": base_bytes,
+        "refinement_bytes": refinement_bytes,
+        "alpha_bytes": lengths.alpha,
+        "icc_bytes": lengths.icc,
+        "exif_bytes": lengths.exif,
+        "xmp_bytes": dict(lengths.further).get(container.KIND_XMP),
+        "further_bytes": sum(size for kind, size in lengths.further if kind != container.KIND_XMP) or None,
+        "bpp": 8 * layout.file_size_bytes / pixels,
+        "base_bpp": 8 * base_bytes / pixels,
+        "refinement_bpp": None if refinement_bytes is None else 8 * refinement_bytes / pixels,
+    }
 
 
 def from_indices(

@@ -42,10 +42,10 @@ def terms(degree: int) -> list[tuple[int, int, int]]:
 
 def _legendre(t: NDArray[np.float32], count: int) -> list[NDArray[np.float32]]:
     """P_0 to P_(count - 1) at t."""
-    found = [np.ones_like(t), t]
+    polynomials = [np.ones_like(t), t]
     for n in range(2, count):
-        found.append(((2 * n - 1) / n) * t * found[-1] - ((n - 1) / n) * found[-2])
-    return found[:count]
+        polynomials.append(((2 * n - 1) / n) * t * polynomials[-1] - ((n - 1) / n) * polynomials[-2])
+    return polynomials[:count]
 
 
 def _features(r: Planes, g: Planes, b: Planes, degree: int) -> Planes:
@@ -108,8 +108,8 @@ class Colour:
         array = np.asarray(array)
         known = [len(terms(n)) for n in range(MAX_DEGREE + 1)]
         if array.dtype.kind not in "iu" or array.ndim != 2 or array.shape[1] != 3 or len(array) - 1 not in known:
-            found = f"{array.dtype} of shape {list(array.shape)}"
-            raise InputError(f"a colour layer is integers of shape [1 + K, 3], K one of {known}, not {found}")
+            given = f"{array.dtype} of shape {list(array.shape)}"
+            raise InputError(f"a colour layer is integers of shape [1 + K, 3], K one of {known}, not {given}")
         array = array.astype(np.int64)
         if not (array[0] == array[0, 0]).all() or not 0 <= array[0, 0] < STEPS:
             raise InputError(f"the first row of a colour layer is one number three times, 0 to {STEPS - 1}")

@@ -47,6 +47,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple, cast
 
+from vqcodec.bitstream.tiles import Grid
 from vqcodec.errors import DamagedError, LimitError
 
 MAGIC = b"\xb1VQC"
@@ -242,18 +243,18 @@ def unpack(data: bytes, *, max_pixels: int) -> Contents:
         DamagedError: not a .vqc file, a newer version, cut off, bytes left over, or a checksum does not match.
         LimitError: the picture has more pixels than `max_pixels`.
     """
-    found = unpack_partial(data, max_pixels=max_pixels)
-    check_whole(found)
-    refinement = cast("tuple[bytes, ...] | None", found.refinement)
-    base = cast("tuple[bytes, ...]", found.base)
-    return Contents(found.header, base, refinement, found.alpha, found.icc, found.exif, found.xmp)
+    contents = unpack_partial(data, max_pixels=max_pixels)
+    check_whole(contents)
+    refinement = cast("tuple[bytes, ...] | None", contents.refinement)
+    base = cast("tuple[bytes, ...]", contents.base)
+    return Contents(contents.header, base, refinement, contents.alpha, contents.icc, contents.exif, contents.xmp)
 
 
-def check_whole(found: PartialContents) -> None:
+def check_whole(contents: PartialContents) -> None:
     """Raises DamagedError, with the first damage and how many more there are, unless there is none."""
-    if found.damage:
-        more = len(found.damage) - 1
-        raise DamagedError(found.damage[0] + (f" (and {more} more damaged)" if more else ""))
+    if contents.damage:
+        more = len(contents.damage) - 1
+        raise DamagedError(contents.damage[0] + (f" (and {more} more damaged)" if more else ""))
 
 
 def unpack_partial(data: bytes, *, max_pixels: int) -> PartialContents:
@@ -278,7 +279,7 @@ def unpack_partial(data: bytes, *, max_pixels: int) -> PartialContents:
             "raise the limit if you trust the file."
         )
     damage: list[str] = []
-    found: dict[str, list[bytes | None]] = {kind: [] for kind in (ICC, EXIF, BASE, REFINEMENT, ALPHA, XMP)}
+    bodies: dict[str, list[bytes | None]] = {kind: [] for kind in (ICC, EXIF, BASE, REFINEMENT, ALPHA, XMP)}
     cut_off: list[Section] = []
     for section in layout.sections():
         body = None
@@ -289,58 +290,19 @@ def unpack_partial(data: bytes, *, max_pixels: int) -> PartialContents:
                 body = read_section(data, layout, section)
             except DamagedError as error:
                 damage.append(str(error))
-        found.setdefault(section.kind, []).append(body)
+        bodies.setdefault(section.kind, []).append(body)
     damage += _size_damage(layout, len(data), cut_off)
     return PartialContents(
         header=header,
-        base=tuple(found[BASE]),
-        refinement=None if layout.lengths.refinement is None else tuple(found[REFINEMENT]),
-        alpha=found[ALPHA][0] if found[ALPHA] else None,
-        icc=found[ICC][0] if found[ICC] else None,
-        exif=found[EXIF][0] if found[EXIF] else None,
-        xmp=found[XMP][0] if found[XMP] else None,
+        base=tuple(bodies[BASE]),
+        refinement=None if layout.lengths.refinement is None else tuple(bodies[REFINEMENT]),
+        alpha=bodies[ALPHA][0] if bodies[ALPHA] else None,
+        icc=bodies[ICC][0] if bodies[ICC] else None,
+        exif=bodies[EXIF][0] if bodies[EXIF] else None,
+        xmp=bodies[XMP][0] if bodies[XMP] else None,
         damage=tuple(damage),
         has_alpha=layout.lengths.alpha is not None,
     )
-
-
-def describe(layout: Layout) -> dict[str, int | float | bool | str | None]:
-    """Returns what `vqcodec info` shows, ready for JSON; a size is None where the section is absent.
-
-    `header_bytes`, `checksum_bytes` and the sizes of the sections add up to `file_bytes`.
-    """
-    header, lengths = layout.header, layout.lengths
-    pixels = header.width * header.height
-    base_bytes = sum(lengths.base)
-    refinement_bytes = None if lengths.refinement is None else sum(lengths.refinement)
-    return {
-        "format_version": VERSION,
-        "width": header.width,
-        "height": header.height,
-        "gray": header.gray,
-        "srgb": header.srgb,
-        "colour_layer": header.colour,
-        "quality": header.quality,
-        "tune": header.tune,
-        "model": header.model.hex(),
-        "tile_side": header.tile_side,
-        "tile_columns": header.columns,
-        "tile_rows": header.rows,
-        "tiles": header.tile_count,
-        "file_bytes": layout.file_size_bytes,
-        "header_bytes": layout.header_size_bytes,
-        "checksum_bytes": layout.checksum_size_bytes,
-        "base_bytes": base_bytes,
-        "refinement_bytes": refinement_bytes,
-        "alpha_bytes": lengths.alpha,
-        "icc_bytes": lengths.icc,
-        "exif_bytes": lengths.exif,
-        "xmp_bytes": dict(lengths.further).get(KIND_XMP),
-        "further_bytes": sum(size for kind, size in lengths.further if kind != KIND_XMP) or None,
-        "bpp": 8 * layout.file_size_bytes / pixels,
-        "base_bpp": 8 * base_bytes / pixels,
-        "refinement_bpp": None if refinement_bytes is None else 8 * refinement_bytes / pixels,
-    }
 
 
 # ---- the header ----------------------------------------------------------------------------------------------------
@@ -588,10 +550,7 @@ def _place(header: Header, section: Section) -> str:
     """Returns where a section belongs: 'tile 2 (x 1024..2047, y 0..511), base layer'."""
     if section.tile is None:
         return section.kind
-    row, column = divmod(section.tile, header.columns)
-    left, top = column * header.tile_side, row * header.tile_side
-    right, bottom = min(left + header.tile_side, header.width) - 1, min(top + header.tile_side, header.height) - 1
-    return f"tile {section.tile} (x {left}..{right}, y {top}..{bottom}), {section.kind}"
+    return f"{Grid(header.width, header.height, header.tile_side).tile(section.tile).place}, {section.kind}"
 
 
 def _header_cut_off() -> DamagedError:

@@ -74,6 +74,12 @@ class Tile:
     pixels: Rect  # of the picture, without padding
     latents: Rect  # of the picture's grid of latents; times 16 it covers `pixels`, padding included
 
+    @property
+    def place(self) -> str:
+        """For people: "tile 2 (x 1024..2047, y 0..511)"."""
+        p = self.pixels
+        return f"tile {self.index} (x {p.x0}..{p.x1 - 1}, y {p.y0}..{p.y1 - 1})"
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -104,16 +110,6 @@ class Grid:
     def latent_height(self) -> int:
         """Latents above each other in the padded picture."""
         return _ceil_div(self.height, LATENT_STRIDE)
-
-    @property
-    def padded_width(self) -> int:
-        """Width in pixels, padded to whole latents."""
-        return self.latent_width * LATENT_STRIDE
-
-    @property
-    def padded_height(self) -> int:
-        """Height in pixels, padded to whole latents."""
-        return self.latent_height * LATENT_STRIDE
 
     @property
     def columns(self) -> int:
@@ -172,14 +168,6 @@ class Grid:
         rect = inner.latents if isinstance(inner, Tile) else inner
         grown = Rect(rect.x0 - halo_latents, rect.y0 - halo_latents, rect.x1 + halo_latents, rect.y1 + halo_latents)
         return grown.intersection(self.latents)
-
-    def halo_crop(self, inner: Tile | Rect, halo_latents: int) -> Rect:
-        """Returns where `inner` lies within `with_halo(inner, halo_latents)`, in latents: the halo's removal.
-
-        For an array of pixels that was computed from those latents, take `.scaled(LATENT_STRIDE)` of it.
-        """
-        rect = inner.latents if isinstance(inner, Tile) else inner
-        return rect.relative_to(self.with_halo(rect, halo_latents))
 
     def latents_of(self, pixels: Rect) -> Rect:
         """Returns the latents whose 16 x 16 pixels meet a region of the picture, clipped to the picture."""

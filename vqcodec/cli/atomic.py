@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from vqcodec.errors import InputError, OutputExistsError
+from vqcodec.messages import printable
 
 PathName = str | os.PathLike[str]
 
@@ -194,7 +195,7 @@ def _sync_folder(folder: str) -> None:
 @contextmanager
 def _one_sentence(path: PathName) -> Iterator[None]:
     """Turns what the system raises into an error that says what to do."""
-    name = "".join(letter if letter.isprintable() else "?" for letter in str(os.fspath(path))) or "''"
+    name = printable(str(os.fspath(path))) or "''"
     try:
         yield
     except FileExistsError:

@@ -25,6 +25,7 @@ from vqcodec import __version__
 from vqcodec.cli import names, options, streams
 from vqcodec.cli.streams import DASH, shown
 from vqcodec.codec import decode, encode
+from vqcodec.messages import on_one_line
 from vqcodec.options import DEFAULT_EFFORT, DecodeOptions, EncodeOptions
 from vqcodec.pictures import read
 from vqcodec.pictures.picture import Picture, psnr
@@ -94,7 +95,7 @@ def compare(
     text = page(loaded, Path(shown(picture)).name, qualities=qualities or QUALITIES, coding=coding)
     streams.write(target, text.encode("utf-8"), force=force)
     if target != DASH:
-        streams.write_text(f"{streams.printable(target)}: {len(text):,} bytes, open it in a browser\n")
+        streams.write_text(f"{on_one_line(target)}: {len(text):,} bytes, open it in a browser\n")
 
 
 def page(
@@ -126,8 +127,8 @@ def page(
         shown = [own]
         for peer in peers:
             setting, file = peer.at_most(len(data))
-            with Image.open(io.BytesIO(file)) as found:
-                pixels = np.asarray(found.convert("RGB"))
+            with Image.open(io.BytesIO(file)) as restored_image:
+                pixels = np.asarray(restored_image.convert("RGB"))
             uri = _uri(file, peer.media_type)
             shown.append(_shown(picture.rgb, peer.label, f"quality {setting}", file, pixels, uri))
         levels.append({"quality": quality, "shown": shown})

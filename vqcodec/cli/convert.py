@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import click
@@ -22,7 +23,7 @@ from vqcodec.cli.processes import Outcome
 from vqcodec.cli.streams import DASH, shown
 from vqcodec.errors import PartialError, UsageError
 from vqcodec.options import DEFAULT_EFFORT, DecodeOptions, EncodeOptions, Region, Target
-from vqcodec.threads import processors
+from vqcodec.threads import Progress, processors
 
 SUFFIX = ".vqc"
 PROGRESS_TILES = 4  # no progress bar for pictures with as many tiles or fewer
@@ -159,7 +160,7 @@ def _compress(
 
     picture = read.load(streams.picture_source(source, max_pixels), max_pixels=max_pixels)
     notes = [*picture.notes]
-    with streams.about(source), _Progress(source, single) as progress:
+    with streams.about(source), _progress(source, single) as progress:
         reached = encode_to_target(picture, wanted, coding, progress)
     streams.write(target, reached.data, force=force)
     if wanted.aim is not None:
@@ -191,7 +192,7 @@ def _decompress(
     _check_format(suffix)
     data = streams.read_marked(source, container.MAGIC, streams.limit_bytes(coding.max_pixels))
     out_bytes = 0
-    with streams.opened(target, force=force) as write, streams.about(source), _Progress(source, single) as progress:
+    with streams.opened(target, force=force) as write, streams.about(source), _progress(source, single) as progress:
 
         def counted(piece: bytes) -> None:
             nonlocal out_bytes
@@ -229,27 +230,18 @@ def _summary(source: str, target: str, what: str, started: float) -> str:
     return f"{shown(source)} -> {shown(target, 'stdout')}: {what}, {seconds:.2f} s"
 
 
-class _Progress:
-    """A progress bar on a terminal's stderr, for a picture of many tiles; called after each tile."""
+@contextmanager
+def _progress(name: str, single: bool) -> Iterator[Progress | None]:
+    """A progress bar on a terminal's stderr for a picture of many tiles; None where there is one over all files."""
+    with ExitStack() as stack:
+        bar: Any = None
 
-    def __init__(self, name: str, single: bool) -> None:
-        self._label = shown(name)
-        self._single = single  # otherwise there is a bar over all files
-        self._bar: Any = None
+        def update(done: int, tiles: int) -> None:
+            nonlocal bar
+            if tiles <= PROGRESS_TILES:
+                return
+            if bar is None:
+                bar = stack.enter_context(click.progressbar(length=tiles, label=shown(name), file=sys.stderr))
+            bar.update(done - bar.pos)
 
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __call__(self, done: int, tiles: int) -> None:
-        if not self._single or tiles <= PROGRESS_TILES or not streams.on_terminal(sys.stderr):
-            return
-        if self._bar is None:
-            self._bar = click.progressbar(length=tiles, label=self._label, file=sys.stderr)
-            self._bar.__enter__()
-        self._bar.update(done - self._bar.pos)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.__exit__(kind, error, trace)
+        yield update if single and streams.on_terminal(sys.stderr) else None

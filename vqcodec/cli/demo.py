@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from vqcodec.cli import atomic, names, options, streams
+from vqcodec.cli.compare import peers_of
 from vqcodec.codec import decode, encode
+from vqcodec.messages import on_one_line
 from vqcodec.options import DecodeOptions, EncodeOptions
 from vqcodec.pictures import read
 from vqcodec.pictures.picture import Picture, psnr
@@ -28,7 +30,6 @@ PHOTOGRAPH = Path(__file__).parents[1] / "photographs" / "coffee.png"
 QUALITIES = (50, 75, 90)
 NAME = "vqcodec-demo.png"
 OWN_MARK = ("Software", "vqcodec demo")  # a PNG text chunk: by it the demo knows a file that it may replace
-JPEG_QUALITIES = range(1, 96)
 MARGIN, CAPTION_HEIGHT, FONT_SIZE = 8, 44, 16  # [pixels]
 BACKGROUND, INK = "white", "black"
 
@@ -88,7 +89,7 @@ def run(folder: str, *, force: bool, threads: int) -> None:
         pairs.append((coded, _jpeg(picture.rgb, coded.size_bytes)))
     streams.write_text(_table(picture.rgb, pairs))
     atomic.write_atomic(path, _comparison(picture.rgb, *pairs[0]), force=force)
-    streams.write_text(f"\nSide by side at {pairs[0][0].label}: {streams.printable(path)}\n")
+    streams.write_text(f"\nSide by side at {pairs[0][0].label}: {on_one_line(path)}\n")
 
 
 def _is_ours(path: str) -> bool:
@@ -96,9 +97,9 @@ def _is_ours(path: str) -> bool:
     if not os.path.isfile(path):
         return False
     try:
-        with Image.open(path, formats=("PNG",)) as found:
+        with Image.open(path, formats=("PNG",)) as image:
             key, value = OWN_MARK
-            return bool(found.info.get(key) == value)
+            return bool(image.info.get(key) == value)
     except (OSError, ValueError, SyntaxError):
         return False
 
@@ -115,21 +116,11 @@ def _vqcodec(picture: Picture, quality: int, threads: int) -> Coded:
 
 
 def _jpeg(rgb: NDArray[np.uint8], limit_bytes: int) -> Coded:
-    """JPEG (4:2:0, optimised tables) at the highest quality that needs no more bytes; its smallest if none does."""
-    low, high = JPEG_QUALITIES.start, JPEG_QUALITIES.stop  # low may be too large a file, high is not tried
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if len(_jpeg_bytes(rgb, middle)) <= limit_bytes else (low, middle)
-    data = _jpeg_bytes(rgb, low)
-    with Image.open(io.BytesIO(data)) as found:
-        restored = np.asarray(found)
-    return Coded(f"JPEG -q {low}", len(data), restored, psnr(rgb, restored))
-
-
-def _jpeg_bytes(rgb: NDArray[np.uint8], quality: int) -> bytes:
-    out = io.BytesIO()
-    Image.fromarray(rgb).save(out, "JPEG", quality=quality, optimize=True, subsampling="4:2:0")
-    return out.getvalue()
+    """JPEG at the highest quality that needs no more bytes; its smallest if none does."""
+    quality, data = peers_of(Image.fromarray(rgb), None)[0].at_most(limit_bytes)
+    with Image.open(io.BytesIO(data)) as image:
+        restored = np.asarray(image)
+    return Coded(f"JPEG -q {quality}", len(data), restored, psnr(rgb, restored))
 
 
 def _table(rgb: NDArray[np.uint8], pairs: list[tuple[Coded, Coded]]) -> str:

@@ -17,6 +17,7 @@ from vqcodec.bitstream import container
 from vqcodec.cli import streams
 from vqcodec.cli.streams import shown
 from vqcodec.errors import DamagedError, UsageError
+from vqcodec.messages import printable
 from vqcodec.model import zoo
 from vqcodec.model.zoo import ModelFiles
 from vqcodec.options import DEFAULT_MAX_PIXELS
@@ -87,8 +88,8 @@ def _colours(facts: Facts) -> str:
 
 def _layers(facts: Facts) -> str:
     """What stands behind the quality."""
-    alone = ", base layer alone" if facts["refinement_bytes"] is None else ""
-    return alone + (", with a colour layer" if facts["colour_layer"] else "")
+    base_only = ", base layer alone" if facts["refinement_bytes"] is None else ""
+    return base_only + (", with a colour layer" if facts["colour_layer"] else "")
 
 
 # ---- models ----------------------------------------------------------------------------------------------------------
@@ -118,7 +119,7 @@ def model_as_text(files: ModelFiles) -> str:
     card = files.folder / "CARD.md"
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
     whole = "\n".join([*lines, "", text]).rstrip() + "\n"
-    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in whole)
+    return printable(whole, keep="\n")
 
 
 # ---- the command -----------------------------------------------------------------------------------------------------

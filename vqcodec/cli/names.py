@@ -13,6 +13,7 @@ from vqcodec.cli import streams
 from vqcodec.cli.processes import Pair
 from vqcodec.cli.streams import DASH, shown
 from vqcodec.errors import InputError, UsageError
+from vqcodec.messages import reason
 
 # What a folder is searched for; a file that is named itself may have any suffix.
 PICTURE_SUFFIXES = frozenset(
@@ -56,13 +57,13 @@ def todo(
         return Todo([(paths[0], paths[1])])
     if DASH in paths:
         raise UsageError("stdin has no name to keep: with -o DIR give files or folders")
-    found = Todo(several=True)
-    for place, source in _sources(paths, wanted, recursive, found.failures):
-        found.pairs.append((source, os.path.join(folder, place, Path(source).stem + suffix)))
-    if not found.pairs and found.failures:
-        raise InputError(found.failures[0][1])
+    work = Todo(several=True)
+    for place, source in _sources(paths, wanted, recursive, work.failures):
+        work.pairs.append((source, os.path.join(folder, place, Path(source).stem + suffix)))
+    if not work.pairs and work.failures:
+        raise InputError(work.failures[0][1])
     make_folder(folder)
-    return found
+    return work
 
 
 def inputs(paths: tuple[str, ...], wanted: frozenset[str], *, recursive: bool = False) -> Todo:
@@ -73,22 +74,22 @@ def inputs(paths: tuple[str, ...], wanted: frozenset[str], *, recursive: bool = 
     Raises:
         InputError: there is nothing to do.
     """
-    found = Todo(several=True)
-    sources = _sources(paths, wanted, recursive, found.failures)
-    found.pairs = [(source, os.path.join(str(number), place)) for number, (place, source) in enumerate(sources)]
-    if not found.pairs and found.failures:
-        raise InputError(found.failures[0][1])
-    return found
+    work = Todo(several=True)
+    sources = _sources(paths, wanted, recursive, work.failures)
+    work.pairs = [(source, os.path.join(str(number), place)) for number, (place, source) in enumerate(sources)]
+    if not work.pairs and work.failures:
+        raise InputError(work.failures[0][1])
+    return work
 
 
 def _sources(
     paths: tuple[str, ...], wanted: frozenset[str], recursive: bool, failures: list[tuple[int, str]]
 ) -> list[tuple[str, str]]:
     """The inputs, folders replaced by their files whose suffix is wanted: place below the folder, and path."""
-    found = []
+    sources = []
     for path in paths:
-        found += _files(path, wanted, recursive, failures) if os.path.isdir(path) else [("", path)]
-    return found
+        sources += _files(path, wanted, recursive, failures) if os.path.isdir(path) else [("", path)]
+    return sources
 
 
 def make_folder(folder: str) -> None:
@@ -100,22 +101,22 @@ def make_folder(folder: str) -> None:
     try:
         os.makedirs(folder, exist_ok=True)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise InputError(f"cannot write to the folder {shown(folder)}: {streams.reason(error)}") from None
+        raise InputError(f"cannot write to the folder {shown(folder)}: {reason(error)}") from None
 
 
 def _files(
     folder: str, wanted: frozenset[str], recursive: bool, failures: list[tuple[int, str]]
 ) -> list[tuple[str, str]]:
     """The files in (or below) a folder whose suffix is wanted, sorted: place below the folder, and path."""
-    before, found = len(failures), []
+    before, files = len(failures), []
     for place, names in _folders(folder, recursive, failures):
         paths = [os.path.join(folder, place, name) for name in names if not name.startswith(".")]
-        found += [(place, p) for p in paths if Path(p).suffix.lower() in wanted and os.path.isfile(p)]
-    if not found and len(failures) == before:
+        files += [(place, p) for p in paths if Path(p).suffix.lower() in wanted and os.path.isfile(p)]
+    if not files and len(failures) == before:
         below = "there or below" if recursive else "there"
         message = f"nothing to do in {shown(folder)}: no file {below} ends in {' '.join(sorted(wanted))}"
         failures.append((InputError.exit_code, message))
-    return found
+    return files
 
 
 def _folders(folder: str, recursive: bool, failures: list[tuple[int, str]]) -> Iterator[tuple[str, list[str]]]:
@@ -123,7 +124,7 @@ def _folders(folder: str, recursive: bool, failures: list[tuple[int, str]]) -> I
 
     def refused(error: OSError) -> None:
         name = shown(str(error.filename or folder))
-        failures.append((InputError.exit_code, f"cannot read the folder {name}: {streams.reason(error)}"))
+        failures.append((InputError.exit_code, f"cannot read the folder {name}: {reason(error)}"))
 
     for path, folders, names in os.walk(folder, onerror=refused):
         place = os.path.relpath(path, folder)

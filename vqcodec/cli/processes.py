@@ -22,6 +22,7 @@ from typing import Any, Protocol
 from vqcodec.cli import streams
 from vqcodec.cli.streams import shown
 from vqcodec.errors import InputError, LimitError, VqcError
+from vqcodec.messages import reason
 
 EXIT_INTERNAL = 1
 Pair = tuple[str, str]  # input, output
@@ -61,7 +62,7 @@ def failure(error: BaseException) -> tuple[int, str]:
         case OSError():  # atomic.py and read.py have named theirs; what is left is stdout, or a broken system
             streams.abandon_stdout()
             place = f" {shown(str(error.filename))}" if error.filename else ""
-            return InputError.exit_code, f"cannot read or write{place}: {streams.reason(error)}"
+            return InputError.exit_code, f"cannot read or write{place}: {reason(error)}"
         case _:
             text = f"{type(error).__name__}: {error}"
             return EXIT_INTERNAL, f"internal error, please report it ({text}); VQCODEC_TRACEBACK=1 shows where"

@@ -23,7 +23,8 @@ from vqcodec.cli import options, processes, streams
 from vqcodec.cli.names import PICTURE_SUFFIXES
 from vqcodec.cli.streams import shown
 from vqcodec.errors import InputError, OutputExistsError, UsageError
-from vqcodec.options import DEFAULT_EFFORT, DEFAULT_QUALITY, DecodeOptions
+from vqcodec.messages import one_line
+from vqcodec.options import DEFAULT_EFFORT, DecodeOptions
 
 PICTURES_PER_BLOCK = 8  # what Ray hands to a process at once, and what is lost when a process dies again and again
 LOST = "no answer from the process that worked on it: run again with --skip-existing"
@@ -65,15 +66,15 @@ class Coder:
 
     def __call__(self, row: Row) -> Row:
         """One picture: `source` and `target` in; the same and `bytes_in`, `bytes_out`, `code`, `message` out."""
-        found = {**row, "bytes_in": 0, "bytes_out": 0, "code": 0, "message": ""}
+        result = {**row, "bytes_in": 0, "bytes_out": 0, "code": 0, "message": ""}
         try:
             data = _read(row["source"])
             encoded = self._code(data)
             _write(row["target"], encoded, self.settings.force)
-            return {**found, "bytes_in": len(data), "bytes_out": len(encoded)}
+            return {**result, "bytes_in": len(data), "bytes_out": len(encoded)}
         except Exception as error:
             code, message = processes.failure(error)
-            return {**found, "code": code, "message": f"{shown(row['source'])}: {message}"}
+            return {**result, "code": code, "message": f"{shown(row['source'])}: {message}"}
 
     def _code(self, data: bytes) -> bytes:
         from vqcodec import api
@@ -83,9 +84,8 @@ class Coder:
         s = self.settings
         if s.decompress:
             return write.write_picture(decode.decode(data, DecodeOptions(threads=1, model=s.model)), s.suffix)[0]
-        quality = DEFAULT_QUALITY if s.quality is None else s.quality
-        effort = DEFAULT_EFFORT if s.effort is None else s.effort
-        return api.encode(data, quality, effort=effort, tune=s.tune, threads=1, model=s.model, strip=s.strip)
+        effort = s.effort or DEFAULT_EFFORT
+        return api.encode(data, s.quality, effort=effort, tune=s.tune, threads=1, model=s.model, strip=s.strip)
 
 
 def _read(address: str) -> bytes:
@@ -95,7 +95,7 @@ def _read(address: str) -> bytes:
         with fsspec.open(address, "rb") as stream:
             return bytes(stream.read())
     except Exception as error:  # every kind of store has its own
-        raise InputError(f"cannot be read ({_one_line(error)})") from error
+        raise InputError(f"cannot be read ({one_line(error)})") from error
 
 
 def _write(address: str, data: bytes, force: bool) -> None:
@@ -127,15 +127,11 @@ def _write(address: str, data: bytes, force: bool) -> None:
     except OutputExistsError:
         raise
     except Exception as error:
-        raise InputError(f"{shown(address)} cannot be written ({_one_line(error)})") from error
+        raise InputError(f"{shown(address)} cannot be written ({one_line(error)})") from error
 
 
 def _protocols(store: Any) -> tuple[str, ...]:
     return (store.protocol,) if isinstance(store.protocol, str) else tuple(store.protocol)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 # ---- what becomes what -----------------------------------------------------------------------------------------------
@@ -178,13 +174,13 @@ def _below(address: str, missing_ok: bool = False) -> Iterator[str]:
         store, root = fsspec.core.url_to_fs(address)
         if not missing_ok and not store.isdir(root):
             raise InputError(f"cannot list {shown(address)}: there is no such folder")
-        found = store.find(root)
+        paths = store.find(root)
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"cannot list {shown(address)}: {_one_line(error)}") from error
+        raise InputError(f"cannot list {shown(address)}: {one_line(error)}") from error
     root = root.rstrip("/") + "/"
-    yield from sorted(path.removeprefix(root) for path in found)
+    yield from sorted(path.removeprefix(root) for path in paths)
 
 
 def run(
@@ -226,7 +222,7 @@ def run(
     try:
         ray.init(address=cluster, log_to_driver=False, configure_logging=False, ignore_reinit_error=True)
     except (ValueError, ConnectionError, RuntimeError) as error:
-        raise UsageError(f"cannot use the Ray cluster {shown(cluster or 'of our own')}: {_one_line(error)}") from error
+        raise UsageError(f"cannot use the Ray cluster {shown(cluster or 'of our own')}: {one_line(error)}") from error
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = streams.on_terminal(sys.stderr)
     context.max_errored_blocks = -1  # a process that dies again and again takes its block with it, no more
@@ -257,16 +253,14 @@ def run(
 @click.argument("source")
 @click.argument("target")
 @click.option("-d", "--decompress", is_flag=True, help="From .vqc files to pictures.")
-@click.option(
-    "-q", "--quality", type=click.IntRange(1, 100), metavar="N", help="More is better and larger; default 75."
-)
+@options.quality
 @options.effort
 @options.tune
 @click.option("--format", "form", default="png", show_default=True, metavar="SUFFIX", help="Of pictures (with -d).")
-@click.option("--strip", is_flag=True, help="Leave out EXIF and XMP; a colour profile stays if it is not sRGB.")
+@options.strip
 @click.option("--model", metavar="ID|PATH", help="A shipped model's id, or a folder that every machine has.")
 @click.option("-f", "--force", is_flag=True, help="Overwrite existing outputs.")
-@click.option("--skip-existing", is_flag=True, help="Leave out inputs whose output is there.")
+@options.skip_existing
 @click.option(
     "-j", "--jobs", type=click.IntRange(0), default=0, metavar="N", help="Processes; default: all processors."
 )

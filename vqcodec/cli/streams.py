@@ -16,6 +16,7 @@ from typing import Any
 
 from vqcodec.cli import atomic
 from vqcodec.errors import DamagedError, InputError, LimitError, ModelError, UsageError, VqcError
+from vqcodec.messages import on_one_line, reason
 
 DASH = "-"
 BLOCK_BYTES = 1 << 20
@@ -29,14 +30,9 @@ class NamedBytes(io.BytesIO):
     name = "stdin"
 
 
-def printable(text: str) -> str:
-    """The text on one line, with nothing in it that could steer a terminal."""
-    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
-
-
 def shown(name: str, standard: str = "stdin") -> str:
     """How messages call an input (or, with `standard`, an output)."""
-    return standard if name == DASH else printable(name) or "''"
+    return standard if name == DASH else on_one_line(name) or "''"
 
 
 def fill_closed_descriptors() -> None:
@@ -55,7 +51,7 @@ def fill_closed_descriptors() -> None:
 def complain(message: str) -> None:
     """One line on stderr; where there is no stderr, nothing."""
     with suppress(OSError, ValueError, AttributeError):  # full, closed, absent
-        sys.stderr.write(f"vqcodec: {printable(message)}\n")
+        sys.stderr.write(f"vqcodec: {on_one_line(message)}\n")
         sys.stderr.flush()
 
 
@@ -242,9 +238,3 @@ def abandon_stdout() -> None:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
         os.close(null)
-
-
-def reason(error: OSError | ValueError) -> str:
-    """What the system says, for the end of a sentence."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return text[:1].lower() + text[1:]

@@ -113,14 +113,7 @@ def write(
 
 
 def restore(
-    paths: tuple[str, ...],
-    *,
-    target: str,
-    form: str,
-    force: bool,
-    threads: int,
-    model: str | None,
-    max_pixels: int,
+    paths: tuple[str, ...], *, target: str, form: str, force: bool, threads: int, model: str | None, max_pixels: int
 ) -> None:
     """Restore the pictures of token files into the folder `target`, as .vqc files if `form` is "vqc".
 
@@ -153,11 +146,7 @@ def restore(
             else:
                 data, notes = write_picture(to_picture(taken, threads=threads, model=own), suffix)
         streams.write(target, data, force=force)
-        return Outcome(
-            taken.width * taken.height,
-            out_bytes=len(data),
-            notes=streams.noted(shown(target), notes),
-        )
+        return Outcome(taken.width * taken.height, out_bytes=len(data), notes=streams.noted(shown(target), notes))
 
     batch.run(todo, one)
 

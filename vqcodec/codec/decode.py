@@ -197,12 +197,7 @@ def named(tile: Tile) -> Iterator[None]:
     try:
         yield
     except DamagedError as error:
-        raise DamagedError(f"{_place(tile)}: {error}") from None
-
-
-def _place(tile: Tile) -> str:
-    p = tile.pixels
-    return f"tile {tile.index} (x {p.x0}..{p.x1 - 1}, y {p.y0}..{p.y1 - 1})"
+        raise DamagedError(f"{tile.place}: {error}") from None
 
 
 @dataclass
@@ -248,9 +243,9 @@ class TileReader:
                 self.reasons.append(str(error))
                 continue
             if layered and fine is None:
-                self.coarse[tile.index] = _place(tile)
+                self.coarse[tile.index] = tile.place
             return latents
-        self.missing[tile.index] = _place(tile)
+        self.missing[tile.index] = tile.place
         return np.zeros((tile.latents.height, tile.latents.width, self.model.prior.latents), np.float32)
 
     def losses(self) -> list[str]:

@@ -233,11 +233,7 @@ class CodedTile(NamedTuple):
 
 
 def encode_tile(
-    model: Model,
-    rgb: NDArray[np.uint8],
-    latents: NDArray[np.float32],
-    vectors: NDArray[np.float32],
-    tradeoff: Tradeoff,
+    model: Model, rgb: NDArray[np.uint8], latents: NDArray[np.float32], vectors: NDArray[np.float32], tradeoff: Tradeoff
 ) -> CodedTile:
     """One tile: pixels [16 h, 16 w, 3], latents [h, w, M] and base vectors [h, w, D]."""
     base = BasePayload(model, nearest(model, vectors))

@@ -200,10 +200,10 @@ def _changes(
     threshold = np.full(len(live), -LEAST, np.float32)
     if heat:
         threshold += np.float32(heat) * rng.logistic(size=len(live)).astype(np.float32)
-    found = picture.costs.best_changes(
+    best = picture.costs.best_changes(
         levels[live], answer.classes[live], answer.slopes[live], curvature[live], threshold
     )
-    found[rng.random(len(live), np.float32) >= SHARE] = 0
+    best[rng.random(len(live), np.float32) >= SHARE] = 0
     changes = np.zeros_like(levels)
-    changes[live] = found
+    changes[live] = best
     return changes

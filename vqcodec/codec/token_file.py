@@ -20,7 +20,6 @@ A token file is NumPy's .npz (a zip archive of .npy arrays, no pickled objects) 
 from __future__ import annotations
 
 import io
-import math
 import re
 import zipfile
 from typing import Any
@@ -29,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqcodec.bitstream import container
+from vqcodec.bitstream.arrays import read_array
 from vqcodec.bitstream.colour import Colour
 from vqcodec.bitstream.tiles import LATENT_STRIDE
 from vqcodec.codec.tokens import Tokens
@@ -155,7 +155,7 @@ class Reader:
                 raise ValueError("it is larger than it can be")
             if shape is None:
                 self._room -= entry.file_size
-            array = _read_npy(self._archive.read(entry))
+            array = read_array(self._archive.read(entry), "biufU")
         except KeyError:
             raise InputError(f"this is not a token file: it has no array {name!r}") from None
         except MemoryError:
@@ -165,15 +165,3 @@ class Reader:
         if array.dtype.kind not in kinds or array.ndim != ndim or (shape is not None and array.shape != shape):
             raise InputError(f"this token file is damaged: {name!r} is {array.dtype} of shape {list(array.shape)}")
         return array
-
-
-def _read_npy(data: bytes) -> NDArray[Any]:
-    """An array in NumPy's .npy format, of whose header nothing is believed that the bytes behind it do not bear out."""
-    stream = io.BytesIO(data)
-    if np.lib.format.read_magic(stream) != (1, 0):
-        raise ValueError("not a .npy array of version 1")
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-    if dtype.hasobject or fortran or math.prod(shape) * dtype.itemsize != len(data) - stream.tell():
-        raise ValueError("its header does not fit its data")
-    array: NDArray[Any] = np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape)
-    return array

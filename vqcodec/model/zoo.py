@@ -11,17 +11,17 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import math
 import zipfile
 import zlib
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vqcodec.bitstream.arrays import read_array
 from vqcodec.bitstream.codebook import BaseCodebook, Floats, Ints, Setting, anchor_weights, quality_level
 from vqcodec.bitstream.entropy import ClassTables
 from vqcodec.errors import ModelError, UsageError
@@ -152,33 +152,17 @@ def read_tables(data: bytes) -> dict[str, NDArray[np.generic]]:
     Raises:
         ModelError: anything is wrong with it.
     """
-    found = {}
+    arrays = {}
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = archive.infolist()
             if len(entries) > MAX_ARRAYS or sum(entry.file_size for entry in entries) > MAX_FILE_BYTES:
                 raise ModelError("the model's tables hold more than a model may")
             for entry in entries:
-                with archive.open(entry) as stream:
-                    found[entry.filename.removesuffix(".npy")] = _read_array(stream, entry.file_size)
+                arrays[entry.filename.removesuffix(".npy")] = read_array(archive.read(entry), "iu")
     except (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise ModelError(f"the model's tables cannot be read ({one_line(error)})") from None
-    return found
-
-
-def _read_array(stream: IO[bytes], size_bytes: int) -> NDArray[np.generic]:
-    """One array in NumPy's format; its header is a stranger's word, and is held against the size of the file."""
-    header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    version = np.lib.format.read_magic(stream)
-    if version not in header:
-        raise ValueError(f"NumPy's format {version} is not used here")
-    shape, column_major, dtype = header[version](stream)
-    if dtype.kind not in "iu" or column_major:
-        raise ValueError(f"an array of {dtype} in a model")
-    wanted = math.prod(shape) * dtype.itemsize
-    if wanted > size_bytes or min(shape, default=0) < 0:
-        raise ValueError("an array that is larger than its file")
-    return np.frombuffer(stream.read(wanted), dtype).reshape(shape)
+    return arrays
 
 
 class Model:
@@ -197,10 +181,6 @@ class Model:
                 self._try_out()
         except (KeyError, ValueError, IndexError, TypeError) as error:
             raise ModelError(f"the tables of the model {files.id} are malformed ({one_line(error)})") from None
-        self._analysis: Analysis | None = None
-        self._synthesis: Synthesis | None = None
-        self._realistic: RealisticSynthesis | None = None
-        self._gradient: Gradient | None = None
 
     def _try_out(self) -> None:
         """Goes once through both priors, so that arrays of a stranger's model that do not fit are found out now."""
@@ -259,45 +239,37 @@ class Model:
         for name in graphs:
             getattr(self, name)
 
-    @property
+    @cached_property
     def analysis(self) -> Analysis:
         """The analysis transform."""
-        if self._analysis is None:
-            self._analysis = Analysis(self.files.verified("analysis.onnx"), self.threads)
-        return self._analysis
+        return Analysis(self.files.verified("analysis.onnx"), self.threads)
 
-    @property
+    @cached_property
     def synthesis(self) -> Synthesis:
         """The synthesis transform of the faithful decoder."""
-        if self._synthesis is None:
-            self._synthesis = Synthesis(self.files.verified("synthesis.onnx"), self.threads)
-        return self._synthesis
+        return Synthesis(self.files.verified("synthesis.onnx"), self.threads)
 
-    @property
+    @cached_property
     def realistic(self) -> RealisticSynthesis:
         """The synthesis of the realistic decoder.
 
         Raises:
             ModelError: the model came without it.
         """
-        if self._realistic is None:
-            if REALISTIC not in self.files.card["files"]:
-                raise ModelError(f"the model {self.files.id} has no realistic decoder, only the faithful one")
-            self._realistic = RealisticSynthesis(self.files.verified(REALISTIC), self.synthesis, self.threads)
-        return self._realistic
+        if REALISTIC not in self.files.card["files"]:
+            raise ModelError(f"the model {self.files.id} has no realistic decoder, only the faithful one")
+        return RealisticSynthesis(self.files.verified(REALISTIC), self.synthesis, self.threads)
 
-    @property
+    @cached_property
     def gradient(self) -> Gradient:
         """The graph for the encoder's highest efforts.
 
         Raises:
             ModelError: the model came without it.
         """
-        if self._gradient is None:
-            if GRADIENT not in self.files.card["files"]:
-                raise ModelError(f"the model {self.files.id} has no graph for high efforts: take an effort of 1 to 5")
-            self._gradient = Gradient(self.files.verified(GRADIENT), self.threads)
-        return self._gradient
+        if GRADIENT not in self.files.card["files"]:
+            raise ModelError(f"the model {self.files.id} has no graph for high efforts: take an effort of 1 to 5")
+        return Gradient(self.files.verified(GRADIENT), self.threads)
 
     @property
     def analysis_halo(self) -> int:

@@ -70,20 +70,20 @@ def srgb_profile() -> bytes | None:
 # ---- XMP -------------------------------------------------------------------------------------------------------------
 
 
-def xmp(found: object) -> bytes | None:
+def xmp(stored: object) -> bytes | None:
     """The XMP packet of a picture with its orientation, where it gives one, set to 1 (upright).
 
     Args:
-        found: what Pillow has for it: bytes, text, or nothing.
+        stored: what Pillow has for it: bytes, text, or nothing.
 
     Returns:
         The packet (ISO 16684-1:2019) without zero bytes at its end; every other byte stays as it is.
     """
-    if isinstance(found, str):
-        found = found.encode("utf-8", "surrogatepass")
-    if not isinstance(found, bytes) or not found.strip(b"\0 \r\n\t"):
+    if isinstance(stored, str):
+        stored = stored.encode("utf-8", "surrogatepass")
+    if not isinstance(stored, bytes) or not stored.strip(b"\0 \r\n\t"):
         return None
-    packet = re.sub(rb"(tiff:Orientation\s*=\s*[\"'])[2-8]", rb"\g<1>1", found.rstrip(b"\0"))
+    packet = re.sub(rb"(tiff:Orientation\s*=\s*[\"'])[2-8]", rb"\g<1>1", stored.rstrip(b"\0"))
     return re.sub(rb"(<tiff:Orientation>\s*)[2-8]", rb"\g<1>1", packet)
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from vqcodec.errors import InputError, LimitError, VqcError
-from vqcodec.messages import one_line
+from vqcodec.messages import one_line, printable
 from vqcodec.options import DEFAULT_MAX_PIXELS
 from vqcodec.pictures import metadata
 from vqcodec.pictures.picture import Picture
@@ -106,7 +106,7 @@ def _open(source: str | os.PathLike[str] | bytes | BinaryIO, name: str, opened: 
 def _name(source: object) -> str:
     """How an error message calls the source."""
     if isinstance(source, str | os.PathLike):
-        return "".join(letter if letter.isprintable() else "?" for letter in str(os.fspath(source))) or "''"
+        return printable(str(os.fspath(source))) or "''"
     if isinstance(source, bytes | bytearray | memoryview):
         return "the given bytes"
     if isinstance(source, Image.Image):
