@@ -74,7 +74,7 @@ def tiny_parts() -> tuple[Codec, Texture]:
 def test_the_exported_graph_is_the_network() -> None:
     codec, texture = tiny_parts()
     rng = np.random.default_rng(3)
-    latents, hat = rng.normal(size=(4, 6, 48)).astype(np.float32), np.array([0, 0.3, 0.7, 0, 0.0])
+    latents, hat = rng.normal(size=(4, 6, 48)).astype(np.float32), np.array([0, 0, 0, 0, 0, 0.3, 0.7, 0, 0.0])
     window, realism = Rect(160, 32, 160 + 96, 32 + 64), 0.7
     graphs = texture_graph(codec, texture), synthesis_graph(codec)
     got = RealisticSynthesis(graphs[0], Synthesis(graphs[1]))(latents, hat, realism, window)
@@ -97,7 +97,7 @@ def test_the_halo_is_wide_enough_for_what_the_network_sees() -> None:
     rng = np.random.default_rng(4)
     n = 2 * reach + 1
     y = torch.from_numpy(rng.normal(size=(1, 48, n + 4, n + 4)).astype(np.float32))
-    hat, grain = torch.tensor([[0.0, 1, 0, 0, 0]]), torch.from_numpy(noise(Rect(0, 0, 16 * (n + 4), 16 * (n + 4))))
+    hat, grain = torch.tensor([[0.0, 1, 0, 0, 0, 0, 0, 0, 0]]), torch.from_numpy(noise(Rect(0, 0, 16 * (n + 4), 16 * (n + 4))))
     grain, one = grain[None, None], torch.ones(1, 1)
     with torch.no_grad():
         whole = texture(y, codec.synthesis(y, hat), hat, one, grain)

@@ -295,7 +295,7 @@ def test_swapped_and_foreign_payloads_are_found() -> None:
         (raw_header()[:-1], "cut off inside its header"),
         (raw_header(flags=0xA0), "reserved bits.*newer vqcodec"),
         (raw_header(quality=0x80 + 75, sides=b"\x00\x14\x0a"), "reserved bits.*newer vqcodec"),
-        (raw_header(quality=0x80 + 75, sides=b"\x08\x14\x0a"), "reserved bits.*newer vqcodec"),
+        (raw_header(quality=0x80 + 75, sides=b"\x10\x14\x0a"), "reserved bits.*newer vqcodec"),
         (raw_header(quality=0x80 + 75, sides=b"\x81\x14\x0a"), "reserved bits.*newer vqcodec"),
         (raw_header(quality=0x80 + 75, flags=0x44, sides=b"\x01\x14\x0a"), "reserved bits.*newer vqcodec"),
         (raw_header(quality=0x80 + 75)[:11], "cut off inside its header"),

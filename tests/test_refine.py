@@ -84,7 +84,7 @@ def test_it_ends_no_worse_than_it_began(photo: U8, iterations: int, monkeypatch:
 
     monkeypatch.setitem(vars(model), "gradient", lying)
     base = np.zeros((h, w), np.int64)
-    assert (search.search(model, search.Plan(iterations, 0.5), start, base, rgb, 50, 100.0) == start).all()
+    assert (search.search(model, search.Plan(iterations, 0.5), start, base, rgb, model.setting(50), 100.0) == start).all()
     assert max(calls) > 0  # it was led astray
 
 
@@ -108,7 +108,7 @@ def test_the_graph_is_the_networks_and_its_gradient_is_the_slope(photo: U8, tmp_
                 parameter.copy_((parameter + 0.03 * torch.randn_like(parameter)).half().float())
         x = torch.from_numpy(photo[:96, :128].copy()).permute(2, 0, 1)[None].float() / 255
         level = torch.tensor([0.6])
-        hat = model.hat(level)
+        hat = model.anchor_weights(level, torch.tensor([1]))
         _, z = model.analysis(x, hat)
         features, base_mean = model.prior.base(model.quantiser(z).code)
     path = tmp_path / "gradient.onnx"
@@ -121,11 +121,12 @@ def test_the_graph_is_the_networks_and_its_gradient_is_the_slope(photo: U8, tmp_
     values = {
         "levels": torch.from_numpy(rng.integers(-2, 3, base_mean.shape).astype(np.float32)),
         "nudge": torch.from_numpy(rng.uniform(-0.2, 0.2, base_mean.shape).astype(np.float32)),
-        "x": x, "features": features, "base_mean": bright, "hat": hat, "step": model.step_size(hat),
+        "x": x, "features": features, "base_mean": bright, "hat": hat,
+        "step": model.step_size(hat) * torch.from_numpy(2.0 ** rng.uniform(-1, 1, (1, 1, 6, 8))).float(),
         "first": checkerboard(6, 8, torch.device("cpu")).float(), "coded": torch.from_numpy(coded),
-        "shrink": torch.from_numpy(shrink.ravel()), "weight": model.lambda_of(level)[0] / 3,
+        "shrink": torch.from_numpy(shrink.ravel()), "weight": model.lambda_of(level)[0] / 3 * torch.from_numpy(rng.uniform(0.5, 2, (1, 1, 96, 128))).float(),
     }  # fmt: skip
-    for weight in (values["weight"], torch.zeros(())):  # error and bits, and bits alone
+    for weight in (values["weight"], torch.zeros(1, 1, 1, 1)):  # error and bits, and bits alone
         values["weight"] = weight
         found = gradient(**{name: value.detach().numpy() for name, value in values.items()})
         classes, error, slope = _slope(model, values)

@@ -22,6 +22,7 @@ def test_the_budget_in_the_documentation_is_that_of_the_model() -> None:
 
     page = (Path(__file__).parents[2] / "docs" / "model.md").read_text(encoding="utf-8")
     assert table(ModelConfig(), TextureConfig()) in page, "python -m vqcodec.train.budget"
+    assert f"{parts(ModelConfig(prior_width=128))[3].parameters:,} parameters" in page
     decoder = [part for part in parts(ModelConfig()) if part.decoder]
     assert sum(part.kmac for part in decoder) < 30
     assert sum(part.parameters for part in parts(ModelConfig())) < 12e6

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -38,7 +37,10 @@ MAX_FILE_BYTES = 1 << 34
 @options.threads
 @options.model
 @options.max_pixels
-def tokens(paths: tuple[str, ...], back: bool, form: str, **given: Any) -> None:
+def tokens(
+    paths: tuple[str, ...], target: str, recursive: bool, quality: int | None, effort: int | None,
+    tune: str | None, back: bool, form: str, force: bool, threads: int, model: str | None, max_pixels: int,
+) -> None:  # fmt: skip
     """Write the codebook indices of pictures or .vqc files as NumPy arrays, for models of your own.
 
     \b
@@ -46,30 +48,21 @@ def tokens(paths: tuple[str, ...], back: bool, form: str, **given: Any) -> None:
     vqcodec tokens photo.vqc -o tokens.npz
     vqcodec tokens --back tokens.npz -o pictures/    # or --format vqc
     """
+    coding = EncodeOptions(effort or DEFAULT_EFFORT, threads, model, tune=tune)
     if not back:
-        write(paths, **given)
+        write(paths, target, quality or DEFAULT_QUALITY, coding, max_pixels, recursive=recursive, force=force)
         return
-    quality, effort, tune, recursive = (given.pop(name) for name in ("quality", "effort", "tune", "recursive"))
     if quality is not None or effort is not None or tune is not None:
         raise UsageError("-q, -e and --tune are of no use with --back: the token file says what its indices are")
     if recursive:
         raise UsageError("-r is of no use with --back: give the token files")
-    restore(paths, form=form, **given)
+    restore(paths, target, "." + form.lower().removeprefix("."), coding, max_pixels, force=force)
 
 
 def write(
-    paths: tuple[str, ...],
-    *,
-    target: str,
-    recursive: bool = False,
-    quality: int | None,
-    effort: int | None,
-    tune: str | None,
+    paths: tuple[str, ...], target: str, quality: int, coding: EncodeOptions, max_pixels: int, *, recursive: bool,
     force: bool,
-    threads: int,
-    model: str | None,
-    max_pixels: int,
-) -> None:
+) -> None:  # fmt: skip
     """Write the tokens of pictures, .vqc files and folders of them; one that fails is reported, the rest goes on.
 
     Raises:
@@ -80,7 +73,8 @@ def write(
     todo = names.inputs(paths, names.PICTURE_SUFFIXES | {".vqc"}, recursive=recursive)
     for source, _ in todo.pairs:
         names.check_target(source, target, force)
-    out = Writer(zoo.load(zoo.find(model), threads))
+    out = Writer(zoo.load(zoo.find(coding.model), coding.threads))
+    decoding = DecodeOptions(threads=coding.threads, model=coding.model, max_pixels=max_pixels)
 
     def one(source: str, target: str, *, single: bool) -> Outcome:
         notes: tuple[str, ...]
@@ -91,13 +85,12 @@ def write(
                 layout = container.read_header(data.getvalue())
                 if layout.header.model != out.model.files.checksum:
                     raise InputError("it was written with another model than the token file: give it with --model")
-                indices = of_file(data.getvalue(), DecodeOptions(threads=threads, model=model, max_pixels=max_pixels))
+                indices = of_file(data.getvalue(), decoding)
                 notes, alpha = (), layout.lengths.alpha is not None
         else:
             picture = read.load(data, max_pixels=max_pixels)
             notes, alpha = picture.notes, picture.alpha is not None
-            options = EncodeOptions(effort or DEFAULT_EFFORT, threads, model, tune=tune)
-            indices = of_picture(picture, quality or DEFAULT_QUALITY, options)
+            indices = of_picture(picture, quality, coding)
         notes = (*notes, "transparency is no part of the tokens: dropped")[: None if alpha else -1]
         place = Path(target).parts[1:]
         out.add("stdin" if source == DASH else "/".join([*place, Path(source).stem]), indices)
@@ -113,14 +106,13 @@ def write(
 
 
 def restore(
-    paths: tuple[str, ...], *, target: str, form: str, force: bool, threads: int, model: str | None, max_pixels: int
+    paths: tuple[str, ...], target: str, suffix: str, coding: EncodeOptions, max_pixels: int, *, force: bool
 ) -> None:
-    """Restore the pictures of token files into the folder `target`, as .vqc files if `form` is "vqc".
+    """Restore the pictures of token files into the folder `target`, as .vqc files if `suffix` is ".vqc".
 
     Raises:
         VqcError: as the codec does, and for outputs that cannot be written.
     """
-    suffix = "." + form.lower().removeprefix(".")
     pictures: dict[str, tuple[Reader, int]] = {}
     todo = names.Todo(several=True)
     for path in paths:
@@ -139,12 +131,12 @@ def restore(
         streams.check_output(target, force)
         reader, number = pictures[target]
         with streams.about(source, VqcError):
-            own = zoo.by_checksum(bytes.fromhex(reader.checksum), model).folder
+            own = zoo.by_checksum(bytes.fromhex(reader.checksum), coding.model).folder
             taken = reader[number]
             if suffix == ".vqc":
                 data, notes = to_file(taken, model=own), tuple[str, ...]()
             else:
-                data, notes = write_picture(to_picture(taken, threads=threads, model=own), suffix)
+                data, notes = write_picture(to_picture(taken, threads=coding.threads, model=own), suffix)
         streams.write(target, data, force=force)
         return Outcome(taken.width * taken.height, out_bytes=len(data), notes=streams.noted(shown(target), notes))
 

@@ -37,7 +37,7 @@ from vqcodec.train.quantise import Quantisation
 from vqcodec.train.steps import Average, Log, clip_gradients, phase_done, rate_factor, save_by_rename
 
 LEARNS = {
-    "joint": ("analysis", "synthesis", "prior", "log_step", "quantiser"),
+    "joint": ("analysis", "synthesis", "prior", "log_step"),
     "steps": ("log_step", "prior.place_strength", "prior.activity"),
     "prior": ("prior",),
     "decoder": ("synthesis", "prior"),
