@@ -97,7 +97,8 @@ def test_the_halo_is_wide_enough_for_what_the_network_sees() -> None:
     rng = np.random.default_rng(4)
     n = 2 * reach + 1
     y = torch.from_numpy(rng.normal(size=(1, 48, n + 4, n + 4)).astype(np.float32))
-    hat, grain = torch.tensor([[0.0, 1, 0, 0, 0, 0, 0, 0, 0]]), torch.from_numpy(noise(Rect(0, 0, 16 * (n + 4), 16 * (n + 4))))
+    hat = torch.tensor([[0.0, 1, 0, 0, 0, 0, 0, 0, 0]])
+    grain = torch.from_numpy(noise(Rect(0, 0, 16 * (n + 4), 16 * (n + 4))))
     grain, one = grain[None, None], torch.ones(1, 1)
     with torch.no_grad():
         whole = texture(y, codec.synthesis(y, hat), hat, one, grain)

@@ -89,7 +89,8 @@ def test_tiles_leave_no_seam(photo: U8) -> None:
             parts.append(decode.decode_tile(model, tile, contents.header, *payloads)[0])
         rows.append(np.concatenate(parts, 1))
     layer = colour.read(Decoder(contents.base[0]), model.tables)
-    whole = model.synthesis(np.concatenate(rows, 0), model.synthesis_weights(model.setting(60), base_only=False), layer)[:400, :560]
+    weights = model.synthesis_weights(model.setting(60), base_only=False)
+    whole = model.synthesis(np.concatenate(rows, 0), weights, layer)[:400, :560]
     assert np.abs(whole.astype(int) - tiled.astype(int)).max() <= 1
     untiled = decode.decode(encode.encode(picture, 60)).rgb
     assert abs(psnr(picture.rgb, tiled) - psnr(picture.rgb, untiled)) < 0.3

@@ -84,7 +84,8 @@ def test_it_ends_no_worse_than_it_began(photo: U8, iterations: int, monkeypatch:
 
     monkeypatch.setitem(vars(model), "gradient", lying)
     base = np.zeros((h, w), np.int64)
-    assert (search.search(model, search.Plan(iterations, 0.5), start, base, rgb, model.setting(50), 100.0) == start).all()
+    plan = search.Plan(iterations, 0.5)
+    assert (search.search(model, plan, start, base, rgb, model.setting(50), 100.0) == start).all()
     assert max(calls) > 0  # it was led astray
 
 
@@ -124,7 +125,8 @@ def test_the_graph_is_the_networks_and_its_gradient_is_the_slope(photo: U8, tmp_
         "x": x, "features": features, "base_mean": bright, "hat": hat,
         "step": model.step_size(hat) * torch.from_numpy(2.0 ** rng.uniform(-1, 1, (1, 1, 6, 8))).float(),
         "first": checkerboard(6, 8, torch.device("cpu")).float(), "coded": torch.from_numpy(coded),
-        "shrink": torch.from_numpy(shrink.ravel()), "weight": model.lambda_of(level)[0] / 3 * torch.from_numpy(rng.uniform(0.5, 2, (1, 1, 96, 128))).float(),
+        "shrink": torch.from_numpy(shrink.ravel()),
+        "weight": model.lambda_of(level)[0] / 3 * torch.from_numpy(rng.uniform(0.5, 2, (1, 1, 96, 128))).float(),
     }  # fmt: skip
     for weight in (values["weight"], torch.zeros(1, 1, 1, 1)):  # error and bits, and bits alone
         values["weight"] = weight
