@@ -80,6 +80,7 @@ class TrainConfig:
     clip: float = 1.0
     optimiser: str = "adamw"  # or "soap": SOAP for the weights of the 1x1 convolutions, AdamW for the others
     patterns: float = 0.05  # part of the crops that are synthetic patterns instead of photographs
+    eye: float = 0.5  # part of the samples that are of the eye tune, where the model has it
     similarity: float = 0.6  # part of 1 - MS-SSIM in the distortion of the eye tune
     ema: float = 0.999
     weight_balance: float = 0.45  # each sample's loss is divided by lambda ** this, so that all rates count alike

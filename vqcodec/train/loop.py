@@ -294,7 +294,11 @@ class Trainer:
         x = self._batch(rng)
         order = torch.from_numpy(rng.permutation(t.batch))
         level = torch.from_numpy(((np.arange(t.batch) + rng.random(t.batch)) / t.batch).astype(np.float32))
-        tune = (torch.arange(t.batch) + int(rng.integers(2))) % len(self.codec.config.tunes)
+        tunes = self.codec.config.tunes
+        tune = torch.zeros(t.batch, dtype=torch.int64)
+        if len(tunes) > 1:
+            tune[:] = tunes.index("psnr")
+            tune[: int(t.eye * t.batch + rng.random())] = tunes.index("eye")
         level, tune = level[order].to(self.device), tune[order].to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=t.bf16):
             loss, figures = sample_loss(self.model, self.codec, x, level, tune, t)

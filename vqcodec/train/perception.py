@@ -96,10 +96,14 @@ def ms_ssim(restored: Tensor, original: Tensor) -> Tensor:
     Returns:
         [B], at most 1.
     """
-    side = min(restored.shape[2:])
+    with torch.autocast(restored.device.type, enabled=False):  # in bfloat16 nothing is left of small variances
+        return _ms_ssim(restored.float(), original.float())
+
+
+def _ms_ssim(a: Tensor, b: Tensor) -> Tensor:
+    side = min(a.shape[2:])
     scales = max(n for n in range(1, 6) if side >> (n - 1) >= 11)
     weights = _SSIM_WEIGHTS[:scales]
-    a, b = restored.float(), original.float()
     product = a.new_ones(a.shape[:2])
     for scale, weight in enumerate(weights):
         mean_a, mean_b, aa, bb, ab = _gaussian(torch.cat([a, b, a * a, b * b, a * b], 1)).chunk(5, 1)
