@@ -66,7 +66,7 @@ def test_contrast_finds_texture() -> None:
 def model(photo: NDArray[np.uint8]) -> Codec:
     torch.manual_seed(4)
     codec = Codec(override(ModelConfig(), dict(setting.split("=") for setting in TINY))).eval()
-    pictures = Pictures(torch.from_numpy(photo.reshape(-1)), np.array([photo.shape[:2]]), torch.device("cpu"))
+    pictures = Pictures(torch.from_numpy(photo.reshape(-1).copy()), np.array([photo.shape[:2]]), torch.device("cpu"))
     with torch.no_grad():
         codec.quantiser.codebook.normal_()
     start_eye(codec, pictures)
