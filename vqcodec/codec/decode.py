@@ -29,7 +29,7 @@ from vqcodec.model.zoo import Model
 from vqcodec.options import DecodeOptions, Region
 from vqcodec.pictures import metadata, png
 from vqcodec.pictures.picture import Picture, Strips, gray_means
-from vqcodec.threads import Progress, share, single_blas
+from vqcodec.threads import Progress, share, with_single_blas
 
 MAX_PLACES = 12  # of damaged tiles that are listed
 
@@ -53,9 +53,9 @@ def decode_strips(data: bytes, options: DecodeOptions = DecodeOptions(), progres
     reader = TileReader(model, contents, options.allow_partial)
 
     def rows() -> Iterator[NDArray[np.uint8]]:
-        with single_blas():
-            for rgb in restore(model, grid, reader, at_once, area, options.texture, progress):
-                yield gray_means(rgb) if header.gray else rgb
+        strips = restore(model, grid, reader, at_once, area, options.texture, progress)
+        for rgb in with_single_blas(strips):
+            yield gray_means(rgb) if header.gray else rgb
         damage.extend(reader.losses())
 
     if alpha is not None:
