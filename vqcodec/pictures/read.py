@@ -20,10 +20,13 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from vqcodec.errors import InputError, LimitError, VqcError
 from vqcodec.messages import one_line, printable
 from vqcodec.options import DEFAULT_MAX_PIXELS
-from vqcodec.pictures import metadata
+from vqcodec.pictures import colorimetry, heif, metadata
 from vqcodec.pictures.picture import Picture
 from vqcodec.pictures.pillow import strict_pillow
 from vqcodec.pictures.png import check_png
+from vqcodec.pictures.xmp import xmp_of
+
+_CODING = "vqcodec coding"  # key of `Image.info` for what we found out ourselves
 
 Source = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[Any]
 
@@ -91,13 +94,15 @@ def _open(source: str | os.PathLike[str] | bytes | BinaryIO, name: str, opened: 
     if not stream.read(1):
         raise InputError(f"cannot read {name}: it is empty")
     stream.seek(0)
-    heic = metadata.is_heic(stream.read(12))
+    heic = heif.is_heic(stream.read(12))
     stream.seek(0)
-    image = opened.enter_context(metadata.open_heic(stream, name) if heic else Image.open(stream))
+    image = opened.enter_context(heif.open_heic(stream, name) if heic else Image.open(stream))
+    position = stream.tell()
     if image.format == "PNG":
-        position = stream.tell()
-        check_png(stream)
-        stream.seek(position)
+        image.info[_CODING] = check_png(stream)
+    elif image.format == "AVIF":
+        image.info[_CODING] = heif.coding_of_avif(stream)
+    stream.seek(position)
     if image.format == "EPS":  # Pillow would start Ghostscript and let a file from anywhere run as a program
         raise InputError(f"cannot read {name}: PostScript is a program, not a picture; convert it first")
     return image
@@ -135,18 +140,14 @@ def _read(image: Image.Image) -> Picture:
     rawmode, deep = _stored_samples(image)
     image.load()
     notes = ["16-bit samples reduced to 8 bits"] if deep else []
-    if image.format == "HEIF":
-        notes += metadata.heic_notes(image.info)
-    icc = image.info.get("icc_profile")
     exif, orientation = _exif(image, notes)
     key = _colour_key(image, rawmode)
     samples, alpha, keyed = _samples(image, rawmode, key, notes)
     if keyed is not None:
         alpha = np.where(keyed, np.uint8(0), np.uint8(255))
-    if image.mode in ("CMYK", "LAB"):
-        icc = None  # the pixels are sRGB now
     gray = samples.ndim == 2
-    icc = _fitting_profile(icc, gray, notes)
+    icc = None if image.mode in ("CMYK", "LAB") else _profile(image, gray, notes)  # those are sRGB now
+    xmp = xmp_of(image, notes)
     _note_frames(image, notes)
     samples = _upright(samples, orientation)
     return Picture(
@@ -156,7 +157,7 @@ def _read(image: Image.Image) -> Picture:
         icc=icc,
         exif=exif,
         notes=tuple(notes),
-        xmp=metadata.xmp(image.info.get("xmp")),
+        xmp=xmp,
     )
 
 
@@ -295,6 +296,28 @@ def _colour_key(image: Image.Image, rawmode: str) -> NDArray[Any] | None:
 
 def _three_planes(samples: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return samples if samples.ndim == 3 else np.repeat(samples[..., None], 3, axis=2)
+
+
+def _profile(image: Image.Image, gray: bool, notes: list[str]) -> bytes | None:
+    """The ICC profile of the samples: the file's own, or one for the colour space that it gives as numbers.
+
+    A profile counts more than numbers: where a file has both, the profile says the same to more programs.
+    """
+    coding = heif.coding_of_heic(image.info) if image.format == "HEIF" else image.info.get(_CODING)
+    if isinstance(coding, heif.Coding):
+        if coding.bit_depth > 8:
+            notes.append(f"{coding.bit_depth}-bit samples reduced to 8 bits")
+        if coding.gain_map:
+            notes.append("HDR gain map dropped")
+    icc = image.info.get("icc_profile")
+    if icc:
+        return _fitting_profile(icc, gray, notes)
+    if isinstance(coding, heif.Coding):
+        icc, more = colorimetry.of_cicp(coding.primaries, coding.transfer, gray)
+    else:
+        icc, more = colorimetry.of_png(image.info, gray) if image.format == "PNG" else (None, [])
+    notes += more
+    return icc
 
 
 def _fitting_profile(icc: object, gray: bool, notes: list[str]) -> bytes | None:
