@@ -634,6 +634,27 @@ def test_other_suffixes_and_formats_that_cannot() -> None:
         write_picture(load(np.zeros((1, 20_000, 3), np.uint8)), ".webp")
 
 
+@pytest.mark.parametrize(
+    ("suffix", "size", "reason"),
+    [
+        (".ico", (100, 80), None),
+        (".ico", (256, 1), None),
+        (".ico", (257, 80), "it ends at 256 pixels a side"),
+        (".icns", (100, 80), "it would come out with 1024x1024 pixels"),
+        (".icns", (2000, 2000), "it would come out with 1024x1024 pixels"),
+        (".icns", (1024, 1024), None),
+    ],
+)
+def test_icons_have_the_pictures_size_or_are_refused(suffix: str, size: tuple[int, int], reason: str | None) -> None:
+    picture = Picture(samples(size[1], size[0]))
+    if reason is None:
+        with Image.open(io.BytesIO(write_picture(picture, suffix)[0])) as back:
+            assert back.size == size
+    else:
+        with pytest.raises(InputError, match=reason):
+            write_picture(picture, suffix)
+
+
 def test_to_pil_hands_metadata_to_save() -> None:
     picture = picture_of(4, icc=profile("RGB "), exif=exif_block(1)[6:])
     image = to_pil(picture)
