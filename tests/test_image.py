@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import threading
 import warnings
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -362,6 +364,36 @@ def test_every_kind_of_source_gives_the_same_picture(tmp_path: Path) -> None:
     with open(path, "rb") as stream, Image.open(path) as lazy:
         for source in (path, str(path), data, io.BytesIO(data), stream, lazy, array):
             assert np.array_equal(load(source).rgb, array)
+
+
+def test_a_pipe_is_read_up_to_a_limit(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    def feed() -> None:
+        with suppress(BrokenPipeError), open(pipe, "wb") as out:
+            for _ in range(100):
+                out.write(bytes(1 << 20))
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    with pytest.raises(LimitError, match="is larger than 67,108,880 bytes"):
+        load(pipe, max_pixels=1)
+    feeder.join()
+
+
+def test_the_name_of_a_stream_does_not_steer_a_terminal() -> None:
+    stream = io.BytesIO(b"no picture")
+    stream.name = "a\x1b[2Jb\nc"  # type: ignore[attr-defined]
+    with pytest.raises(InputError) as caught:
+        load(stream)
+    assert "cannot read a?[2Jb c: " in str(caught.value)
+    assert str(caught.value).isprintable()
+    image = Image.new("RGB", (3, 3))
+    image.filename = "a\x1b[2J"  # type: ignore[attr-defined]
+    with pytest.raises(LimitError) as limit:
+        load(image, max_pixels=1)
+    assert str(limit.value).isprintable()
 
 
 def test_a_stream_is_read_from_where_it_stands() -> None:

@@ -304,7 +304,7 @@ FIELDS = {
 @pytest.mark.parametrize("what", CARDS)
 def test_cards_that_are_none(folder: Path, what: str) -> None:
     (folder / "model.json").write_bytes(CARDS[what])
-    with pytest.raises(vqcodec.ModelError, match="model card"):
+    with pytest.raises(vqcodec.ModelError, match=r"model card|is larger"):
         zoo.find(folder)
 
 
@@ -321,6 +321,26 @@ def test_cards_with_a_field_that_makes_no_sense(folder: Path) -> None:
             zoo.find(folder)
     (folder / "model.json").write_text(json.dumps(good), encoding="utf-8")
     assert zoo.find(folder).checksum == zoo.find().checksum
+
+
+@pytest.mark.parametrize("name", ["model.json", "tables.npz", "CARD.md"])
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_file_that_is_no_ordinary_one_is_not_read(
+    folder: Path, name: str, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / name).unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(folder / name)
+    else:
+        (folder / name).symlink_to("/dev/zero")
+    assert cli.main(["info", "--model", str(folder)]) == 5
+    assert capsys.readouterr().err == f"vqcodec: {folder / name} is not an ordinary file\n"
+
+
+def test_a_card_for_people_has_a_limit(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "CARD.md").write_bytes(b"x" * (zoo.MAX_CARD_BYTES + 1))
+    assert cli.main(["info", "--model", str(folder)]) == 5
+    assert "CARD.md is larger" in capsys.readouterr().err
 
 
 def test_a_model_that_cannot_be_read_is_said_in_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,8 @@ DEFAULT_QUALITY = 75
 MAX_EFFORT = 9
 DEFAULT_EFFORT = 5
 DEFAULT_MAX_PIXELS = 268_435_456  # 2^28 pixels, 16,384 x 16,384
+BYTES_PER_PIXEL = 16  # no picture or .vqc file that anybody writes takes more, but for metadata:
+METADATA_BYTES = 64 << 20
 TILE_LOG2 = 10
 SCALES = (1, 2, 4, 8)
 DECODERS = ("faithful", "realistic")
@@ -23,6 +25,11 @@ DEFAULT_TUNE = "eye"  # of models that have it
 
 ModelName = str | os.PathLike[str]  # a shipped model's id, or a folder
 Region = tuple[int, int, int, int]  # x, y, width, height in pixels
+
+
+def most_file_bytes(max_pixels: int) -> int:
+    """More bytes than any file of a picture of so many pixels has: where reading a stream that does not end stops."""
+    return BYTES_PER_PIXEL * max_pixels + METADATA_BYTES
 
 
 def check_quality(quality: int) -> None:

@@ -18,14 +18,15 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from vqcodec.errors import InputError, LimitError, VqcError
-from vqcodec.messages import one_line, printable
-from vqcodec.options import DEFAULT_MAX_PIXELS
+from vqcodec.messages import on_one_line, one_line
+from vqcodec.options import DEFAULT_MAX_PIXELS, most_file_bytes
 from vqcodec.pictures import colorimetry, heif, metadata
 from vqcodec.pictures.picture import Picture
 from vqcodec.pictures.pillow import strict_pillow
 from vqcodec.pictures.png import check_png
 from vqcodec.pictures.xmp import xmp_of
 
+_BLOCK_BYTES = 1 << 20
 _CODING = "vqcodec coding"  # key of `Image.info` for what we found out ourselves
 
 Source = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[Any]
@@ -51,7 +52,7 @@ def load(source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture:
         return _from_array(source, max_pixels)
     with strict_pillow(max_pixels), ExitStack() as opened:
         try:
-            image = source if isinstance(source, Image.Image) else _open(source, name, opened)
+            image = source if isinstance(source, Image.Image) else _open(source, name, opened, max_pixels)
             _check_size(name, image.width, image.height, max_pixels)
             return _read(image)
         except VqcError:
@@ -69,7 +70,9 @@ def load(source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture:
 # ---- opening ---------------------------------------------------------------------------------------------------------
 
 
-def _open(source: str | os.PathLike[str] | bytes | BinaryIO, name: str, opened: ExitStack) -> Image.Image:
+def _open(
+    source: str | os.PathLike[str] | bytes | BinaryIO, name: str, opened: ExitStack, max_pixels: int
+) -> Image.Image:
     """Opens a path, bytes or stream so far that the size is known; what must be closed goes into `opened`."""
     stream: Any = source
     if isinstance(source, str | os.PathLike):
@@ -87,10 +90,7 @@ def _open(source: str | os.PathLike[str] | bytes | BinaryIO, name: str, opened: 
     elif not hasattr(source, "read"):
         raise InputError(f"cannot read a picture from {name}: give a path, bytes, a stream, a PIL image or an array")
     if not isinstance(source, str | os.PathLike | bytes | bytearray | memoryview) or not stream.seekable():
-        data = stream.read()
-        if not isinstance(data, bytes):
-            raise InputError(f"cannot read {name}: open it in binary mode")
-        stream = io.BytesIO(data)
+        stream = io.BytesIO(_read_up_to(stream, most_file_bytes(max_pixels), name))
     if not stream.read(1):
         raise InputError(f"cannot read {name}: it is empty")
     stream.seek(0)
@@ -108,17 +108,32 @@ def _open(source: str | os.PathLike[str] | bytes | BinaryIO, name: str, opened: 
     return image
 
 
+def _read_up_to(stream: Any, limit_bytes: int, name: str) -> bytes:
+    """What is left of a stream, in pieces, so that an endless one is found out in time."""
+    blocks, size_bytes = [], 0
+    while block := stream.read(_BLOCK_BYTES):
+        if not isinstance(block, bytes):
+            raise InputError(f"cannot read {name}: open it in binary mode")
+        size_bytes += len(block)
+        if size_bytes > limit_bytes:
+            raise LimitError(
+                f"{name} is larger than {limit_bytes:,} bytes: raise the limit of pixels if it is a picture"
+            )
+        blocks.append(block)
+    return b"".join(blocks)
+
+
 def _name(source: object) -> str:
-    """How an error message calls the source."""
+    """How an error message calls the source; nothing in it steers a terminal."""
     if isinstance(source, str | os.PathLike):
-        return printable(str(os.fspath(source))) or "''"
+        return on_one_line(str(os.fspath(source))) or "''"
     if isinstance(source, bytes | bytearray | memoryview):
         return "the given bytes"
     if isinstance(source, Image.Image):
-        return str(getattr(source, "filename", "")) or "the given image"
+        return on_one_line(str(getattr(source, "filename", ""))) or "the given image"
     stream_name = getattr(source, "name", None)
-    if isinstance(stream_name, str):
-        return stream_name
+    if isinstance(stream_name, str) and stream_name:
+        return on_one_line(stream_name)
     return "the given stream" if hasattr(source, "read") else f"an object of type {type(source).__name__}"
 
 
