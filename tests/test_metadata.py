@@ -189,6 +189,7 @@ def test_the_thumbnail_is_left_out_and_nothing_else_moves(photo: NDArray[np.uint
 def test_golden_files_with_metadata() -> None:
     for name, srgb in (("metadata", False), ("srgb", True)):
         picture = decode.decode((FOLDER / f"{name}.vqc").read_bytes())
+        assert (picture.exif or b"")[:4] in (b"II*\0", b"MM\0*")  # bare, without "Exif\0\0"
         exif = Image.Exif()
         exif.load(picture.exif or b"")
         assert (exif[315], picture.xmp) == ("somebody", b"<x:xmpmeta/>")

@@ -184,7 +184,8 @@ def test_scrambled_tables(monkeypatch: pytest.MonkeyPatch, tables: Tables, photo
             raise AssertionError(f"seed {seed}, {name}: {error!r}") from error
         latents = np.zeros((2, 3, model.prior.latents), np.float32)
         vectors = np.zeros((2, 3, model.codebook.vectors.shape[1]), np.float32)
-        payload, base = encode.encode_base(model, vectors)
+        base = encode.nearest(model, vectors)
+        payload = encode.encode_base(model, base)
         fine, indices, _ = encode.encode_refinement(model, latents, base, encode.Tradeoff(50, 1))
         header = container.Header(48, 32, 50, b"none")
         restored = decode.decode_tile(model, tiles.Grid(48, 32, 1024).tile(0), header, payload, fine)

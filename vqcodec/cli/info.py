@@ -28,6 +28,7 @@ PARTS = {
     "header_bytes": "header",
     "icc_bytes": "ICC profile",
     "exif_bytes": "EXIF data",
+    "colour_bytes": "colour layer",
     "base_bytes": "base layer",
     "refinement_bytes": "refinement layer",
     "alpha_bytes": "alpha channel",
@@ -89,7 +90,7 @@ def _colours(facts: Facts) -> str:
 def _layers(facts: Facts) -> str:
     """What stands behind the quality."""
     base_only = ", base layer alone" if facts["refinement_bytes"] is None else ""
-    return base_only + (", with a colour layer" if facts["colour_layer"] else "")
+    return base_only + (", with a colour layer" if facts["colour_bytes"] is not None else "")
 
 
 # ---- models ----------------------------------------------------------------------------------------------------------
