@@ -185,6 +185,8 @@ def _decompress(
     if not single:
         names.make_folder(os.path.dirname(target))
     names.check_target(source, target, force)
+    if not single and os.path.exists(target):
+        names.check_not_beside(source, target)
     from vqcodec.bitstream import container
     from vqcodec.codec import decode
     from vqcodec.pictures.write import write_strips
