@@ -13,6 +13,7 @@ import io
 import json
 import os
 import stat
+import threading
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -185,6 +186,7 @@ class Model:
     def __init__(self, files: ModelFiles, threads: int = 0) -> None:
         self.files = files
         self.threads = threads
+        self._loading = threading.RLock()  # threads that ask for a graph at once load it once
         arrays = read_tables(files.verified("tables.npz"))
         try:
             self.codebook = BaseCodebook(arrays["codebook"].astype(np.float64))
@@ -250,8 +252,9 @@ class Model:
         Raises:
             ModelError: the model came without one of them, or its file is damaged.
         """
-        for name in graphs:
-            getattr(self, name)
+        with self._loading:
+            for name in graphs:
+                getattr(self, name)
 
     @cached_property
     def analysis(self) -> Analysis:
@@ -321,6 +324,9 @@ class Model:
         return float(low * (high / low) ** quality_level(quality))
 
 
+_loading = threading.Lock()  # `lru_cache` alone lets threads that ask for a model at once load it once each
+
+
 @lru_cache(maxsize=4)
 def _load(folder: Path, card: str, threads: int) -> Model:
     return Model(ModelFiles(folder, json.loads(card)), threads)
@@ -328,4 +334,5 @@ def _load(folder: Path, card: str, threads: int) -> Model:
 
 def load(files: ModelFiles, threads: int = 0) -> Model:
     """The loaded model; kept, so that the next picture does not load it again, as long as its card says the same."""
-    return _load(files.folder, json.dumps(files.card, sort_keys=True), threads)
+    with _loading:
+        return _load(files.folder, json.dumps(files.card, sort_keys=True), threads)
