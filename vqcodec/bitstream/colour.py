@@ -111,11 +111,11 @@ class Colour:
         if array.dtype.kind not in "iu" or array.ndim != 2 or array.shape[1] != 3 or len(array) - 1 not in known:
             given = f"{array.dtype} of shape {list(array.shape)}"
             raise InputError(f"a colour layer is integers of shape [1 + K, 3], K one of {known}, not {given}")
+        if int(array.min()) < -MAX_INDEX or int(array.max()) > MAX_INDEX:  # as they are: casts and `abs` overflow
+            raise InputError(f"the indices of a colour layer lie in {-MAX_INDEX} to {MAX_INDEX}")
         array = array.astype(np.int64)
         if not (array[0] == array[0, 0]).all() or not 0 <= array[0, 0] < STEPS:
             raise InputError(f"the first row of a colour layer is one number three times, 0 to {STEPS - 1}")
-        if np.abs(array).max() > MAX_INDEX:
-            raise InputError(f"the indices of a colour layer lie in {-MAX_INDEX} to {MAX_INDEX}")
         return cls(int(array[0, 0]), array[1:])
 
     def payload(self, tables: ClassTables) -> bytes:

@@ -73,8 +73,7 @@ def encode(
     progress: Progress | None = None,
 ) -> bytes:
     """Encode a loaded picture; see `api.encode`. `progress(done, tiles)` is called after each tile."""
-    check_quality(quality)
-    return PictureEncoder(picture, options, progress).file(quality)
+    return PictureEncoder(picture, options, progress).file(check_quality(quality))
 
 
 class PictureEncoder:

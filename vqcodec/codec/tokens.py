@@ -33,6 +33,7 @@ from vqcodec.options import (
     EncodeOptions,
     ModelName,
     check_quality,
+    whole_number,
 )
 from vqcodec.pictures.picture import Picture, gray_means
 from vqcodec.threads import share, single_blas
@@ -87,7 +88,7 @@ def of_picture(picture: Picture, quality: int = DEFAULT_QUALITY, options: Encode
     Raises:
         ModelError, UsageError
     """
-    check_quality(quality)
+    quality = check_quality(quality)
     encoder, tradeoff = PictureEncoder(picture, options), Tradeoff(quality, options.effort, tune=options.tune)
     grid, model = encoder.grid, encoder.model
     base = np.empty((grid.latent_height, grid.latent_width), np.int32)
@@ -213,10 +214,12 @@ def of_arrays(
         refinement = _integers("refinement", refinement, 3)
     if (quality is None) != (refinement is None) and quality != BASE_ONLY_QUALITY:
         raise UsageError("give the quality that the refinement was made with, and none for the base layer alone")
-    width = base.shape[1] * LATENT_STRIDE if width is None else width
-    height = base.shape[0] * LATENT_STRIDE if height is None else height
+    quality = BASE_ONLY_QUALITY if quality is None else check_quality(quality)
+    width = base.shape[1] * LATENT_STRIDE if width is None else whole_number("width", width, -(2**63))
+    height = base.shape[0] * LATENT_STRIDE if height is None else whole_number("height", height, -(2**63))
+    tile_side = whole_number("the side of a tile", tile_side, 1)
     layer = None if colour is None else Colour.of_array(colour)
-    return Tokens(base, refinement, width, height, quality or BASE_ONLY_QUALITY, gray, tile_side, layer, tune)
+    return Tokens(base, refinement, width, height, quality, gray, tile_side, layer, tune)
 
 
 def _checked(model: Model, tokens: Tokens) -> tuple[Tokens, Grid]:

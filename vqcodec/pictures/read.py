@@ -10,7 +10,7 @@ import io
 import os
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -19,7 +19,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from vqcodec.errors import InputError, LimitError, VqcError
 from vqcodec.messages import on_one_line, one_line
-from vqcodec.options import DEFAULT_MAX_PIXELS, most_file_bytes
+from vqcodec.options import DEFAULT_MAX_PIXELS, most_file_bytes, whole_number
 from vqcodec.pictures import colorimetry, heif, metadata
 from vqcodec.pictures.picture import Picture
 from vqcodec.pictures.pillow import strict_pillow
@@ -47,7 +47,7 @@ def load(source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture:
         InputError: it is missing, not a picture, truncated or corrupt; the message is one line with its name.
         LimitError: it has more than `max_pixels` pixels.
     """
-    name = _name(source)
+    name, max_pixels = _name(source), whole_number("max_pixels", max_pixels, 1)
     if isinstance(source, np.ndarray):
         return _from_array(source, max_pixels)
     with strict_pillow(max_pixels), ExitStack() as opened:
@@ -76,15 +76,8 @@ def _open(
     """Opens a path, bytes or stream so far that the size is known; what must be closed goes into `opened`."""
     stream: Any = source
     if isinstance(source, str | os.PathLike):
-        try:
+        with _one_sentence(name):
             stream = opened.enter_context(open(source, "rb"))  # noqa: SIM115
-        except FileNotFoundError:
-            raise InputError(f"cannot read {name}: there is no such file") from None
-        except IsADirectoryError:
-            raise InputError(f"cannot read {name}: it is a folder") from None
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else None
-            raise InputError(f"cannot read {name}: {reason or one_line(error)}") from None
     elif isinstance(source, bytes | bytearray | memoryview):
         stream = io.BytesIO(source)
     elif not hasattr(source, "read"):
@@ -106,6 +99,39 @@ def _open(
     if image.format == "EPS":  # Pillow would start Ghostscript and let a file from anywhere run as a program
         raise InputError(f"cannot read {name}: PostScript is a program, not a picture; convert it first")
     return image
+
+
+def file_bytes(source: bytes | str | os.PathLike[str] | BinaryIO, max_pixels: int) -> bytes:
+    """The bytes of a file of a picture of so many pixels at most, given as they are, as a path or as a binary stream.
+
+    Raises:
+        InputError: it cannot be read, or is none of these.
+        LimitError: it is larger than any such file.
+    """
+    if isinstance(source, bytes | bytearray | memoryview):
+        return bytes(source)
+    name, limit = _name(source), most_file_bytes(max_pixels)
+    with _one_sentence(name):
+        if isinstance(source, str | os.PathLike):
+            with open(source, "rb") as stream:
+                return _read_up_to(stream, limit, name)
+        if hasattr(source, "read"):
+            return _read_up_to(source, limit, name)
+    raise InputError(f"cannot read {name}: give the bytes of a .vqc file, its path or a stream")
+
+
+@contextmanager
+def _one_sentence(name: str) -> Iterator[None]:
+    """Turns what the system raises on opening and reading into an error that says what it is."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise InputError(f"cannot read {name}: there is no such file") from None
+    except IsADirectoryError:
+        raise InputError(f"cannot read {name}: it is a folder") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise InputError(f"cannot read {name}: {reason or one_line(error)}") from None
 
 
 def _read_up_to(stream: Any, limit_bytes: int, name: str) -> bytes:
