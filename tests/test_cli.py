@@ -479,7 +479,7 @@ def test_an_unknown_version_and_an_unknown_model(run: Run, here: Path, coded: by
 
 
 def test_an_endless_input_is_not_read_to_its_end(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "METADATA_BYTES", 1000)
+    monkeypatch.setattr("vqcodec.options.METADATA_BYTES", 1000)
     endless = bytes(3_000_000)
     assert_fails(run("compress", "-", "a.vqc", "--max-pixels", "100", stdin=endless), 7, "stdin", "2,600 bytes")
     assert_fails(run("decompress", "-", "a.png", "--max-pixels", "9", stdin=container.MAGIC + endless), 7, "stdin")

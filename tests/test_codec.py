@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from typing import Any
 
@@ -15,9 +16,10 @@ import vqcodec
 from tests.conftest import psnr, wide_gamut_profile
 from vqcodec.bitstream import colour, container, tiles
 from vqcodec.bitstream.codebook import Ints
-from vqcodec.bitstream.entropy import Decoder, Encoder
+from vqcodec.bitstream.entropy import Encoder
 from vqcodec.codec import decode, encode
 from vqcodec.model import zoo
+from vqcodec.model.walk import given
 from vqcodec.options import EncodeOptions
 from vqcodec.pictures import read
 
@@ -88,12 +90,35 @@ def test_tiles_leave_no_seam(photo: U8) -> None:
             payloads = contents.base[tile.index], contents.refinement[tile.index]
             parts.append(decode.decode_tile(model, tile, contents.header, *payloads)[0])
         rows.append(np.concatenate(parts, 1))
-    layer = colour.read(Decoder(contents.base[0]), model.tables)
+    layer = colour.read(contents.colour, model.tables) if contents.colour else None
     weights = model.synthesis_weights(model.setting(60), base_only=False)
     whole = model.synthesis(np.concatenate(rows, 0), weights, layer)[:400, :560]
     assert np.abs(whole.astype(int) - tiled.astype(int)).max() <= 1
     untiled = decode.decode(encode.encode(picture, 60)).rgb
     assert abs(psnr(picture.rgb, tiled) - psnr(picture.rgb, untiled)) < 0.3
+
+
+def test_the_flag_and_not_the_quality_says_whether_there_is_a_refinement(photo: U8) -> None:
+    """No encoder writes such files; the format says how they are read."""
+    whole = container.unpack(vqcodec.encode(photo[:96, :128], 60), max_pixels=2**20)
+    alone = container.pack(dataclasses.replace(whole, refinement=None, colour=None))
+    low = dataclasses.replace(whole, header=dataclasses.replace(whole.header, quality=1), refinement=None, colour=None)
+    np.testing.assert_array_equal(vqcodec.decode(alone), vqcodec.decode(container.pack(low)))
+    model = zoo.load(zoo.find())
+    base = vqcodec.indices(alone).base.astype(np.int64)
+    wanted = np.random.default_rng(0).integers(-1, 2, (*base.shape, model.prior.latents))
+    payload, coded, _ = encode.encode_indices(model, base, model.setting(1), given(wanted))
+    finest = container.pack(dataclasses.replace(low, refinement=(payload,)))
+    np.testing.assert_array_equal(vqcodec.indices(finest).refinement, coded)
+    assert vqcodec.decode(finest).size == (128, 96)
+
+
+def test_a_gray_picture_is_the_mean_of_the_three_samples(photo: U8) -> None:
+    data = vqcodec.encode(photo[:64, :96, 1], 40)
+    contents = container.unpack(data, max_pixels=2**20)
+    coloured = container.pack(dataclasses.replace(contents, header=dataclasses.replace(contents.header, gray=False)))
+    rgb = np.asarray(vqcodec.decode(coloured)).astype(int)
+    np.testing.assert_array_equal(np.asarray(vqcodec.decode(data)), (2 * rgb.sum(2) + 3) // 6)
 
 
 def test_indices_are_those_that_the_encoder_chose(photo: U8, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +133,7 @@ def test_indices_are_those_that_the_encoder_chose(photo: U8, monkeypatch: pytest
     monkeypatch.setattr(encode, "encode_tile", spy)
     found = vqcodec.indices(vqcodec.encode(photo[:150, :170], 70))
     (coded,) = seen
-    np.testing.assert_array_equal(found.base, coded.base.indices)
+    np.testing.assert_array_equal(found.base, coded.base_indices)
     assert found.refinement is not None
     np.testing.assert_array_equal(found.refinement, coded.indices)
     assert found.base.dtype == np.int32

@@ -41,6 +41,7 @@ RICH = Contents(
     Header(513, 600, 3, MODEL, gray=True, tile_log2=8),
     base=tuple(bytes([i]) * 4 for i in range(9)),
     refinement=tuple(bytes([i]) * 4 * (i % 3) for i in range(9)),
+    colour=b"colour..",
     alpha=b"\x89PNG",
     icc=b"profile" * 5,
     exif=b"",
@@ -75,7 +76,8 @@ def read_by_the_book(data: bytes) -> Contents:
     width, height = varint(), varint()
     n = ((width - 1) // 2**side_log2 + 1) * ((height - 1) // 2**side_log2 + 1)
     sizes = [varint() for _ in range(icc + exif)]
-    sizes += [4 * varint() for _ in range(n * (1 + refinement))]
+    colour = bool(more & 4)
+    sizes += [4 * varint() for _ in range(colour + n * (1 + refinement))]
     sizes += [varint() for _ in range(alpha)]
     kinds = []
     for _ in range(varint() if more & 2 else 0):
@@ -94,12 +96,14 @@ def read_by_the_book(data: bytes) -> Contents:
     assert position == len(data)
     icc_body = zlib.decompress(bodies.pop(0)) if icc else None
     exif_body = zlib.decompress(bodies.pop(0)) if exif else None
+    colour_body = bodies.pop(0) if colour else None
     further = dict(zip(kinds, bodies[len(bodies) - len(kinds) :], strict=True))
     bodies = bodies[: len(bodies) - len(kinds)]
     return Contents(
         Header(width, height, data[10] & 127, data[6:10], gray, side_log2, bool(more & 1)),
         tuple(bodies[:n]),
         tuple(bodies[n : 2 * n]) if refinement else None,
+        colour_body,
         bodies[-1] if alpha else None,
         icc_body,
         exif_body,
@@ -141,7 +145,7 @@ def contents(draw: st.DrawFn) -> Contents:
     optional = st.none() | st.binary(max_size=40)
     layers = draw(layer), draw(st.none() | layer)
     icc = None if header.srgb else draw(optional)
-    return Contents(header, *layers, draw(optional), icc, draw(optional), draw(optional))
+    return Contents(header, *layers, draw(st.none() | payloads), draw(optional), icc, draw(optional), draw(optional))
 
 
 # ---- exact bytes ---------------------------------------------------------------------------------------------------
@@ -170,6 +174,55 @@ def test_the_dump_in_the_document_is_what_pack_writes() -> None:
         assert int(offset, 16) == position
         position += len(bytes.fromhex(row))
     assert bytes.fromhex("".join(row for _, row in table)) == pack(EXAMPLE)
+
+
+def rows_of(title: str) -> list[list[str]]:
+    """The cells of the first table below a heading of the document."""
+    part = FORMAT_MD.read_text(encoding="utf-8").split(f"\n{title}\n", 1)[1]
+    table = part[part.index("\n|") + 1 :].split("\n\n", 1)[0].splitlines()[2:]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in table]
+
+
+def test_the_tables_of_the_header_in_the_document() -> None:
+    offset = 0
+    fields = rows_of("## Header")
+    for (name, form), row in zip(container.FIELDS, fields, strict=False):
+        assert row[:3] == [str(offset), str(struct.calcsize("<" + form)), name]
+        offset += struct.calcsize("<" + form)
+    assert [row[:3] for row in fields[len(container.FIELDS) :]] == [
+        [str(offset), "0 or 1", "more flags"], ["", "varint", "width"], ["", "varint", "height"],
+        ["", "varints", "table of lengths"], ["", str(container.CRC_BYTES), "header CRC"],
+    ]  # fmt: skip
+    assert fields[0][3] == f"`{container.MAGIC.hex(' ')}`"
+    assert fields[1][3] == str(container.VERSION)
+    assert all(f"{container.MAX_SIDE:,}" in row[3] for row in fields if row[2] in ("width", "height"))
+
+
+def test_the_flags_in_the_document() -> None:
+    names = ("gray", "alpha", "ICC", "EXIF", "refinement")
+    *flags, side = rows_of("### Flags")
+    assert [(row[1], 1 << int(row[0])) for row in flags] == [
+        (name, getattr(container, f"FLAG_{name.upper()}")) for name in names
+    ]
+    assert side[0] == f"{container.TILE_SHIFT} to 7"
+    sides = re.findall(r"\d+", side[2].split("(")[-1])
+    assert sides == [str(1 << log2) for log2 in range(container.MIN_TILE_LOG2, container.MAX_TILE_LOG2 + 1)]
+    text = FORMAT_MD.read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d) \| (sRGB|further|colour) \|", text, re.MULTILINE)
+    more = {name: 1 << int(bit) for bit, name in rows}
+    assert more == {"sRGB": container.MORE_SRGB, "further": container.MORE_SECTIONS, "colour": container.MORE_COLOUR}
+
+
+def test_the_order_of_the_sections_in_the_document() -> None:
+    names = [row[0] for row in rows_of("## Sections")]
+    assert names == ["ICC", "EXIF", "colour layer", "base payload", "refinement payload", "alpha", "further"]
+    lengths = container.Lengths((4,), (4,), 1, 1, 4, 1, ((container.KIND_XMP, 1),))
+    kinds = [kind for kind, _, _ in container._in_order(lengths)]
+    assert kinds == [
+        container.ICC, container.EXIF, container.COLOUR, container.BASE, container.REFINEMENT, container.ALPHA,
+        container.XMP,
+    ]  # fmt: skip
+    assert [row[0] for row in rows_of("### Further sections")] == [str(container.KIND_XMP)]
 
 
 def test_the_varints_in_the_document() -> None:
@@ -222,7 +275,7 @@ def test_describe_adds_up_and_is_json(before: Contents) -> None:
     data = pack(before)
     facts = describe(read_header(data))
     assert json.loads(json.dumps(facts)) == facts
-    parts = ("header", "checksum", "base", "refinement", "alpha", "icc", "exif", "xmp", "further")
+    parts = ("header", "checksum", "colour", "base", "refinement", "alpha", "icc", "exif", "xmp", "further")
     assert sum(int(facts[f"{part}_bytes"] or 0) for part in parts) == facts["file_bytes"] == len(data)
     assert facts["bpp"] == 8 * len(data) / (before.header.width * before.header.height)
 
@@ -486,10 +539,17 @@ def test_partial_of_every_prefix() -> None:
         found = unpack_partial(data[:size], max_pixels=ANY_SIZE)
         assert found.refinement is not None
         there = [s.offset + s.size_bytes + 4 <= size for s in layout.sections()]
-        bodies = [found.icc, found.exif, *found.base, *found.refinement, found.alpha, found.xmp]
+        bodies = [found.icc, found.exif, found.colour, *found.base, *found.refinement, found.alpha, found.xmp]
         assert [body is not None for body in bodies] == there
         assert len(found.damage) == 1
         assert f"{size} of {len(data)} bytes" in found.damage[0]
+        section = next(s for s in layout.sections() if s.offset + s.size_bytes + 4 > size)
+        if section.tile is None:
+            assert found.cut is None
+        else:
+            start = data[section.offset : min(size, section.offset + section.size_bytes)]
+            whole_words = start[: len(start) - len(start) % 4]
+            assert found.cut == container.Cut(section.kind, section.tile, whole_words, section.size_bytes)
 
 
 def test_partial_cut_in_the_refinement_keeps_the_whole_base() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.plain import PlainDecoder
 from vqcodec.bitstream.codebook import Ints
-from vqcodec.bitstream.entropy import ClassTables, Decoder, Encoder
+from vqcodec.bitstream.entropy import ClassTables, CutDecoder, Decoder, Encoder
 from vqcodec.errors import DamagedError, ModelError
 from vqcodec.model import zoo
 
@@ -145,3 +145,33 @@ def test_the_specified_range_decoder_reads_what_the_package_writes() -> None:
                 got[place] = -(limit + excess) if negative else limit + excess
         assert got == want
     assert escapes > 10
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.5, 4.0, 400.0]))
+def test_what_has_arrived_of_a_payload_decides_its_first_symbols(seed: int, spread: float) -> None:
+    """Never a wrong symbol, every step whose words are there, and nothing behind the first that is not decided."""
+    t = tables()
+    rng = np.random.default_rng(seed)
+    steps = [rng.integers(0, 64, (6, 5)) for _ in range(12)]
+    coder, indices, ends = Encoder(), [], []
+    for classes in steps:
+        values = np.rint(rng.laplace(0, spread, classes.shape)).astype(np.int64)
+        values[t.limits[classes] == 0] = 0
+        coder.put_refinement(values, classes, t)
+        indices.append(values)
+        ends.append(coder._coder.num_words())
+    payload = coder.finish()
+    for words in range(len(payload) // 4 + 1):
+        cut, decided = CutDecoder(payload[: 4 * words], len(payload)), []
+        for classes, wanted in zip(steps, indices, strict=True):
+            found = cut.get_refinement(classes, t)
+            decided.append(found is not None)
+            assert found is None or np.array_equal(found, wanted)
+        assert decided == sorted(decided, reverse=True)
+        assert sum(decided) >= sum(end <= words - 2 for end in ends)
+
+
+def test_the_cut_may_promise_any_length() -> None:
+    cut = CutDecoder(b"", 2**34)
+    assert cut.get_base(np.full((3, 8), 2**24 // 8 - 1)) is None

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import threading
 import warnings
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -364,6 +366,36 @@ def test_every_kind_of_source_gives_the_same_picture(tmp_path: Path) -> None:
             assert np.array_equal(load(source).rgb, array)
 
 
+def test_a_pipe_is_read_up_to_a_limit(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    def feed() -> None:
+        with suppress(BrokenPipeError), open(pipe, "wb") as out:
+            for _ in range(100):
+                out.write(bytes(1 << 20))
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    with pytest.raises(LimitError, match="is larger than 67,108,880 bytes"):
+        load(pipe, max_pixels=1)
+    feeder.join()
+
+
+def test_the_name_of_a_stream_does_not_steer_a_terminal() -> None:
+    stream = io.BytesIO(b"no picture")
+    stream.name = "a\x1b[2Jb\nc"  # type: ignore[attr-defined]
+    with pytest.raises(InputError) as caught:
+        load(stream)
+    assert "cannot read a?[2Jb c: " in str(caught.value)
+    assert str(caught.value).isprintable()
+    image = Image.new("RGB", (3, 3))
+    image.filename = "a\x1b[2J"  # type: ignore[attr-defined]
+    with pytest.raises(LimitError) as limit:
+        load(image, max_pixels=1)
+    assert str(limit.value).isprintable()
+
+
 def test_a_stream_is_read_from_where_it_stands() -> None:
     stream = io.BytesIO(b"before" + saved(Image.fromarray(samples())))
     stream.seek(6)
@@ -632,6 +664,27 @@ def test_other_suffixes_and_formats_that_cannot() -> None:
     assert write_picture(picture_of(4), ".sgi")[0]  # not in our table: Pillow's
     with pytest.raises(InputError, match="WEBP"):
         write_picture(load(np.zeros((1, 20_000, 3), np.uint8)), ".webp")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "size", "reason"),
+    [
+        (".ico", (100, 80), None),
+        (".ico", (256, 1), None),
+        (".ico", (257, 80), "it ends at 256 pixels a side"),
+        (".icns", (100, 80), "it would come out with 1024x1024 pixels"),
+        (".icns", (2000, 2000), "it would come out with 1024x1024 pixels"),
+        (".icns", (1024, 1024), None),
+    ],
+)
+def test_icons_have_the_pictures_size_or_are_refused(suffix: str, size: tuple[int, int], reason: str | None) -> None:
+    picture = Picture(samples(size[1], size[0]))
+    if reason is None:
+        with Image.open(io.BytesIO(write_picture(picture, suffix)[0])) as back:
+            assert back.size == size
+    else:
+        with pytest.raises(InputError, match=reason):
+            write_picture(picture, suffix)
 
 
 def test_to_pil_hands_metadata_to_save() -> None:

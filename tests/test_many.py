@@ -93,6 +93,21 @@ def test_the_output_may_lie_in_the_input(run: Run, here: Path) -> None:
     assert {k: v for k, v in files(here / "in").items() if k.endswith(".vqc")} == expected(here, *TREE)
 
 
+def test_originals_beside_their_files_are_not_replaced(run: Run, here: Path) -> None:
+    """`-f` is for outputs; what lies beside the .vqc under its name is probably what it was made of."""
+    assert run("compress", *QUALITY, "in/a.png", "in/b.png", "-o", "in")[0] == 0
+    before = files(here / "in")
+    code, _, lines = run("decompress", "-f", "in", "-o", "in")
+    assert code == 6
+    assert "in/a.png lies beside in/a.vqc and may be its original" in lines[0]
+    assert files(here / "in") == before
+    assert run("decompress", "-f", "in", "-o", "in", "--format", "jpg")[0] == 0  # not there yet
+    assert run("decompress", "-f", "in", "-o", "out")[0] == 0
+    assert run("decompress", "-f", "in", "-o", "out")[0] == 0  # another folder: its files may be replaced
+    assert run("decompress", "-f", "in/a.vqc", "in/a.png")[0] == 0  # named one by one
+    assert files(here / "in")["a.png"] != before["a.png"]
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_two_inputs_never_become_one_output(run: Run, here: Path, count: int) -> None:
     code, _, lines = run("compress", *QUALITY, "-f", "-j", count, "in", "in/one", "in/one/../a.png", "-o", "out")

@@ -211,6 +211,20 @@ def test_the_base_layer_alone(here: Path) -> None:
     assert Image.open("a.png").size == (50, 40)
 
 
+@pytest.mark.parametrize("letter", ["a", "ü", "猫", "𝄞"])
+def test_long_names_are_cut_to_what_a_file_system_takes(here: Path, letter: str) -> None:
+    """A file system counts bytes, and a letter may take four."""
+    assert cli.main(["tokens", "in/a.png", "-q", "1", "-o", "t.npz"]) == 0
+    with np.load("t.npz") as arrays:
+        changed = {**arrays, "names": np.array([letter * 240])}
+    np.savez_compressed("long.npz", **changed)
+    assert cli.main(["tokens", "--back", "long.npz", "-o", "back"]) == 0
+    (path,) = (here / "back").iterdir()
+    assert path.suffix == ".png"
+    assert set(path.stem) <= {letter, "_"}
+    assert 190 < len(path.name.encode()) <= 204
+
+
 def test_what_is_dropped_is_said(here: Path, capsys: pytest.CaptureFixture[str], photo: U8) -> None:
     rgba = np.dstack([photo[:20, :20], np.full((20, 20), 99, np.uint8)])
     Image.fromarray(rgba).save("clear.png")

@@ -184,7 +184,8 @@ def test_scrambled_tables(monkeypatch: pytest.MonkeyPatch, tables: Tables, photo
             raise AssertionError(f"seed {seed}, {name}: {error!r}") from error
         latents = np.zeros((2, 3, model.prior.latents), np.float32)
         vectors = np.zeros((2, 3, model.codebook.vectors.shape[1]), np.float32)
-        payload, base = encode.encode_base(model, vectors)
+        base = encode.nearest(model, vectors)
+        payload = encode.encode_base(model, base)
         fine, indices, _ = encode.encode_refinement(model, latents, base, encode.Tradeoff(50, 1))
         header = container.Header(48, 32, 50, b"none")
         restored = decode.decode_tile(model, tiles.Grid(48, 32, 1024).tile(0), header, payload, fine)
@@ -304,7 +305,7 @@ FIELDS = {
 @pytest.mark.parametrize("what", CARDS)
 def test_cards_that_are_none(folder: Path, what: str) -> None:
     (folder / "model.json").write_bytes(CARDS[what])
-    with pytest.raises(vqcodec.ModelError, match="model card"):
+    with pytest.raises(vqcodec.ModelError, match=r"model card|is larger"):
         zoo.find(folder)
 
 
@@ -321,6 +322,26 @@ def test_cards_with_a_field_that_makes_no_sense(folder: Path) -> None:
             zoo.find(folder)
     (folder / "model.json").write_text(json.dumps(good), encoding="utf-8")
     assert zoo.find(folder).checksum == zoo.find().checksum
+
+
+@pytest.mark.parametrize("name", ["model.json", "tables.npz", "CARD.md"])
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_file_that_is_no_ordinary_one_is_not_read(
+    folder: Path, name: str, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / name).unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(folder / name)
+    else:
+        (folder / name).symlink_to("/dev/zero")
+    assert cli.main(["info", "--model", str(folder)]) == 5
+    assert capsys.readouterr().err == f"vqcodec: {folder / name} is not an ordinary file\n"
+
+
+def test_a_card_for_people_has_a_limit(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "CARD.md").write_bytes(b"x" * (zoo.MAX_CARD_BYTES + 1))
+    assert cli.main(["info", "--model", str(folder)]) == 5
+    assert "CARD.md is larger" in capsys.readouterr().err
 
 
 def test_a_model_that_cannot_be_read_is_said_in_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,6 +22,7 @@ from vqcodec.errors import (
     PartialError,
     UsageError,
     VqcError,
+    VqcWarning,
 )
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "DamagedError", "Indices", "InputError", "LimitError", "ModelError", "OutputExistsError", "PartialError",
-    "UsageError", "VqcError", "decode", "decode_indices", "encode", "from_indices", "indices", "info",
+    "UsageError", "VqcError", "VqcWarning", "decode", "decode_indices", "encode", "from_indices", "indices", "info",
 ]  # fmt: skip
 _LAZY = [name for name in __all__ if name not in globals()]
 

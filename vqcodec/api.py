@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+import warnings
+from typing import Any, BinaryIO
 
 from numpy.typing import NDArray
 from PIL import Image
@@ -13,7 +15,7 @@ from vqcodec.codec import decode as decode_module
 from vqcodec.codec import tokens
 from vqcodec.codec.indices import Indices, read_indices
 from vqcodec.codec.target import encode_to_target
-from vqcodec.errors import ModelError
+from vqcodec.errors import ModelError, VqcWarning
 from vqcodec.model import zoo
 from vqcodec.options import (
     DEFAULT_EFFORT,
@@ -28,6 +30,8 @@ from vqcodec.options import (
 from vqcodec.pictures import read, write
 
 __all__ = ["Indices", "decode", "decode_indices", "encode", "from_indices", "indices", "info"]
+
+Source = bytes | str | os.PathLike[str] | BinaryIO  # of a .vqc file
 
 
 def encode(
@@ -62,6 +66,9 @@ def encode(
     Returns:
         the file's bytes; the same input and options give the same bytes.
 
+    Warns:
+        VqcWarning: for each thing that is not kept: bits beyond 8, a colour space, frames, damaged metadata.
+
     Raises:
         InputError: the picture cannot be read.
         LimitError: too many pixels; or no quality reaches `psnr`, or is as small as `max_bytes`.
@@ -83,11 +90,13 @@ def encode(
     target = Target(bpp, psnr, max_bytes, quality)
     options = EncodeOptions(effort, threads, model, strip, tune=tune)
     picture = read.load(image_like, max_pixels=max_pixels)
+    for note in picture.notes:
+        warnings.warn(note, VqcWarning, stacklevel=2)
     return encode_to_target(picture, target, options).data
 
 
 def decode(
-    data: bytes,
+    data: Source,
     *,
     decoder: str | None = None,
     realism: float | None = None,
@@ -101,7 +110,7 @@ def decode(
     """Restore the picture of a .vqc file.
 
     Args:
-        data: the bytes of the file.
+        data: the bytes of the file, its path, or a binary stream.
         decoder: "faithful" (the default: what is nearest to the original) or "realistic": with texture, made up, where
             the faithful picture is smooth for want of bits. The file is the same.
         realism: 0 to 1, how much of it: 0 is the faithful picture, 1 (the default of the realistic decoder) the most.
@@ -140,7 +149,7 @@ def decode(
         vqcodec.errors.DamagedError: ...
     """
     options = DecodeOptions(decoder, realism, region, scale, threads, model, max_pixels, allow_partial)
-    picture = decode_module.decode(data, options)
+    picture = decode_module.decode(read.file_bytes(data, options.max_pixels), options)
     restored = write.to_pil(picture)
     if allow_partial:
         restored.info["damage"] = list(picture.notes)
@@ -148,7 +157,7 @@ def decode(
 
 
 def indices(
-    data: bytes, *, threads: int = 0, model: ModelName | None = None, max_pixels: int = DEFAULT_MAX_PIXELS
+    data: Source, *, threads: int = 0, model: ModelName | None = None, max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> Indices:
     """The codebook indices of a .vqc file, the same on every machine.
 
@@ -166,10 +175,11 @@ def indices(
         >>> base.shape, base.dtype, refinement.shape[:2]
         ((3, 7), dtype('int32'), (3, 7))
     """
-    return read_indices(data, DecodeOptions(threads=threads, model=model, max_pixels=max_pixels))
+    options = DecodeOptions(threads=threads, model=model, max_pixels=max_pixels)
+    return read_indices(read.file_bytes(data, options.max_pixels), options)
 
 
-def info(data: bytes) -> dict[str, Any]:
+def info(data: Source) -> dict[str, Any]:
     """What the header of a .vqc file says (sizes in bytes, rates in bits per pixel), as a plain dict.
 
     Raises:
@@ -181,7 +191,7 @@ def info(data: bytes) -> dict[str, Any]:
         >>> facts["width"], facts["height"], facts["quality"], facts["model_id"]
         (100, 40, 30, 'photo-1')
     """
-    facts = describe(container.read_header(data))
+    facts = describe(container.read_header(read.file_bytes(data, DEFAULT_MAX_PIXELS)))
     try:
         facts["model_id"] = zoo.by_checksum(bytes.fromhex(str(facts["model"]))).id
     except ModelError:
@@ -204,7 +214,6 @@ def describe(layout: container.Layout) -> dict[str, int | float | bool | str | N
         "height": header.height,
         "gray": header.gray,
         "srgb": header.srgb,
-        "colour_layer": header.colour,
         "quality": header.quality,
         "tune": header.tune,
         "model": header.model.hex(),
@@ -215,6 +224,7 @@ def describe(layout: container.Layout) -> dict[str, int | float | bool | str | N
         "file_bytes": layout.file_size_bytes,
         "header_bytes": layout.header_size_bytes,
         "checksum_bytes": layout.checksum_size_bytes,
+        "colour_bytes": lengths.colour,
         "base_bytes": base_bytes,
         "refinement_bytes": refinement_bytes,
         "alpha_bytes": lengths.alpha,
@@ -270,7 +280,7 @@ def from_indices(
         (3, 7)
     """
     given = tokens.of_arrays(base, refinement, width, height, quality, gray, tile_side, colour, tune)
-    return tokens.to_file(given, model=model)
+    return tokens.to_file(given, model=EncodeOptions(model=model).model)
 
 
 def decode_indices(
@@ -305,4 +315,5 @@ def decode_indices(
         (112, 48)
     """
     given = tokens.of_arrays(base, refinement, width, height, quality, gray, tile_side, colour, tune)
-    return write.to_pil(tokens.to_picture(given, threads=threads, model=model))
+    options = DecodeOptions(threads=threads, model=model)
+    return write.to_pil(tokens.to_picture(given, threads=options.threads, model=options.model))

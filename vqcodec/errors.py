@@ -23,6 +23,21 @@ class VqcError(Exception):
     exit_code = 1
 
 
+class VqcWarning(UserWarning):
+    """Something of a picture is not kept: bits beyond 8, a colour space, frames, damaged metadata.
+
+    `vqcodec.encode` and the Pillow plugin warn; the command line writes a note instead.
+
+    Examples:
+        >>> import warnings, numpy as np, vqcodec
+        >>> with warnings.catch_warnings(record=True) as caught:
+        ...     warnings.simplefilter("always")
+        ...     data = vqcodec.encode(np.full((8, 8), 40_000, np.uint16))
+        >>> print(caught[0].category.__name__, caught[0].message)
+        VqcWarning 16-bit samples reduced to 8 bits
+    """
+
+
 class UsageError(VqcError):
     """The options do not make sense together, or a value is out of range.
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import os
 from dataclasses import dataclass
 
@@ -13,8 +14,11 @@ BASE_ONLY_QUALITY = 1  # the lowest quality: the base layer alone
 MAX_QUALITY = 100
 DEFAULT_QUALITY = 75
 MAX_EFFORT = 9
+MAX_THREADS = 1024
 DEFAULT_EFFORT = 5
 DEFAULT_MAX_PIXELS = 268_435_456  # 2^28 pixels, 16,384 x 16,384
+BYTES_PER_PIXEL = 16  # no picture or .vqc file that anybody writes takes more, but for metadata:
+METADATA_BYTES = 64 << 20
 TILE_LOG2 = 10
 SCALES = (1, 2, 4, 8)
 DECODERS = ("faithful", "realistic")
@@ -25,14 +29,72 @@ ModelName = str | os.PathLike[str]  # a shipped model's id, or a folder
 Region = tuple[int, int, int, int]  # x, y, width, height in pixels
 
 
-def check_quality(quality: int) -> None:
-    """Refuse what is no quality.
+def most_file_bytes(max_pixels: int) -> int:
+    """More bytes than any file of a picture of so many pixels has: where reading a stream that does not end stops."""
+    return BYTES_PER_PIXEL * max_pixels + METADATA_BYTES
+
+
+def whole_number(name: str, value: object, low: int, high: int | None = None) -> int:
+    """A value of a whole number type, NumPy's among them, as an int.
+
+    Raises:
+        UsageError: it is something else (True and False are), or out of range.
+    """
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        number = int(value)
+        if low <= number and (high is None or number <= high):
+            return number
+    most = "" if high is None else f" to {high:,}"
+    raise UsageError(f"{name} must be a whole number from {low}{most}, not {value!r}")
+
+
+def _real_number(name: str, value: object, whole: bool = False) -> float:
+    """A value of a number type, NumPy's among them, as a float, or an int where it must be whole.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    if not isinstance(value, numbers.Integral if whole else numbers.Real) or isinstance(value, bool):
+        raise UsageError(f"{name} must be a {'whole ' if whole else ''}number, not {value!r}")
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
+
+
+def _check_model(model: object) -> None:
+    if model is not None and not isinstance(model, str | os.PathLike):
+        raise UsageError(f"model must be an id or a folder, not {model!r}")
+
+
+def _check_choice(name: str, value: object, known: tuple[str, ...]) -> None:
+    if value is not None and not (isinstance(value, str) and value in known):
+        raise UsageError(f"there is no {name} {value!r}; known are {' and '.join(known)}")
+
+
+def check_quality(quality: object) -> int:
+    """A quality as an int.
 
     Raises:
         UsageError: it is not a whole number from 1 to 100.
     """
-    if not (isinstance(quality, int) and BASE_ONLY_QUALITY <= quality <= MAX_QUALITY):
-        raise UsageError(f"quality must be a whole number from 1 to 100, not {quality!r}")
+    return whole_number("quality", quality, BASE_ONLY_QUALITY, MAX_QUALITY)
+
+
+def check_region(region: object) -> Region:
+    """A region as four ints.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    try:
+        parts = list(region)  # type: ignore[call-overload]
+    except TypeError:
+        parts = []
+    if len(parts) != 4:
+        raise UsageError(f"region must be x, y, width and height, not {region!r}")
+    low = -(2**63)  # whether it lies inside is known when the picture is
+    x, y, width, height = (
+        whole_number(name, part, low) for name, part in zip(("x", "y", "width", "height"), parts, strict=True)
+    )
+    return x, y, width, height
 
 
 @dataclass(frozen=True)
@@ -59,10 +121,10 @@ class EncodeOptions:
     tune: str | None = None
 
     def __post_init__(self) -> None:
-        if self.tune not in (None, *TUNES):
-            raise UsageError(f"there is no tune {self.tune!r}; known are {' and '.join(TUNES)}")
-        if not (isinstance(self.effort, int) and 1 <= self.effort <= MAX_EFFORT):
-            raise UsageError(f"effort must be a whole number from 1 to {MAX_EFFORT}, not {self.effort!r}")
+        _check_choice("tune", self.tune, TUNES)
+        _check_model(self.model)
+        object.__setattr__(self, "effort", whole_number("effort", self.effort, 1, MAX_EFFORT))
+        object.__setattr__(self, "threads", whole_number("threads", self.threads, 0, MAX_THREADS))
 
 
 @dataclass(frozen=True)
@@ -70,7 +132,7 @@ class DecodeOptions:
     """How to decode; see `api.decode`.
 
     Raises:
-        UsageError: no such scale or decoder, a realism outside 0 to 1, or one for the faithful decoder.
+        UsageError: a value of another type or out of range, or a realism for the faithful decoder.
     """
 
     decoder: str | None = None
@@ -83,12 +145,21 @@ class DecodeOptions:
     allow_partial: bool = False
 
     def __post_init__(self) -> None:
-        if self.scale not in SCALES:
+        scale = self.scale if isinstance(self.scale, numbers.Integral) and not isinstance(self.scale, bool) else 0
+        if scale not in SCALES:
             raise UsageError(f"scale must be 1, 2, 4 or 8, not {self.scale!r}")
-        if self.decoder not in (None, *DECODERS):
-            raise UsageError(f"there is no decoder {self.decoder!r}; known are {' and '.join(DECODERS)}")
-        if self.realism is not None and not 0 <= self.realism <= 1:
-            raise UsageError(f"realism must be a number from 0 to 1, not {self.realism:g}")
+        _check_choice("decoder", self.decoder, DECODERS)
+        _check_model(self.model)
+        if self.realism is not None:
+            realism = _real_number("realism", self.realism)
+            if not 0 <= realism <= 1:
+                raise UsageError(f"realism must be a number from 0 to 1, not {realism:g}")
+            object.__setattr__(self, "realism", realism)
+        if self.region is not None:
+            object.__setattr__(self, "region", check_region(self.region))
+        object.__setattr__(self, "scale", int(scale))
+        object.__setattr__(self, "threads", whole_number("threads", self.threads, 0, MAX_THREADS))
+        object.__setattr__(self, "max_pixels", whole_number("max_pixels", self.max_pixels, 1))
         if self.decoder == "faithful" and self.realism:
             raise UsageError("realism is for the realistic decoder; the faithful one has none")
 
@@ -118,15 +189,15 @@ class Target:
         if len(given) > 1:
             raise UsageError(f"{given[0]} and {given[1]} cannot both be met: give one of them")
         if self.quality is not None:
-            check_quality(self.quality)
+            object.__setattr__(self, "quality", check_quality(self.quality))
         for name in ("bpp", "psnr", "max_bytes"):
             value = getattr(self, name)
             if value is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, int if name == "max_bytes" else int | float):
-                raise UsageError(f"{name} must be a {'whole ' if name == 'max_bytes' else ''}number, not {value!r}")
-            if not 0 < value < math.inf:
+            number = _real_number(name, value, whole=name == "max_bytes")
+            if not 0 < number < math.inf:
                 raise UsageError(f"{name} must be greater than 0, not {value!r}")
+            object.__setattr__(self, name, number)
 
     @property
     def aim(self) -> float | None:

@@ -12,6 +12,7 @@ header, OSError for a damaged picture or a missing model, ValueError for options
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,7 +23,7 @@ from PIL import Image, ImageFile
 from vqcodec.bitstream import container
 from vqcodec.codec import decode
 from vqcodec.codec.target import encode_to_target
-from vqcodec.errors import DamagedError, UsageError, VqcError
+from vqcodec.errors import DamagedError, UsageError, VqcError, VqcWarning
 from vqcodec.options import SCALES, DecodeOptions, EncodeOptions, Target
 from vqcodec.pictures import read, write
 
@@ -177,6 +178,8 @@ def _save(im: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
     with _pillow_errors():
         target = Target(**{name: given.get(name) for name in TARGETS})
         picture = read.load(plain, max_pixels=im.width * im.height)
+        for note in picture.notes:
+            warnings.warn(note, VqcWarning, stacklevel=2)
         picture = replace(picture, exif=_exif_bytes(given.get("exif")), xmp=_bytes("xmp", given.get("xmp")))
         options = EncodeOptions(**{name: given[name] for name in OPTIONS if given.get(name) is not None})
         reached = encode_to_target(picture, target, options)

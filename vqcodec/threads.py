@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import Any, TypeVar
 
@@ -73,8 +74,37 @@ def _controller() -> Any:
     return ThreadpoolController()
 
 
+_blas_lock = threading.Lock()
+_blas_users = 0
+_blas_undo = ExitStack()
+
+
 @contextmanager
 def single_blas() -> Iterator[None]:
-    """NumPy's matrix products in the calling thread alone, for the whole process while this lasts."""
-    with _controller().limit(limits=1, user_api="blas"):
+    """NumPy's matrix products in the calling thread alone, for the whole process while this lasts.
+
+    The setting belongs to the process, so concurrent users share it: the first sets it, the last restores it.
+    """
+    global _blas_users
+    with _blas_lock:
+        if not _blas_users:
+            _blas_undo.enter_context(_controller().limit(limits=1, user_api="blas"))
+        _blas_users += 1
+    try:
         yield
+    finally:
+        with _blas_lock:
+            _blas_users -= 1
+            if not _blas_users:
+                _blas_undo.close()
+
+
+def with_single_blas(items: Iterator[T]) -> Iterator[T]:
+    """The items, each made under `single_blas`; between them, where the caller works, NumPy is as it was."""
+    while True:
+        with single_blas():
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+        yield item

@@ -32,7 +32,8 @@ def with_metadata(rgb: np.ndarray, icc: bytes | None) -> Picture:
     """A picture with a colour profile, EXIF and XMP."""
     exif = Image.Exif()
     exif[315] = "somebody"
-    return Picture(np.ascontiguousarray(rgb), icc=icc, exif=exif.tobytes(), xmp=b"<x:xmpmeta/>")
+    bare = exif.tobytes().removeprefix(b"Exif\0\0")
+    return Picture(np.ascontiguousarray(rgb), icc=icc, exif=bare, xmp=b"<x:xmpmeta/>")
 
 
 def main() -> None:

@@ -30,6 +30,7 @@ LARGEST_STEP = 4 / 255  # of coefficients; each further exponent halves it
 BLOCK = 1 << 14  # pixels worked on at a time: they stay in the cache
 MAX_CHOSEN = 2048.0  # of an index that the encoder chooses
 SWEEPS = 12
+SECTION_BITS = 8 * 6 + 7 + 16  # flag, length and CRC-32 of its section; degree and exponent; what words leave unused
 BITS_PER_COEFFICIENT = 3.0  # what the choice of a degree reckons with
 
 Planes = NDArray[np.float32]
@@ -110,29 +111,32 @@ class Colour:
         if array.dtype.kind not in "iu" or array.ndim != 2 or array.shape[1] != 3 or len(array) - 1 not in known:
             given = f"{array.dtype} of shape {list(array.shape)}"
             raise InputError(f"a colour layer is integers of shape [1 + K, 3], K one of {known}, not {given}")
+        if int(array.min()) < -MAX_INDEX or int(array.max()) > MAX_INDEX:  # as they are: casts and `abs` overflow
+            raise InputError(f"the indices of a colour layer lie in {-MAX_INDEX} to {MAX_INDEX}")
         array = array.astype(np.int64)
         if not (array[0] == array[0, 0]).all() or not 0 <= array[0, 0] < STEPS:
             raise InputError(f"the first row of a colour layer is one number three times, 0 to {STEPS - 1}")
-        if np.abs(array).max() > MAX_INDEX:
-            raise InputError(f"the indices of a colour layer lie in {-MAX_INDEX} to {MAX_INDEX}")
         return cls(int(array[0, 0]), array[1:])
 
-    def write(self, coder: Encoder, tables: ClassTables) -> None:
+    def payload(self, tables: ClassTables) -> bytes:
         """Code it: degree, exponent, and for each degree's terms their scale class and their indices."""
+        coder = Encoder()
         coder.put_uniform(self.degree, DEGREES)
         coder.put_uniform(self.exponent, STEPS)
         for group in _groups(self.indices, self.degree):
             number = _best_class(group, tables)
             coder.put_uniform(number, CLASSES)
             coder.put_refinement(group, np.full(group.shape, number), tables)
+        return coder.finish()
 
 
-def read(coder: Decoder, tables: ClassTables) -> Colour:
-    """What `Colour.write` wrote.
+def read(payload: bytes, tables: ClassTables) -> Colour:
+    """What `Colour.payload` wrote.
 
     Raises:
         DamagedError: it cannot have been written by it.
     """
+    coder = Decoder(payload)
     degree, exponent = coder.get_uniform(DEGREES), coder.get_uniform(STEPS)
     if degree > MAX_DEGREE:
         raise DamagedError("the colour layer is of a degree that there is not")
@@ -140,6 +144,8 @@ def read(coder: Decoder, tables: ClassTables) -> Colour:
     for n in range(degree + 1):
         shape = ((n + 1) * (n + 2) // 2, 3)
         groups.append(coder.get_refinement(np.full(shape, coder.get_uniform(CLASSES)), tables))
+    if not coder.exhausted():
+        raise DamagedError("data is left over behind the colour layer")
     return Colour(exponent, np.concatenate(groups))
 
 
@@ -222,7 +228,7 @@ class Fit:
         count = len(values)
         saved = float((2 * values * moments[:count]).sum() - (values * (gram[:count, :count] @ values)).sum())
         groups = _groups(layer.indices, layer.degree)
-        bits = 15 + sum(6 + float(_costs(group, tables).min()) for group in groups)
+        bits = SECTION_BITS + sum(6 + float(_costs(group, tables).min()) for group in groups)
         return layer if self.worth * saved > bits else None
 
 

@@ -2,41 +2,8 @@
 """The bytes of a .vqc file: header, sections, lengths and checksums, written and read side by side.
 
 Nothing here knows what a payload means (that is `entropy.py` and `model/prior.py`) or where a tile's pixels go
-(`tiles.py`); no other module reads or writes these bytes. `docs/FORMAT.md` says the same in words.
-
-All integers are little-endian. A varint is an unsigned LEB128 number: seven bits a byte, the lowest first, bit 7
-set on every byte but the last; at most 5 bytes, below 2**32, and never longer than it must be.
-
-    HEADER
-    offset  size    field
-    0       4       magic     B1 56 51 43 ("\\xb1VQC")
-    4       1       version   1
-    5       1       flags     | tile side   | refine | EXIF | ICC | alpha | gray |
-                              | 7   6   5   |   4    |  3   |  2  |   1   |  0   |
-                              bits 7..5: log2(tile side) - 8, 0..4 for 256..4096 pixels; 5..7 are reserved
-    6       4       model     first 4 bytes of the SHA-256 of the model
-    10      1       quality   1..100; bit 7: there are more flags
-    11      0 or 1  more      bit 0: the picture is marked as sRGB; bit 1: there are further sections; bit 2: the base
-                              payload of tile 0 begins with the colour layer; others reserved
-    ..      varint  width     1..2**24 pixels
-    ..      varint  height    1..2**24 pixels
-    ..      varints table     the length of every section in the order of the sections below:
-                              bytes for ICC, EXIF and alpha; 32-bit words for the payloads of tiles;
-                              of further sections first their number, then kind and bytes of each
-    ..      4       CRC-32 of all bytes before it
-
-    SECTIONS                  number     present
-    ICC profile, zlib         1          if flag ICC
-    EXIF data, zlib           1          if flag EXIF
-    base payload              per tile   always; tiles in raster order
-    refinement payload        per tile   if flag refine
-    alpha channel, opaque     1          if flag alpha
-    further sections          each kind  at most once, kinds ascending; an odd kind must be understood, an even one may
-                                         be skipped; 2 is XMP data, zlib
-
-Every section is followed by 4 bytes: the CRC-32 of (CRC-32 of the header, u32; number of the section from 0, u32;
-the section's bytes). So a section that belongs to another file or another place is found out too. Nothing follows
-the last section. The coarse layer stands first: a file that was cut off still shows the whole picture.
+(`tiles.py`); no other module reads or writes these bytes. Their layout stands in `docs/FORMAT.md`, whose tables a test
+compares with this module. All integers are little-endian.
 """
 
 from __future__ import annotations
@@ -68,10 +35,11 @@ MAX_VARINT_BYTES = 5
 WORD_BYTES = 4
 CRC_BYTES = 4
 
-ICC, EXIF, BASE, REFINEMENT, ALPHA = "ICC profile", "EXIF data", "base layer", "refinement layer", "alpha channel"
-XMP = "XMP data"
+ICC, EXIF, XMP, ALPHA = "ICC profile", "EXIF data", "XMP data", "alpha channel"
+COLOUR, BASE, REFINEMENT = "colour layer", "base layer", "refinement layer"
 
-_FIXED = struct.Struct("<4sBB4sB")  # magic, version, flags, model, quality
+FIELDS = (("magic", "4s"), ("version", "B"), ("flags", "B"), ("model", "4s"), ("quality", "B"))
+_FIXED = struct.Struct("<" + "".join(form for _, form in FIELDS))
 _CRC = struct.Struct("<I")
 _CRC_SEED = struct.Struct("<II")  # header's CRC, section's number
 
@@ -87,7 +55,6 @@ class Header:
     gray: bool = False
     tile_log2: int = 10
     srgb: bool = False  # the picture came with a profile that says sRGB; without it sRGB is assumed, too
-    colour: bool = False  # the base payload of tile 0 begins with the colour layer
     tune: str = "psnr"  # or "eye": which of the model's tables
 
     @property
@@ -119,6 +86,7 @@ class Lengths:
     refinement: tuple[int, ...] | None = None  # per tile, multiples of 4
     icc: int | None = None  # compressed
     exif: int | None = None  # compressed
+    colour: int | None = None  # a multiple of 4
     alpha: int | None = None
     further: tuple[tuple[int, int], ...] = ()  # kind and length
 
@@ -127,7 +95,7 @@ class Section(NamedTuple):
     """One section and where it lies; its CRC-32 stands at `offset + size_bytes`."""
 
     number: int  # counted from 0 through the file
-    kind: str  # ICC, EXIF, BASE, REFINEMENT, ALPHA, XMP or a name made up for what this version does not know
+    kind: str  # ICC, EXIF, COLOUR, BASE, REFINEMENT, ALPHA, XMP or a name made up for what this version does not know
     tile: int | None  # index, for BASE and REFINEMENT
     offset: int  # [bytes] from the start of the file
     size_bytes: int
@@ -168,29 +136,41 @@ class Contents:
     header: Header
     base: tuple[bytes, ...]  # per tile, little-endian 32-bit words
     refinement: tuple[bytes, ...] | None = None  # per tile; None: the file holds the base layer only
+    colour: bytes | None = None  # little-endian 32-bit words
     alpha: bytes | None = None
     icc: bytes | None = None
     exif: bytes | None = None
     xmp: bytes | None = None
 
 
+class Cut(NamedTuple):
+    """The payload of a tile in which a file was cut off."""
+
+    kind: str  # BASE or REFINEMENT
+    tile: int
+    start: bytes  # what is there of it, unchecked, in whole 32-bit words
+    size_bytes: int  # of all of it
+
+
 @dataclass(frozen=True)
 class PartialContents:
     """What `unpack_partial` could save: None in place of each damaged section, and a sentence for each in `damage`.
 
-    `refinement` is None only where the file never had that layer. `alpha`, `icc`, `exif` and `xmp` are None where
-    absent or damaged. No `damage` means that the file is whole.
+    `refinement` is None only where the file never had that layer. `colour`, `alpha`, `icc`, `exif` and `xmp` are None
+    where absent or damaged. No `damage` means that the file is whole.
     """
 
     header: Header
     base: tuple[bytes | None, ...]
     refinement: tuple[bytes | None, ...] | None
+    colour: bytes | None
     alpha: bytes | None
     icc: bytes | None
     exif: bytes | None
     damage: tuple[str, ...]
     has_alpha: bool = False  # the file has an alpha channel, damaged or not
     xmp: bytes | None = None
+    cut: Cut | None = None
 
 
 # ---- the whole file ------------------------------------------------------------------------------------------------
@@ -212,12 +192,13 @@ def pack(contents: Contents) -> bytes:
     icc = None if contents.icc is None else zlib.compress(contents.icc, 9)
     exif = None if contents.exif is None else zlib.compress(contents.exif, 9)
     xmp = None if contents.xmp is None else zlib.compress(contents.xmp, 9)
-    bodies = [icc, exif, *contents.base, *(contents.refinement or ()), contents.alpha, xmp]
+    bodies = [icc, exif, contents.colour, *contents.base, *(contents.refinement or ()), contents.alpha, xmp]
     lengths = Lengths(
         base=tuple(map(len, contents.base)),
         refinement=None if contents.refinement is None else tuple(map(len, contents.refinement)),
         icc=None if icc is None else len(icc),
         exif=None if exif is None else len(exif),
+        colour=None if contents.colour is None else len(contents.colour),
         alpha=None if contents.alpha is None else len(contents.alpha),
         further=() if xmp is None else ((KIND_XMP, len(xmp)),),
     )
@@ -247,7 +228,9 @@ def unpack(data: bytes, *, max_pixels: int) -> Contents:
     check_whole(contents)
     refinement = cast("tuple[bytes, ...] | None", contents.refinement)
     base = cast("tuple[bytes, ...]", contents.base)
-    return Contents(contents.header, base, refinement, contents.alpha, contents.icc, contents.exif, contents.xmp)
+    return Contents(
+        contents.header, base, refinement, contents.colour, contents.alpha, contents.icc, contents.exif, contents.xmp
+    )
 
 
 def check_whole(contents: PartialContents) -> None:
@@ -279,7 +262,7 @@ def unpack_partial(data: bytes, *, max_pixels: int) -> PartialContents:
             "raise the limit if you trust the file."
         )
     damage: list[str] = []
-    bodies: dict[str, list[bytes | None]] = {kind: [] for kind in (ICC, EXIF, BASE, REFINEMENT, ALPHA, XMP)}
+    bodies: dict[str, list[bytes | None]] = {kind: [] for kind in (ICC, EXIF, COLOUR, BASE, REFINEMENT, ALPHA, XMP)}
     cut_off: list[Section] = []
     for section in layout.sections():
         body = None
@@ -296,13 +279,24 @@ def unpack_partial(data: bytes, *, max_pixels: int) -> PartialContents:
         header=header,
         base=tuple(bodies[BASE]),
         refinement=None if layout.lengths.refinement is None else tuple(bodies[REFINEMENT]),
+        colour=bodies[COLOUR][0] if bodies[COLOUR] else None,
         alpha=bodies[ALPHA][0] if bodies[ALPHA] else None,
         icc=bodies[ICC][0] if bodies[ICC] else None,
         exif=bodies[EXIF][0] if bodies[EXIF] else None,
         xmp=bodies[XMP][0] if bodies[XMP] else None,
         damage=tuple(damage),
         has_alpha=layout.lengths.alpha is not None,
+        cut=_cut(data, cut_off[0]) if cut_off else None,
     )
+
+
+def _cut(data: bytes, section: Section) -> Cut | None:
+    """What is there of the payload of a tile that is cut off; None for other sections."""
+    if section.tile is None:
+        return None
+    start = data[section.offset : section.offset + section.size_bytes]
+    whole_words = start[: len(start) // WORD_BYTES * WORD_BYTES]
+    return Cut(section.kind, section.tile, whole_words, section.size_bytes)
 
 
 # ---- the header ----------------------------------------------------------------------------------------------------
@@ -318,7 +312,7 @@ def _write_header(header: Header, lengths: Lengths) -> bytes:
         | (FLAG_REFINEMENT if lengths.refinement is not None else 0)
         | (header.tile_log2 - MIN_TILE_LOG2) << TILE_SHIFT
     )
-    more = MORE_SRGB * header.srgb | MORE_SECTIONS * bool(lengths.further) | MORE_COLOUR * header.colour
+    more = MORE_SRGB * header.srgb | MORE_SECTIONS * bool(lengths.further) | MORE_COLOUR * (lengths.colour is not None)
     more |= MORE_EYE * (header.tune == "eye")
     out = bytearray(_FIXED.pack(MAGIC, VERSION, flags, header.model, header.quality | (MORE_FLAGS if more else 0)))
     out += bytes([more] if more else [])
@@ -368,10 +362,9 @@ def read_header(data: bytes) -> Layout:
     height, position = _read_varint(data, position)
     if not (1 <= quality <= 100 and 1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
         raise DamagedError(f"The header is damaged: quality {quality}, {width} x {height} pixels is not possible.")
-    gray, srgb, colour = bool(flags & FLAG_GRAY), bool(more & MORE_SRGB), bool(more & MORE_COLOUR)
-    tune = "eye" if more & MORE_EYE else "psnr"
-    header = Header(width, height, quality, model, gray, tile_log2, srgb, colour, tune)
-    lengths, position = _read_table(data, position, header.tile_count, flags, bool(more & MORE_SECTIONS))
+    gray, srgb = bool(flags & FLAG_GRAY), bool(more & MORE_SRGB)
+    header = Header(width, height, quality, model, gray, tile_log2, srgb, "eye" if more & MORE_EYE else "psnr")
+    lengths, position = _read_table(data, position, header.tile_count, flags, more)
     if position + CRC_BYTES > len(data):
         raise _header_cut_off()
     crc = _CRC.unpack_from(data, position)[0]
@@ -383,7 +376,7 @@ def read_header(data: bytes) -> Layout:
     return Layout(header, lengths, position + CRC_BYTES, crc)
 
 
-def _read_table(data: bytes, position: int, tile_count: int, flags: int, has_further: bool) -> tuple[Lengths, int]:
+def _read_table(data: bytes, position: int, tile_count: int, flags: int, more: int) -> tuple[Lengths, int]:
     """Reads the table of lengths; returns it and the position behind it.
 
     The number of tiles comes from an unverified width and height, so it is held against the bytes there first.
@@ -411,19 +404,21 @@ def _read_table(data: bytes, position: int, tile_count: int, flags: int, has_fur
 
     icc = one(flags & FLAG_ICC)
     exif = one(flags & FLAG_EXIF)
+    colour_words = one(more & MORE_COLOUR)
+    colour = None if colour_words is None else colour_words * WORD_BYTES
     base = per_tile()
     refinement = per_tile() if flags & FLAG_REFINEMENT else None
     alpha = one(flags & FLAG_ALPHA)
     further: list[tuple[int, int]] = []
-    count = one(has_further) or 0
-    if has_further and not 1 <= count <= MAX_FURTHER:
+    count = one(more & MORE_SECTIONS) or 0
+    if more & MORE_SECTIONS and not 1 <= count <= MAX_FURTHER:
         raise DamagedError(f"The header is damaged: {count} further sections are not possible.")
     for _ in range(count):
         number, size_bytes = one(True) or 0, one(True) or 0
         if number <= (further[-1][0] if further else 0):
             raise DamagedError("The header is damaged: the kinds of its further sections do not ascend.")
         further.append((number, size_bytes))
-    return Lengths(base, refinement, icc, exif, alpha, tuple(further)), position
+    return Lengths(base, refinement, icc, exif, colour, alpha, tuple(further)), position
 
 
 def _in_order(lengths: Lengths) -> Iterator[tuple[str, int | None, int]]:
@@ -432,6 +427,8 @@ def _in_order(lengths: Lengths) -> Iterator[tuple[str, int | None, int]]:
         yield ICC, None, lengths.icc
     if lengths.exif is not None:
         yield EXIF, None, lengths.exif
+    if lengths.colour is not None:
+        yield COLOUR, None, lengths.colour
     for tile, size_bytes in enumerate(lengths.base):
         yield BASE, tile, size_bytes
     for tile, size_bytes in enumerate(lengths.refinement or ()):
@@ -444,7 +441,7 @@ def _in_order(lengths: Lengths) -> Iterator[tuple[str, int | None, int]]:
 
 def _unit_bytes(kind: str) -> int:
     """Returns the unit in which the table counts sections of this kind."""
-    return WORD_BYTES if kind in (BASE, REFINEMENT) else 1
+    return WORD_BYTES if kind in (COLOUR, BASE, REFINEMENT) else 1
 
 
 def _write_varint(value: int) -> bytes:
@@ -528,6 +525,7 @@ def _check_packable(contents: Contents) -> None:
     for layer in (contents.base, contents.refinement):
         assert layer is None or len(layer) == header.tile_count
         assert all(len(payload) % WORD_BYTES == 0 for payload in layer or ())
+    assert len(contents.colour or b"") % WORD_BYTES == 0
     assert not (header.srgb and contents.icc is not None)
     for kind, metadata in ((ICC, contents.icc), (EXIF, contents.exif), (XMP, contents.xmp)):
         if metadata is not None and len(metadata) > MAX_METADATA_BYTES:

@@ -10,7 +10,8 @@ counts tables on machines that do not have it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -22,6 +23,7 @@ from vqcodec.bitstream.codebook import MAX_INDEX, Ints
 from vqcodec.errors import DamagedError, ModelError
 
 TOTAL = 2**24  # frequencies of an alphabet of n symbols sum to TOTAL - n; every symbol has one more than its frequency
+_CUT_BYTES = 16  # after two words that differ in all bits two decoders cannot agree any more
 _LENGTH = 32  # alphabet of the bit length of an escaped value
 
 
@@ -196,3 +198,38 @@ class Decoder:
     def exhausted(self) -> bool:
         """False when data is certainly left over: the payload was not what the prior expected."""
         return bool(self._coder.maybe_exhausted())
+
+
+class CutDecoder:
+    """Reads the start of a payload that was cut off: the symbols that follow from it, whatever is missing.
+
+    The words that are missing are read as all zeros and as all ones. Where both give the same symbols, any words would:
+    a range coder's symbols are intervals, and the missing words decide where between these two ends the point lies.
+
+    Args:
+        start: what is there, in whole words.
+        size_bytes: of the whole payload.
+    """
+
+    def __init__(self, start: bytes, size_bytes: int) -> None:
+        missing = min(size_bytes - len(start), _CUT_BYTES)
+        self._ends = Decoder(start + bytes(missing)), Decoder(start + b"\xff" * missing)
+        self._over = False
+
+    def _common(self, read: Callable[[Decoder], Ints]) -> Ints | None:
+        if self._over:
+            return None
+        with suppress(DamagedError):
+            first, second = map(read, self._ends)
+            if np.array_equal(first, second):
+                return first
+        self._over = True
+        return None
+
+    def get_base(self, frequencies: Ints) -> Ints | None:
+        """As `Decoder.get_base`; None where what is there does not decide all of them, and for all that follows."""
+        return self._common(lambda decoder: decoder.get_base(frequencies))
+
+    def get_refinement(self, classes: Ints, tables: ClassTables) -> Ints | None:
+        """As `Decoder.get_refinement`; None as above."""
+        return self._common(lambda decoder: decoder.get_refinement(classes, tables))

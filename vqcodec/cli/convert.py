@@ -22,7 +22,7 @@ from vqcodec.cli import batch, names, options, streams
 from vqcodec.cli.processes import Outcome
 from vqcodec.cli.streams import DASH, shown
 from vqcodec.errors import PartialError, UsageError
-from vqcodec.options import DEFAULT_EFFORT, DecodeOptions, EncodeOptions, Region, Target
+from vqcodec.options import DEFAULT_EFFORT, DecodeOptions, EncodeOptions, Region, Target, most_file_bytes
 from vqcodec.threads import Progress, processors
 
 SUFFIX = ".vqc"
@@ -185,12 +185,14 @@ def _decompress(
     if not single:
         names.make_folder(os.path.dirname(target))
     names.check_target(source, target, force)
+    if not single and os.path.exists(target):
+        names.check_not_beside(source, target)
     from vqcodec.bitstream import container
     from vqcodec.codec import decode
     from vqcodec.pictures.write import write_strips
 
     _check_format(suffix)
-    data = streams.read_marked(source, container.MAGIC, streams.limit_bytes(coding.max_pixels))
+    data = streams.read_marked(source, container.MAGIC, most_file_bytes(coding.max_pixels))
     out_bytes = 0
     with streams.opened(target, force=force) as write, streams.about(source), _progress(source, single) as progress:
 

@@ -19,8 +19,8 @@ from vqcodec.cli.streams import shown
 from vqcodec.errors import DamagedError, UsageError
 from vqcodec.messages import printable
 from vqcodec.model import zoo
-from vqcodec.model.zoo import ModelFiles
-from vqcodec.options import DEFAULT_MAX_PIXELS
+from vqcodec.model.zoo import MAX_CARD_BYTES, ModelFiles, read_file
+from vqcodec.options import DEFAULT_MAX_PIXELS, most_file_bytes
 
 Facts = dict[str, Any]
 BAR_WIDTH = 30  # [characters] of the whole file
@@ -28,6 +28,7 @@ PARTS = {
     "header_bytes": "header",
     "icc_bytes": "ICC profile",
     "exif_bytes": "EXIF data",
+    "colour_bytes": "colour layer",
     "base_bytes": "base layer",
     "refinement_bytes": "refinement layer",
     "alpha_bytes": "alpha channel",
@@ -89,7 +90,7 @@ def _colours(facts: Facts) -> str:
 def _layers(facts: Facts) -> str:
     """What stands behind the quality."""
     base_only = ", base layer alone" if facts["refinement_bytes"] is None else ""
-    return base_only + (", with a colour layer" if facts["colour_layer"] else "")
+    return base_only + (", with a colour layer" if facts["colour_bytes"] is not None else "")
 
 
 # ---- models ----------------------------------------------------------------------------------------------------------
@@ -117,7 +118,7 @@ def model_as_text(files: ModelFiles) -> str:
         size_bytes = len(files.verified(name))
         lines.append(f"  {name:<18}{size_bytes:>12,} bytes, its sha256 is right")
     card = files.folder / "CARD.md"
-    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    text = read_file(card, MAX_CARD_BYTES).decode("utf-8", "replace") if card.exists() else ""
     whole = "\n".join([*lines, "", text]).rstrip() + "\n"
     return printable(whole, keep="\n")
 
@@ -143,7 +144,7 @@ def info(file: str | None, as_json: bool, model: str | None) -> None:
         files = zoo.find(model)
         streams.write_text(model_as_json(files) if as_json else model_as_text(files))
         return
-    data = streams.read_marked(file, container.MAGIC, streams.limit_bytes(DEFAULT_MAX_PIXELS))
+    data = streams.read_marked(file, container.MAGIC, most_file_bytes(DEFAULT_MAX_PIXELS))
     with streams.about(file):
         facts = read(data)
     streams.write_text(as_json_text(facts) if as_json else as_text(facts, shown(file)))

@@ -12,7 +12,7 @@ from pathlib import Path
 from vqcodec.cli import streams
 from vqcodec.cli.processes import Pair
 from vqcodec.cli.streams import DASH, shown
-from vqcodec.errors import InputError, UsageError
+from vqcodec.errors import InputError, OutputExistsError, UsageError
 from vqcodec.messages import reason
 
 # What a folder is searched for; a file that is named itself may have any suffix.
@@ -130,6 +130,20 @@ def _folders(folder: str, recursive: bool, failures: list[tuple[int, str]]) -> I
         place = os.path.relpath(path, folder)
         yield "" if place == os.curdir else place, sorted(names)
         folders[:] = sorted(name for name in folders if recursive and not name.startswith("."))
+
+
+def check_not_beside(source: str, target: str) -> None:
+    """Refuses to replace, one of many, a picture that lies beside its .vqc file: it may be the original.
+
+    Raises:
+        OutputExistsError: it does.
+    """
+    with suppress(OSError):
+        if os.path.samefile(os.path.dirname(source) or ".", os.path.dirname(target) or "."):
+            raise OutputExistsError(
+                f"{shown(target)} lies beside {shown(source)} and may be its original: give another folder with -o, "
+                "or both names to overwrite it"
+            )
 
 
 def check_target(source: str, target: str, force: bool) -> None:

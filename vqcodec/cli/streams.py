@@ -17,11 +17,10 @@ from typing import Any
 from vqcodec.cli import atomic
 from vqcodec.errors import DamagedError, InputError, LimitError, ModelError, UsageError, VqcError
 from vqcodec.messages import on_one_line, reason
+from vqcodec.options import most_file_bytes
 
 DASH = "-"
 BLOCK_BYTES = 1 << 20
-BYTES_PER_PIXEL = 16  # no picture or .vqc file that anybody writes takes more, but for metadata:
-METADATA_BYTES = 64 << 20
 
 
 class NamedBytes(io.BytesIO):
@@ -78,14 +77,9 @@ def noted(name: str, notes: Sequence[str]) -> tuple[str, ...]:
 # ---- in --------------------------------------------------------------------------------------------------------------
 
 
-def limit_bytes(max_pixels: int) -> int:
-    """What is read of a picture or .vqc file at most."""
-    return BYTES_PER_PIXEL * max_pixels + METADATA_BYTES
-
-
 def picture_source(name: str, max_pixels: int) -> str | NamedBytes:
     """What `pictures.read.load` takes for a file's name, or for "-"."""
-    return read_stdin(limit_bytes(max_pixels)) if name == DASH else name
+    return read_stdin(most_file_bytes(max_pixels)) if name == DASH else name
 
 
 def read_stdin(limit_bytes: int) -> NamedBytes:

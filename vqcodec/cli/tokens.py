@@ -22,6 +22,7 @@ from vqcodec.pictures import read
 from vqcodec.pictures.write import write_picture
 
 MAX_FILE_BYTES = 1 << 34
+MAX_NAME_BYTES = 200  # of a file's name without its suffix; file systems take 255
 
 
 @click.command()
@@ -145,4 +146,5 @@ def restore(
 
 def _file_name(name: str) -> str:
     """A name that a stranger's file gives, made one that stays in its folder."""
-    return re.sub(r"[^\w .,()+=@-]", "_", name)[:200].lstrip(".") or "picture"
+    plain = re.sub(r"[^\w .,()+=@-]", "_", name).encode()[:MAX_NAME_BYTES]
+    return plain.decode("utf-8", "ignore").lstrip(".") or "picture"

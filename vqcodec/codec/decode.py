@@ -19,19 +19,22 @@ from numpy.typing import NDArray
 from vqcodec.bitstream import colour, container
 from vqcodec.bitstream.codebook import Floats, Ints, Setting, real
 from vqcodec.bitstream.colour import Colour
-from vqcodec.bitstream.entropy import Decoder
+from vqcodec.bitstream.entropy import CutDecoder, Decoder
 from vqcodec.bitstream.tiles import Grid, Rect, Tile
 from vqcodec.codec.synthesis import restore
 from vqcodec.errors import DamagedError, UsageError
 from vqcodec.model import zoo
+from vqcodec.model.prior import PASSES
 from vqcodec.model.walk import Predicted
 from vqcodec.model.zoo import Model
 from vqcodec.options import DecodeOptions, Region
 from vqcodec.pictures import metadata, png
 from vqcodec.pictures.picture import Picture, Strips, gray_means
-from vqcodec.threads import Progress, share, single_blas
+from vqcodec.threads import Progress, share, with_single_blas
 
 MAX_PLACES = 12  # of damaged tiles that are listed
+LOST = "lost, and shown gray"
+COARSE = "restored coarsely, from the base layer alone"
 
 
 def decode(data: bytes, options: DecodeOptions = DecodeOptions(), progress: Progress | None = None) -> Picture:
@@ -50,12 +53,12 @@ def decode_strips(data: bytes, options: DecodeOptions = DecodeOptions(), progres
     model.prepare("realistic" if options.texture else "synthesis")
     damage = [*contents.damage]
     alpha = _alpha(contents, options.allow_partial, damage)
-    reader = TileReader(model, contents, options.allow_partial)
+    reader = TileReader(model, grid, contents, options.allow_partial)
 
     def rows() -> Iterator[NDArray[np.uint8]]:
-        with single_blas():
-            for rgb in restore(model, grid, reader, at_once, area, options.texture, progress):
-                yield gray_means(rgb) if header.gray else rgb
+        strips = restore(model, grid, reader, at_once, area, options.texture, progress)
+        for rgb in with_single_blas(strips):
+            yield gray_means(rgb) if header.gray else rgb
         damage.extend(reader.losses())
 
     if alpha is not None:
@@ -142,7 +145,7 @@ def decode_tile(
     Raises:
         DamagedError: the payloads do not decode under this model.
     """
-    indices = decode_base(model, tile, header, base)
+    indices = decode_base(model, tile, base)
     if refinement is None:
         return real(model.base_latents(indices)), indices, None
     setting = model.setting(header.quality, header.tune)
@@ -150,11 +153,9 @@ def decode_tile(
     return real(latents), indices, levels
 
 
-def decode_base(model: Model, tile: Tile, header: container.Header, payload: bytes) -> Ints:
+def decode_base(model: Model, tile: Tile, payload: bytes) -> Ints:
     """One tile's base layer: payload -> indices [h, w] int64."""
     coder = Decoder(payload)
-    if coloured(header, tile.index):
-        colour.read(coder, model.tables)
     shape = tile.latents.height, tile.latents.width
     indices = model.walk_base(shape, lambda _, frequencies: coder.get_base(frequencies))
     if not coder.exhausted():
@@ -175,21 +176,30 @@ def decode_refinement(model: Model, base: Ints, setting: Setting, payload: bytes
     return latents, indices
 
 
-def coloured(header: container.Header, number: int) -> bool:
-    """Whether the base payload of the tile of this number begins with the colour layer."""
-    return header.colour and number == 0
+def decode_cut_base(model: Model, tile: Tile, cut: container.Cut) -> tuple[Ints, int]:
+    """A base layer that was cut off: indices [h, w], the most probable ones from where it ends; whole passes read."""
+    coder, passes = CutDecoder(cut.start, cut.size_bytes), 0
+
+    def choose(where: NDArray[np.bool_], frequencies: Ints) -> Ints:
+        nonlocal passes
+        indices = coder.get_base(frequencies)
+        passes += indices is not None
+        return frequencies.argmax(1) if indices is None else indices
+
+    return model.walk_base((tile.latents.height, tile.latents.width), choose), passes
 
 
-def colour_layer(model: Model, contents: container.PartialContents, partial: bool) -> Colour | None:
-    """The colour layer; None where there is none, or (`partial`) it is damaged."""
-    if not coloured(contents.header, 0) or contents.base[0] is None:
-        return None
-    try:
-        return colour.read(Decoder(contents.base[0]), model.tables)
-    except DamagedError:
-        if partial:
-            return None
-        raise
+def decode_cut_refinement(model: Model, base: Ints, setting: Setting, cut: container.Cut) -> tuple[Floats, int]:
+    """A refinement that was cut off: latents (2**-LATENT_BITS), the predicted means from where it ends; whole steps."""
+    coder, steps = CutDecoder(cut.start, cut.size_bytes), 0
+
+    def choose(predicted: Predicted) -> Ints:
+        nonlocal steps
+        indices = coder.get_refinement(predicted.classes, model.tables)
+        steps += indices is not None
+        return np.zeros_like(predicted.classes) if indices is None else indices
+
+    return model.walk_refinement(base, setting, choose)[0], steps
 
 
 @contextmanager
@@ -205,59 +215,94 @@ class TileReader:
     """Reads the latents of tiles; a damaged tile ends it all, or (`partial`) is made up for and noted."""
 
     model: Model
+    grid: Grid
     contents: container.PartialContents
     partial: bool
     reasons: list[str] = field(default_factory=list)  # payloads whose checksum is right and whose contents are not
-    coarse: dict[int, str] = field(default_factory=dict)  # tiles restored from the base layer alone: where they are
-    missing: dict[int, str] = field(default_factory=dict)  # tiles of which nothing is left
+    fates: dict[int, str] = field(default_factory=dict)  # what became of tiles that are not as they were
 
     def __post_init__(self) -> None:
         header = self.contents.header
-        setting = self.model.setting(header.quality, header.tune)
-        self._layer = colour_layer(self.model, self.contents, self.partial)
-        self._weights = [self.model.synthesis_weights(setting, base_only=base_only) for base_only in (False, True)]
+        self._setting = self.model.setting(header.quality, header.tune)
+        self._weights = [
+            self.model.synthesis_weights(self._setting, base_only=base_only) for base_only in (False, True)
+        ]
+        self._layer: Colour | None = None
+        self._coarse: set[int] = set()  # tiles shown as if the file had no refinement
+        if self.contents.colour is not None:
+            with self._forgiven():
+                self._layer = colour.read(self.contents.colour, self.model.tables)
 
     def weights(self, tile: Tile) -> Floats | None:
         """Weights for the synthesis of the tile; None for a missing one."""
-        if tile.index in self.missing:
+        if self.fates.get(tile.index) == LOST:
             return None
-        return self._weights[self.contents.refinement is None or tile.index in self.coarse]
+        return self._weights[self.contents.refinement is None or tile.index in self._coarse]
 
     def colour(self, tile: Tile) -> Colour | None:
         """The colour layer, which was fitted to tiles with their refinement."""
-        return None if tile.index in self.coarse else self._layer
+        return None if tile.index in self._coarse else self._layer
 
     def latents(self, tile: Tile) -> NDArray[np.float32]:
         """The tile's latents [h, w, M]; zeros for a missing one."""
-        base, refinement = payloads_of(self.contents, tile)
-        layered = self.contents.refinement is not None
-        for fine in [None] if base is None or refinement is None else [refinement, None]:
-            if base is None:
-                break
-            try:
-                with named(tile):
-                    latents = decode_tile(self.model, tile, self.contents.header, base, fine)[0]
-            except DamagedError as error:
-                if not self.partial:
-                    raise
-                self.reasons.append(str(error))
-                continue
-            if layered and fine is None:
-                self.coarse[tile.index] = tile.place
-            return latents
-        self.missing[tile.index] = tile.place
-        return np.zeros((tile.latents.height, tile.latents.width, self.model.prior.latents), np.float32)
+        base = self._base(tile)
+        if base is None:
+            self.fates[tile.index] = LOST
+            return np.zeros((tile.latents.height, tile.latents.width, self.model.prior.latents), np.float32)
+        if self.contents.refinement is None:
+            return real(self.model.base_latents(base))
+        fine = None if tile.index in self.fates else self._refinement(tile, base)
+        if fine is not None:
+            return real(fine)
+        self._coarse.add(tile.index)
+        self.fates.setdefault(tile.index, COARSE)
+        return real(self.model.base_latents(base))
+
+    def _base(self, tile: Tile) -> Ints | None:
+        """The tile's base indices [h, w]; None where nothing is left of them."""
+        payload, cut = self.contents.base[tile.index], self.contents.cut
+        if payload is not None:
+            with self._forgiven(), named(tile):
+                return decode_base(self.model, tile, payload)
+        elif cut is not None and (cut.kind, cut.tile) == (container.BASE, tile.index):
+            base, passes = decode_cut_base(self.model, tile, cut)
+            if passes:
+                self.fates[tile.index] = f"restored coarsely, from {passes} of {PASSES} passes of the base layer"
+                return base
+        return None
+
+    def _refinement(self, tile: Tile, base: Ints) -> Floats | None:
+        """The tile's latents [h, w, M] in units of 2**-LATENT_BITS; None where the base layer's are as good."""
+        assert self.contents.refinement is not None
+        payload, cut = self.contents.refinement[tile.index], self.contents.cut
+        if payload is not None:
+            with self._forgiven(), named(tile):
+                return decode_refinement(self.model, base, self._setting, payload)[0]
+        elif cut is not None and (cut.kind, cut.tile) == (container.REFINEMENT, tile.index):
+            latents, steps = decode_cut_refinement(self.model, base, self._setting, cut)
+            if steps:
+                count = len(self.model.prior.steps)
+                self.fates[tile.index] = f"restored from {steps} of {count} steps of the refinement layer"
+                return latents
+        return None
+
+    @contextmanager
+    def _forgiven(self) -> Iterator[None]:
+        """Notes damage, or (unless `partial`) raises it."""
+        try:
+            yield
+        except DamagedError as error:
+            if not self.partial:
+                raise
+            self.reasons.append(str(error))
 
     def losses(self) -> list[str]:
         """What to say of the tiles that are not as they were."""
         count = len(self.contents.base)
-        lost = ((self.coarse, "restored coarsely, from the base layer alone"), (self.missing, "lost, and shown gray"))
         sentences = [*self.reasons]
-        for tiles, fate in lost:
-            if tiles:
-                places = [tiles[number] for number in sorted(tiles)]
-                more = f" and {len(places) - MAX_PLACES} more" if len(places) > MAX_PLACES else ""
-                sentences.append(f"{len(tiles)} of {count} tiles {fate}: {', '.join(places[:MAX_PLACES])}{more}")
-        if self.contents.header.colour and self._layer is None and len(self.coarse) + len(self.missing) < count:
-            sentences.append("the colour layer, which stands in tile 0, is lost: colours are a little off")
+        for fate in dict.fromkeys(fate for _, fate in sorted(self.fates.items())):
+            tiles = [tile for tile, found in sorted(self.fates.items()) if found == fate]
+            places = [self.grid.tile(number).place for number in tiles[:MAX_PLACES]]
+            more = f" and {len(tiles) - MAX_PLACES} more" if len(tiles) > MAX_PLACES else ""
+            sentences.append(f"{len(tiles)} of {count} tiles {fate}: {', '.join(places)}{more}")
         return sentences

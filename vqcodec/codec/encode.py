@@ -73,8 +73,7 @@ def encode(
     progress: Progress | None = None,
 ) -> bytes:
     """Encode a loaded picture; see `api.encode`. `progress(done, tiles)` is called after each tile."""
-    check_quality(quality)
-    return PictureEncoder(picture, options, progress).file(quality)
+    return PictureEncoder(picture, options, progress).file(check_quality(quality))
 
 
 class PictureEncoder:
@@ -109,10 +108,11 @@ class PictureEncoder:
         """The file that holds these payloads."""
         header = container.Header(
             self.width, self.height, quality, self.model.files.checksum, self.picture.gray, self.options.tile_log2,
-            srgb=self.side.srgb, colour=layers.colour is not None, tune=self.tune,
+            srgb=self.side.srgb, tune=self.tune,
         )  # fmt: skip
+        colour = None if layers.colour is None else layers.colour.payload(self.model.tables)
         _, *side = self.side
-        return container.pack(container.Contents(header, layers.base, layers.refinement, *side))
+        return container.pack(container.Contents(header, layers.base, layers.refinement, colour, *side))
 
 
 class SideData(NamedTuple):
@@ -141,11 +141,11 @@ def side_data(picture: Picture, *, strip: bool = False) -> SideData:
 
 
 class Layers(NamedTuple):
-    """The payloads of all tiles."""
+    """The payloads of all tiles, and the colour layer of the picture."""
 
     base: tuple[bytes, ...]
     refinement: tuple[bytes, ...] | None
-    colour: Colour | None = None  # the layer with which the first of `base` begins
+    colour: Colour | None = None
 
 
 def encode_layers(
@@ -158,7 +158,7 @@ def encode_layers(
     progress: Progress | None = None,
     visit: Callable[[Tile, CodedTile], None] | None = None,
 ) -> Layers:
-    """The payloads of all tiles of a picture [H, W, 3].
+    """The payloads of all tiles of a picture [H, W, 3], and its colour layer (effort 3 and more).
 
     `at_once` is how many tiles to work on at a time. `visit` sees every tile, on the thread that coded it.
     """
@@ -172,7 +172,7 @@ def encode_layers(
     fit = colour.Fit(rgb.shape[0] * rgb.shape[1], tradeoff.lagrangian(model))
     every, stride = -(-grid.tile_count // COLOUR_TILES), 2 if grid.tile_count == 1 else 4
 
-    def work(tile: Tile) -> tuple[BasePayload | bytes, bytes | None, colour.Sums | None]:
+    def work(tile: Tile) -> tuple[bytes, bytes | None, colour.Sums | None]:
         latents, vectors = analyse(model, rgb, grid, tile, tradeoff.setting(model))
         coded = encode_tile(model, padded(rgb, tile.latents), latents, vectors, tradeoff)
         if visit:
@@ -180,24 +180,19 @@ def encode_layers(
         sums = None
         if fits and tile.index % every == 0:
             sums = colour.sums(model.synthesis.unrounded(coded.latents, weights), rgb[tile.pixels.slices], stride)
-        return coded.base if tile.index == 0 else coded.base.finish(), coded.refinement, sums
+        return coded.base, coded.refinement, sums
 
     base: list[bytes] = []
     fine: list[bytes] = []
-    first: BasePayload | None = None
     with single_blas():
-        for number, (payload, refinement, sums) in enumerate(in_order(work, grid.tiles, at_once)):
-            if isinstance(payload, BasePayload):
-                first, payload = payload, b""
-            base.append(payload)
+        for number, (coarse, refinement, sums) in enumerate(in_order(work, grid.tiles, at_once)):
+            base.append(coarse)
             fine += [] if refinement is None else [refinement]
             if sums:
                 fit.add(sums)
             if progress:
                 progress(number + 1, grid.tile_count)
-    assert first is not None
     layer = fit.solve(model.tables) if fits else None
-    base[0] = first.finish(layer)
     return Layers(tuple(base), None if tradeoff.base_only else tuple(fine), layer)
 
 
@@ -226,9 +221,10 @@ def padded(rgb: NDArray[np.uint8], window: Rect) -> NDArray[np.uint8]:
 class CodedTile(NamedTuple):
     """What a file holds of a tile, and what a decoder will make of it."""
 
-    base: BasePayload
+    base: bytes
     refinement: bytes | None
-    indices: Ints | None  # of the refinement
+    base_indices: Ints  # [h, w]
+    indices: Ints | None  # of the refinement, [h, w, M]
     latents: NDArray[np.float32]  # [h, w, M]
 
 
@@ -236,45 +232,29 @@ def encode_tile(
     model: Model, rgb: NDArray[np.uint8], latents: NDArray[np.float32], vectors: NDArray[np.float32], tradeoff: Tradeoff
 ) -> CodedTile:
     """One tile: pixels [16 h, 16 w, 3], latents [h, w, M] and base vectors [h, w, D]."""
-    base = BasePayload(model, nearest(model, vectors))
+    base = nearest(model, vectors)
+    coarse = encode_base(model, base)
     if tradeoff.base_only:
-        return CodedTile(base, None, None, real(model.base_latents(base.indices)))
-    fine, indices, decoded = encode_refinement(model, latents, base.indices, tradeoff)
+        return CodedTile(coarse, None, base, None, real(model.base_latents(base)))
+    fine, indices, decoded = encode_refinement(model, latents, base, tradeoff)
     if tradeoff.effort in PLANS:
         plan, lagrangian = PLANS[tradeoff.effort], tradeoff.lagrangian(model)
         setting = tradeoff.setting(model)
-        better = search(model, plan, indices, base.indices, rgb, setting, lagrangian)
-        fine, indices, decoded = encode_indices(model, base.indices, setting, given(better))
-    return CodedTile(base, fine, indices, real(decoded))
+        better = search(model, plan, indices, base, rgb, setting, lagrangian)
+        fine, indices, decoded = encode_indices(model, base, setting, given(better))
+    return CodedTile(coarse, fine, base, indices, real(decoded))
 
 
-class BasePayload:
-    """One tile's base layer before it is written: the colour layer, which stands before it, is known last."""
+def encode_base(model: Model, indices: Ints) -> bytes:
+    """The payload of one tile's base layer, of its indices [h, w] int64."""
+    coder = Encoder()
 
-    def __init__(self, model: Model, indices: Ints) -> None:
-        self.indices = indices  # [h, w] int64
-        self._model, self._passes = model, list[tuple[Ints, Ints]]()
+    def put(where: NDArray[np.bool_], frequencies: Ints) -> Ints:
+        coder.put_base(indices[where], frequencies)
+        return indices[where]
 
-        def put(where: NDArray[np.bool_], frequencies: Ints) -> Ints:
-            self._passes.append((indices[where], frequencies.astype(np.int32)))  # they are large, and below 2**24
-            return indices[where]
-
-        model.walk_base((indices.shape[0], indices.shape[1]), put)
-
-    def finish(self, layer: Colour | None = None) -> bytes:
-        """The payload."""
-        coder = Encoder()
-        if layer is not None:
-            layer.write(coder, self._model.tables)
-        for indices, frequencies in self._passes:
-            coder.put_base(indices, frequencies)
-        return coder.finish()
-
-
-def encode_base(model: Model, vectors: NDArray[np.float32]) -> tuple[bytes, Ints]:
-    """One tile's base layer: vectors [h, w, D] -> payload, indices [h, w] int64."""
-    indices = nearest(model, vectors)
-    return BasePayload(model, indices).finish(), indices
+    model.walk_base((indices.shape[0], indices.shape[1]), put)
+    return coder.finish()
 
 
 def nearest(model: Model, vectors: NDArray[np.float32]) -> Ints:

@@ -9,9 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from vqcodec.bitstream import colour
 from vqcodec.bitstream.codebook import MAX_INDEX, Ints
 from vqcodec.bitstream.tiles import Tile
-from vqcodec.codec.decode import colour_layer, decode_tile, named, open_file, payloads_of
+from vqcodec.codec.decode import decode_tile, named, open_file, payloads_of
 from vqcodec.options import DecodeOptions
 from vqcodec.threads import in_order, single_blas
 
@@ -53,5 +54,5 @@ def read_indices(data: bytes, options: DecodeOptions = DecodeOptions()) -> Indic
             if refinement is not None and fine is not None:
                 assert np.abs(fine).max(initial=0) <= 2 * MAX_INDEX
                 refinement[tile.latents.slices] = fine
-    layer = colour_layer(model, contents, False)
+    layer = None if contents.colour is None else colour.read(contents.colour, model.tables)
     return Indices(base, refinement, None if layer is None else layer.array())

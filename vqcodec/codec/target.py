@@ -158,7 +158,8 @@ class _Estimator:
     def _analyse(self, tile: Tile) -> tuple[NDArray[np.float16], int, Ints]:
         setting = self.model.setting(self.analysed_at, self.tune)
         latents, vectors = encode.analyse(self.model, self.rgb, self.grid, tile, setting)
-        payload, base = encode.encode_base(self.model, vectors)
+        base = encode.nearest(self.model, vectors)
+        payload = encode.encode_base(self.model, base)
         return latents.astype(np.float16), len(payload), base
 
 

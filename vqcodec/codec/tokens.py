@@ -17,7 +17,7 @@ from vqcodec.bitstream import container
 from vqcodec.bitstream.codebook import MAX_INDEX, Floats, Ints, Setting, real
 from vqcodec.bitstream.colour import Colour
 from vqcodec.bitstream.tiles import LATENT_STRIDE, Grid, Tile
-from vqcodec.codec.encode import BasePayload, CodedTile, PictureEncoder, Tradeoff, encode_indices, encode_layers
+from vqcodec.codec.encode import CodedTile, PictureEncoder, Tradeoff, encode_base, encode_indices, encode_layers
 from vqcodec.codec.indices import read_indices
 from vqcodec.codec.synthesis import restore
 from vqcodec.errors import InputError, UsageError
@@ -33,6 +33,7 @@ from vqcodec.options import (
     EncodeOptions,
     ModelName,
     check_quality,
+    whole_number,
 )
 from vqcodec.pictures.picture import Picture, gray_means
 from vqcodec.threads import share, single_blas
@@ -87,14 +88,14 @@ def of_picture(picture: Picture, quality: int = DEFAULT_QUALITY, options: Encode
     Raises:
         ModelError, UsageError
     """
-    check_quality(quality)
+    quality = check_quality(quality)
     encoder, tradeoff = PictureEncoder(picture, options), Tradeoff(quality, options.effort, tune=options.tune)
     grid, model = encoder.grid, encoder.model
     base = np.empty((grid.latent_height, grid.latent_width), np.int32)
     refinement = None if tradeoff.base_only else np.empty((*base.shape, model.prior.latents), np.int32)
 
     def visit(tile: Tile, coded: CodedTile) -> None:
-        base[tile.latents.slices] = coded.base.indices
+        base[tile.latents.slices] = coded.base_indices
         if refinement is not None and coded.indices is not None:
             refinement[tile.latents.slices] = coded.indices
 
@@ -119,16 +120,17 @@ def to_file(tokens: Tokens, *, model: ModelName | None = None) -> bytes:
     base, fine = zip(*(_payloads(loaded, tokens, tile) for tile in grid.tiles), strict=True)
     header = container.Header(
         tokens.width, tokens.height, tokens.quality, loaded.files.checksum, tokens.gray,
-        tokens.tile_side.bit_length() - 1, colour=tokens.colour is not None, tune=loaded.tune(tokens.tune),
+        tokens.tile_side.bit_length() - 1, tune=loaded.tune(tokens.tune),
     )  # fmt: skip
-    return container.pack(container.Contents(header, base, None if tokens.refinement is None else fine))
+    colour = None if tokens.colour is None else tokens.colour.payload(loaded.tables)
+    return container.pack(container.Contents(header, base, None if tokens.refinement is None else fine, colour))
 
 
 def _payloads(model: Model, tokens: Tokens, tile: Tile) -> tuple[bytes, bytes]:
     """The payloads of one tile; the refinement's is empty where there is none."""
     here = tile.latents.slices
     base = tokens.base[here].astype(np.int64)
-    coarse = BasePayload(model, base).finish(tokens.colour if tile.index == 0 else None)
+    coarse = encode_base(model, base)
     if tokens.refinement is None:
         return coarse, b""
     fine = tokens.refinement[here].astype(np.int64)
@@ -212,10 +214,12 @@ def of_arrays(
         refinement = _integers("refinement", refinement, 3)
     if (quality is None) != (refinement is None) and quality != BASE_ONLY_QUALITY:
         raise UsageError("give the quality that the refinement was made with, and none for the base layer alone")
-    width = base.shape[1] * LATENT_STRIDE if width is None else width
-    height = base.shape[0] * LATENT_STRIDE if height is None else height
+    quality = BASE_ONLY_QUALITY if quality is None else check_quality(quality)
+    width = base.shape[1] * LATENT_STRIDE if width is None else whole_number("width", width, -(2**63))
+    height = base.shape[0] * LATENT_STRIDE if height is None else whole_number("height", height, -(2**63))
+    tile_side = whole_number("the side of a tile", tile_side, 1)
     layer = None if colour is None else Colour.of_array(colour)
-    return Tokens(base, refinement, width, height, quality or BASE_ONLY_QUALITY, gray, tile_side, layer, tune)
+    return Tokens(base, refinement, width, height, quality, gray, tile_side, layer, tune)
 
 
 def _checked(model: Model, tokens: Tokens) -> tuple[Tokens, Grid]:

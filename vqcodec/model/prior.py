@@ -168,6 +168,9 @@ class Block:
         return x
 
 
+PASSES = 4  # of the base layer
+
+
 def quarter(height: int, width: int, number: int) -> NDArray[np.bool_]:
     """[h, w] bool: the positions of pass 0..3 of the base layer: (even, even), (odd, odd), (even, odd), (odd, even)."""
     row, column = ((0, 0), (1, 1), (0, 1), (1, 0))[number]

@@ -7,6 +7,7 @@ decoder's, which come from the file alone.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -14,15 +15,18 @@ from numpy.typing import NDArray
 
 from vqcodec.bitstream.colour import Colour
 from vqcodec.bitstream.tiles import Rect
-from vqcodec.errors import ModelError
+from vqcodec.errors import LimitError, ModelError
 from vqcodec.messages import one_line
 from vqcodec.model.noise import noise
+
+_NO_MEMORY = re.compile(r"bad_alloc|allocate memory|memory of \d+ is smaller")  # in what ONNX Runtime says
 
 
 def session(graph: bytes, threads: int) -> Any:
     """An ONNX Runtime session of a graph that holds all of its weights itself.
 
     Raises:
+        LimitError: there is not enough memory.
         ModelError: not a graph that can be loaded, or one that would read further files.
     """
     if b"location" in graph:  # the key of ONNX's "external data": a path, anywhere on this machine
@@ -38,13 +42,21 @@ def session(graph: bytes, threads: int) -> Any:
     try:
         return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
+        _check_memory(error)
         raise ModelError(f"the model's graph cannot be loaded ({one_line(error)})") from None
+
+
+def _check_memory(error: Exception) -> None:
+    """Raises LimitError where ONNX Runtime, which has no exception of its own for it, ran out of memory."""
+    if _NO_MEMORY.search(str(error)):
+        raise LimitError("not enough memory to run the model: reduce the picture, or take fewer threads") from None
 
 
 def run(session: Any, height: int, width: int, /, **inputs: NDArray[Any]) -> list[NDArray[np.float32]]:
     """Runs a graph whose outputs are [1, C, height, width] float32.
 
     Raises:
+        LimitError: there is not enough memory.
         ModelError: they are not, or it cannot be run: a model of somebody's own that does not fit.
     """
     try:
@@ -52,6 +64,7 @@ def run(session: Any, height: int, width: int, /, **inputs: NDArray[Any]) -> lis
     except MemoryError:
         raise
     except Exception as error:
+        _check_memory(error)
         raise ModelError(f"the model's graph cannot be run ({one_line(error)})") from None
     for output in outputs:
         if output.dtype != np.float32 or output.ndim != 4 or output.shape[2:] != (height, width):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vqcodec.bitstream.codebook import Floats, Ints, Setting, dequantise
 from vqcodec.bitstream.entropy import ClassTables
-from vqcodec.model.prior import BasePrior, RefinementPrior, Step, checkerboard, quarter
+from vqcodec.model.prior import PASSES, BasePrior, RefinementPrior, Step, checkerboard, quarter
 
 # Chooses or reads the base indices of one pass: (positions [h, w], frequencies [n, K]) -> indices [n]
 BaseChooser = Callable[[NDArray[np.bool_], Ints], Ints]
@@ -37,7 +37,7 @@ Chooser = Callable[[Predicted], Ints]
 def walk_base(prior: BasePrior, shape: tuple[int, int], choose: BaseChooser) -> Ints:
     """Go through the base layer's four passes: indices [h, w] int64."""
     indices, known = np.zeros(shape, np.int64), np.zeros(shape, bool)
-    for number in range(4):
+    for number in range(PASSES):
         where = quarter(*shape, number)
         if where.any():
             indices[where] = choose(where, prior.frequencies(indices, known, number))

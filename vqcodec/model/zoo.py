@@ -11,6 +11,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
+import stat
+import threading
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -40,6 +43,7 @@ DEFAULT_MODEL = "photo-1"
 GRADIENT = "gradient.onnx"
 REALISTIC = "realistic.onnx"
 MAX_FILE_BYTES = 256 * 2**20
+MAX_CARD_BYTES = 2**20
 MAX_ARRAYS = 4096
 FILES = ("tables.npz", "analysis.onnx", "synthesis.onnx")
 CARD_RANGES = {  # of the numbers in model.json
@@ -79,23 +83,34 @@ class ModelFiles:
         """
         path = self.folder / name
         try:
-            with open(path, "rb") as stream:
-                data = stream.read(MAX_FILE_BYTES + 1)
+            data = read_file(path, MAX_FILE_BYTES)
         except OSError as error:
             raise ModelError(f"the model file {path} cannot be read: {error.strerror}") from None
-        if len(data) > MAX_FILE_BYTES:
-            raise ModelError(f"{path} is larger than a model file may be")
         if hashlib.sha256(data).hexdigest() != self.card["files"][name]["sha256"]:
             raise ModelError(f"the model file {path} is damaged: its sha256 is not the one in model.json")
         return data
 
 
+def read_file(path: Path, limit_bytes: int) -> bytes:
+    """The bytes of a file of a model: of an ordinary file, for a pipe would block and a device might never end.
+
+    Raises:
+        ModelError: it is something else, or larger.
+        OSError: it cannot be read.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ModelError(f"{path} is not an ordinary file")
+    with open(path, "rb") as stream:
+        data = stream.read(limit_bytes + 1)
+    if len(data) > limit_bytes:
+        raise ModelError(f"{path} is larger than a file of a model may be")
+    return data
+
+
 def _read_card(folder: Path) -> ModelFiles:
     path = folder / "model.json"
     try:
-        if path.stat().st_size > 2**20:
-            raise ModelError(f"{path} is larger than a model card may be")
-        card = json.loads(path.read_text(encoding="utf-8"))
+        card = json.loads(read_file(path, MAX_CARD_BYTES))
         for name in {*FILES, *card["files"]}:
             bytes.fromhex(card["files"][name]["sha256"])
             if name != Path(name).name:
@@ -171,6 +186,7 @@ class Model:
     def __init__(self, files: ModelFiles, threads: int = 0) -> None:
         self.files = files
         self.threads = threads
+        self._loading = threading.RLock()  # threads that ask for a graph at once load it once
         arrays = read_tables(files.verified("tables.npz"))
         try:
             self.codebook = BaseCodebook(arrays["codebook"].astype(np.float64))
@@ -236,8 +252,9 @@ class Model:
         Raises:
             ModelError: the model came without one of them, or its file is damaged.
         """
-        for name in graphs:
-            getattr(self, name)
+        with self._loading:
+            for name in graphs:
+                getattr(self, name)
 
     @cached_property
     def analysis(self) -> Analysis:
@@ -307,6 +324,9 @@ class Model:
         return float(low * (high / low) ** quality_level(quality))
 
 
+_loading = threading.Lock()  # `lru_cache` alone lets threads that ask for a model at once load it once each
+
+
 @lru_cache(maxsize=4)
 def _load(folder: Path, card: str, threads: int) -> Model:
     return Model(ModelFiles(folder, json.loads(card)), threads)
@@ -314,4 +334,5 @@ def _load(folder: Path, card: str, threads: int) -> Model:
 
 def load(files: ModelFiles, threads: int = 0) -> Model:
     """The loaded model; kept, so that the next picture does not load it again, as long as its card says the same."""
-    return _load(files.folder, json.dumps(files.card, sort_keys=True), threads)
+    with _loading:
+        return _load(files.folder, json.dumps(files.card, sort_keys=True), threads)

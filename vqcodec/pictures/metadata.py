@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What comes along with the samples: colour profiles, XMP, thumbnails, and pictures that only a plugin reads (HEIC).
+"""What comes along with the samples: colour profiles, EXIF with its orientation and thumbnail.
 
 Which profile says no more than "sRGB" is found out here by asking LittleCMS what it does to colours, not by its name.
 How the metadata is stored is the container's affair.
@@ -8,19 +8,13 @@ How the metadata is stored is the container's affair.
 from __future__ import annotations
 
 import io
-import re
 import struct
-from collections.abc import Mapping
 from functools import cache, lru_cache
-from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image
 
-from vqcodec.errors import InputError
-
 SRGB_TOLERANCE = 1  # levels of 255: real sRGB profiles differ by their rounding, others by dozens
-_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 _THUMBNAIL_OFFSET, _THUMBNAIL_BYTES = 0x0201, 0x0202  # tags JPEGInterchangeFormat and its length (EXIF 3.0)
 _PROFILE_DATE = bytes.fromhex("07d0 0001 0001 0000 0000 0000")  # 2000-01-01, in place of the current time
 
@@ -65,26 +59,6 @@ def srgb_profile() -> bytes | None:
     except (ImportError, OSError):
         return None
     return profile[:24] + _PROFILE_DATE + profile[36:]
-
-
-# ---- XMP -------------------------------------------------------------------------------------------------------------
-
-
-def xmp(stored: object) -> bytes | None:
-    """The XMP packet of a picture with its orientation, where it gives one, set to 1 (upright).
-
-    Args:
-        stored: what Pillow has for it: bytes, text, or nothing.
-
-    Returns:
-        The packet (ISO 16684-1:2019) without zero bytes at its end; every other byte stays as it is.
-    """
-    if isinstance(stored, str):
-        stored = stored.encode("utf-8", "surrogatepass")
-    if not isinstance(stored, bytes) or not stored.strip(b"\0 \r\n\t"):
-        return None
-    packet = re.sub(rb"(tiff:Orientation\s*=\s*[\"'])[2-8]", rb"\g<1>1", stored.rstrip(b"\0"))
-    return re.sub(rb"(<tiff:Orientation>\s*)[2-8]", rb"\g<1>1", packet)
 
 
 # ---- EXIF: orientation and thumbnail ---------------------------------------------------------------------------------
@@ -156,36 +130,3 @@ def without_thumbnail(exif: bytes) -> bytes:
     if out[start : start + 2] == b"\xff\xd8":  # a JPEG file stands there, and nothing else is wiped out
         out[start : start + length] = bytes(len(out[start : start + length]))
     return bytes(out)
-
-
-# ---- HEIC ------------------------------------------------------------------------------------------------------------
-
-
-def is_heic(start: bytes) -> bool:
-    """Whether a file that begins so is of the HEIC family (ISO/IEC 23008-12:2022), which Pillow does not read."""
-    return start[4:8] == b"ftyp" and start[8:12] in _HEIC_BRANDS
-
-
-def open_heic(stream: BinaryIO, name: str) -> Image.Image:
-    """Opens a HEIC picture so far that its size is known; upright, whatever the file says of its orientation.
-
-    Raises:
-        InputError: pillow-heif is not installed.
-    """
-    try:
-        from pillow_heif import HeifImageFile
-    except ImportError:
-        raise InputError(f"cannot read {name}: HEIC pictures need pip install 'vqcodec[heic]'") from None
-    image: Image.Image = HeifImageFile(stream)  # type: ignore[no-untyped-call]
-    return image
-
-
-def heic_notes(info: Mapping[Any, Any]) -> list[str]:
-    """A sentence for each thing that a HEIC picture loses."""
-    notes = []
-    if info.get("bit_depth", 8) > 8:
-        notes.append(f"{info['bit_depth']}-bit samples reduced to 8 bits")
-    colours = info.get("nclx_profile") or {}
-    if not info.get("icc_profile") and colours.get("color_primaries", 1) not in (1, 2):
-        notes.append("its colour space is not sRGB and has no profile: taken for sRGB, its colours may be off")
-    return notes

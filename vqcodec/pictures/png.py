@@ -20,6 +20,7 @@ from PIL import Image
 
 from vqcodec.errors import DamagedError
 from vqcodec.messages import one_line
+from vqcodec.pictures.heif import Coding
 from vqcodec.pictures.pillow import strict_pillow
 
 XMP_KEYWORD = "XML:com.adobe.xmp"  # of the text chunk that holds XMP (ISO 16684-3)
@@ -56,11 +57,19 @@ def _chunk(name: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(body, zlib.crc32(name)))
 
 
-def check_png(stream: BinaryIO) -> None:
-    """Pillow decodes pixel data whose checksum is wrong or whose end is missing; we refuse it (ValueError)."""
+def check_png(stream: BinaryIO) -> Coding | None:
+    """Pillow decodes pixel data whose checksum is wrong or whose end is missing; we refuse it (ValueError).
+
+    Returns:
+        what the chunk cICP says, of which Pillow knows nothing: u8 colour primaries, u8 transfer characteristics, ...;
+        None where there is none.
+    """
     stream.seek(0)
-    for _ in _png_chunks(stream):
-        pass
+    coding = None
+    for name, body in _png_chunks(stream):
+        if name == b"cICP" and len(body) == 4:
+            coding = Coding(primaries=body[0], transfer=body[1])
+    return coding
 
 
 # ---- alpha -----------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import io
 import os
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -18,12 +18,16 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from vqcodec.errors import InputError, LimitError, VqcError
-from vqcodec.messages import one_line, printable
-from vqcodec.options import DEFAULT_MAX_PIXELS
-from vqcodec.pictures import metadata
+from vqcodec.messages import on_one_line, one_line
+from vqcodec.options import DEFAULT_MAX_PIXELS, most_file_bytes, whole_number
+from vqcodec.pictures import colorimetry, heif, metadata
 from vqcodec.pictures.picture import Picture
 from vqcodec.pictures.pillow import strict_pillow
 from vqcodec.pictures.png import check_png
+from vqcodec.pictures.xmp import xmp_of
+
+_BLOCK_BYTES = 1 << 20
+_CODING = "vqcodec coding"  # key of `Image.info` for what we found out ourselves
 
 Source = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[Any]
 
@@ -43,12 +47,12 @@ def load(source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture:
         InputError: it is missing, not a picture, truncated or corrupt; the message is one line with its name.
         LimitError: it has more than `max_pixels` pixels.
     """
-    name = _name(source)
+    name, max_pixels = _name(source), whole_number("max_pixels", max_pixels, 1)
     if isinstance(source, np.ndarray):
         return _from_array(source, max_pixels)
     with strict_pillow(max_pixels), ExitStack() as opened:
         try:
-            image = source if isinstance(source, Image.Image) else _open(source, name, opened)
+            image = source if isinstance(source, Image.Image) else _open(source, name, opened, max_pixels)
             _check_size(name, image.width, image.height, max_pixels)
             return _read(image)
         except VqcError:
@@ -66,54 +70,96 @@ def load(source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture:
 # ---- opening ---------------------------------------------------------------------------------------------------------
 
 
-def _open(source: str | os.PathLike[str] | bytes | BinaryIO, name: str, opened: ExitStack) -> Image.Image:
+def _open(
+    source: str | os.PathLike[str] | bytes | BinaryIO, name: str, opened: ExitStack, max_pixels: int
+) -> Image.Image:
     """Opens a path, bytes or stream so far that the size is known; what must be closed goes into `opened`."""
     stream: Any = source
     if isinstance(source, str | os.PathLike):
-        try:
+        with _one_sentence(name):
             stream = opened.enter_context(open(source, "rb"))  # noqa: SIM115
-        except FileNotFoundError:
-            raise InputError(f"cannot read {name}: there is no such file") from None
-        except IsADirectoryError:
-            raise InputError(f"cannot read {name}: it is a folder") from None
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else None
-            raise InputError(f"cannot read {name}: {reason or one_line(error)}") from None
     elif isinstance(source, bytes | bytearray | memoryview):
         stream = io.BytesIO(source)
     elif not hasattr(source, "read"):
         raise InputError(f"cannot read a picture from {name}: give a path, bytes, a stream, a PIL image or an array")
     if not isinstance(source, str | os.PathLike | bytes | bytearray | memoryview) or not stream.seekable():
-        data = stream.read()
-        if not isinstance(data, bytes):
-            raise InputError(f"cannot read {name}: open it in binary mode")
-        stream = io.BytesIO(data)
+        stream = io.BytesIO(_read_up_to(stream, most_file_bytes(max_pixels), name))
     if not stream.read(1):
         raise InputError(f"cannot read {name}: it is empty")
     stream.seek(0)
-    heic = metadata.is_heic(stream.read(12))
+    heic = heif.is_heic(stream.read(12))
     stream.seek(0)
-    image = opened.enter_context(metadata.open_heic(stream, name) if heic else Image.open(stream))
+    image = opened.enter_context(heif.open_heic(stream, name) if heic else Image.open(stream))
+    position = stream.tell()
     if image.format == "PNG":
-        position = stream.tell()
-        check_png(stream)
-        stream.seek(position)
+        image.info[_CODING] = check_png(stream)
+    elif image.format == "AVIF":
+        image.info[_CODING] = heif.coding_of_avif(stream)
+    stream.seek(position)
     if image.format == "EPS":  # Pillow would start Ghostscript and let a file from anywhere run as a program
         raise InputError(f"cannot read {name}: PostScript is a program, not a picture; convert it first")
     return image
 
 
+def file_bytes(source: bytes | str | os.PathLike[str] | BinaryIO, max_pixels: int) -> bytes:
+    """The bytes of a file of a picture of so many pixels at most, given as they are, as a path or as a binary stream.
+
+    Raises:
+        InputError: it cannot be read, or is none of these.
+        LimitError: it is larger than any such file.
+    """
+    if isinstance(source, bytes | bytearray | memoryview):
+        return bytes(source)
+    name, limit = _name(source), most_file_bytes(max_pixels)
+    with _one_sentence(name):
+        if isinstance(source, str | os.PathLike):
+            with open(source, "rb") as stream:
+                return _read_up_to(stream, limit, name)
+        if hasattr(source, "read"):
+            return _read_up_to(source, limit, name)
+    raise InputError(f"cannot read {name}: give the bytes of a .vqc file, its path or a stream")
+
+
+@contextmanager
+def _one_sentence(name: str) -> Iterator[None]:
+    """Turns what the system raises on opening and reading into an error that says what it is."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise InputError(f"cannot read {name}: there is no such file") from None
+    except IsADirectoryError:
+        raise InputError(f"cannot read {name}: it is a folder") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise InputError(f"cannot read {name}: {reason or one_line(error)}") from None
+
+
+def _read_up_to(stream: Any, limit_bytes: int, name: str) -> bytes:
+    """What is left of a stream, in pieces, so that an endless one is found out in time."""
+    blocks, size_bytes = [], 0
+    while block := stream.read(_BLOCK_BYTES):
+        if not isinstance(block, bytes):
+            raise InputError(f"cannot read {name}: open it in binary mode")
+        size_bytes += len(block)
+        if size_bytes > limit_bytes:
+            raise LimitError(
+                f"{name} is larger than {limit_bytes:,} bytes: raise the limit of pixels if it is a picture"
+            )
+        blocks.append(block)
+    return b"".join(blocks)
+
+
 def _name(source: object) -> str:
-    """How an error message calls the source."""
+    """How an error message calls the source; nothing in it steers a terminal."""
     if isinstance(source, str | os.PathLike):
-        return printable(str(os.fspath(source))) or "''"
+        return on_one_line(str(os.fspath(source))) or "''"
     if isinstance(source, bytes | bytearray | memoryview):
         return "the given bytes"
     if isinstance(source, Image.Image):
-        return str(getattr(source, "filename", "")) or "the given image"
+        return on_one_line(str(getattr(source, "filename", ""))) or "the given image"
     stream_name = getattr(source, "name", None)
-    if isinstance(stream_name, str):
-        return stream_name
+    if isinstance(stream_name, str) and stream_name:
+        return on_one_line(stream_name)
     return "the given stream" if hasattr(source, "read") else f"an object of type {type(source).__name__}"
 
 
@@ -135,18 +181,14 @@ def _read(image: Image.Image) -> Picture:
     rawmode, deep = _stored_samples(image)
     image.load()
     notes = ["16-bit samples reduced to 8 bits"] if deep else []
-    if image.format == "HEIF":
-        notes += metadata.heic_notes(image.info)
-    icc = image.info.get("icc_profile")
     exif, orientation = _exif(image, notes)
     key = _colour_key(image, rawmode)
     samples, alpha, keyed = _samples(image, rawmode, key, notes)
     if keyed is not None:
         alpha = np.where(keyed, np.uint8(0), np.uint8(255))
-    if image.mode in ("CMYK", "LAB"):
-        icc = None  # the pixels are sRGB now
     gray = samples.ndim == 2
-    icc = _fitting_profile(icc, gray, notes)
+    icc = None if image.mode in ("CMYK", "LAB") else _profile(image, gray, notes)  # those are sRGB now
+    xmp = xmp_of(image, notes)
     _note_frames(image, notes)
     samples = _upright(samples, orientation)
     return Picture(
@@ -156,7 +198,7 @@ def _read(image: Image.Image) -> Picture:
         icc=icc,
         exif=exif,
         notes=tuple(notes),
-        xmp=metadata.xmp(image.info.get("xmp")),
+        xmp=xmp,
     )
 
 
@@ -295,6 +337,28 @@ def _colour_key(image: Image.Image, rawmode: str) -> NDArray[Any] | None:
 
 def _three_planes(samples: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return samples if samples.ndim == 3 else np.repeat(samples[..., None], 3, axis=2)
+
+
+def _profile(image: Image.Image, gray: bool, notes: list[str]) -> bytes | None:
+    """The ICC profile of the samples: the file's own, or one for the colour space that it gives as numbers.
+
+    A profile counts more than numbers: where a file has both, the profile says the same to more programs.
+    """
+    coding = heif.coding_of_heic(image.info) if image.format == "HEIF" else image.info.get(_CODING)
+    if isinstance(coding, heif.Coding):
+        if coding.bit_depth > 8:
+            notes.append(f"{coding.bit_depth}-bit samples reduced to 8 bits")
+        if coding.gain_map:
+            notes.append("HDR gain map dropped")
+    icc = image.info.get("icc_profile")
+    if icc:
+        return _fitting_profile(icc, gray, notes)
+    if isinstance(coding, heif.Coding):
+        icc, more = colorimetry.of_cicp(coding.primaries, coding.transfer, gray)
+    else:
+        icc, more = colorimetry.of_png(image.info, gray) if image.format == "PNG" else (None, [])
+    notes += more
+    return icc
 
 
 def _fitting_profile(icc: object, gray: bool, notes: list[str]) -> bytes | None:

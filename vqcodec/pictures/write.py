@@ -18,6 +18,8 @@ from vqcodec.pictures.picture import Picture, Strips
 from vqcodec.pictures.pillow import strict_pillow
 from vqcodec.pictures.png import XMP_KEYWORD, PngWriter
 
+ICO_SIDE = 256
+ICNS_PIXELS = 1024 * 1024  # of the largest picture in such a file
 JPEG_XMP_BYTES = 65_502  # what one marker segment holds
 
 
@@ -53,6 +55,7 @@ _FORMATS = {
     ".tga": _Format("TGA", _ALL_MODES),
     ".jp2": _Format("JPEG2000", _ALL_MODES),
     ".gif": _Format("GIF", ("L", "RGB", "RGBA")),
+    ".ico": _Format("ICO", ("RGB", "RGBA")),
 }
 
 
@@ -202,9 +205,16 @@ def _xmp_option(xmp: bytes, target: _Format, exif: bytes | None) -> dict[str, An
 
 
 def _save(image: Image.Image, name: str, options: dict[str, Any]) -> bytes:
+    """The file's bytes; ValueError where the format would take the picture in another size only (ICNS, large ICO)."""
+    if name == "ICO" and max(image.size) > ICO_SIDE:
+        raise ValueError(f"it ends at {ICO_SIDE} pixels a side")
     out = io.BytesIO()
-    with strict_pillow(image.width * image.height):  # for the warnings
-        image.save(out, name, **options)
+    with strict_pillow(max(image.width * image.height, ICNS_PIXELS)):  # for the warnings
+        image.save(out, name, **({"sizes": [image.size]} if name == "ICO" else {}), **options)
+        if name in Image.OPEN:  # some formats are only written
+            with Image.open(out) as written:
+                if written.size != image.size:
+                    raise ValueError(f"it would come out with {written.width}x{written.height} pixels")
     return out.getvalue()
 
 
