@@ -20,8 +20,8 @@ from PIL import Image
 
 from bench.clock import ORDER, WHOLE
 from bench.errors import BenchError
-from bench.report import Table, write_section
 from bench.store import described
+from bench.tables import Table, write_section
 
 ROOT = Path(__file__).parent.parent
 FILE = "stages.json"
