@@ -201,10 +201,10 @@ def _rate(row: ProcessRow | None) -> str:
 
 
 def cost_table(store: Store) -> Table:
-    """Speed and memory: warm, as whole processes, and for a folder."""
+    """Speed and memory: warm, as whole processes, and for a folder; without columns of what was not measured."""
     head = (
-        "codec", "warm encode MP/s", "decode MP/s", "process encode s", "decode s", "peak encode MB", "decode MB",
-        "folder encode MP/s", "decode MP/s", "failed",
+        "codec", "warm encode MP/s", "warm decode MP/s", "process encode s", "process decode s", "peak encode MB",
+        "peak decode MB", "folder encode MP/s", "folder decode MP/s", "failed",
     )  # fmt: skip
     rows: list[tuple[str, ...]] = []
     for one in costs(store):
@@ -212,7 +212,8 @@ def cost_table(store: Store) -> Table:
         folder = [one.process.get(("folder", way)) for way in ("encode", "decode")]
         cells = (_speed(one.enc_mps), _speed(one.dec_mps), *map(seconds_of, pair), *map(_peak, pair))
         rows.append((label(store, one.name), *cells, *map(_rate, folder), str(one.failures)))
-    return Table(head, rows)
+    filled = [place for place in range(len(head)) if any(row[place] != NOTHING for row in rows)]
+    return Table(tuple(head[i] for i in filled), [tuple(row[i] for i in filled) for row in rows])
 
 
 def range_table(report: Report) -> Table:
