@@ -17,8 +17,10 @@ from vqcodec.bitstream.tiles import Rect
 from vqcodec.errors import ModelError
 from vqcodec.messages import one_line
 from vqcodec.model.noise import noise
+from vqcodec.spans import span
 
 
+@span("networks loaded")
 def session(graph: bytes, threads: int) -> Any:
     """An ONNX Runtime session of a graph that holds all of its weights itself.
 
@@ -41,6 +43,7 @@ def session(graph: bytes, threads: int) -> Any:
         raise ModelError(f"the model's graph cannot be loaded ({one_line(error)})") from None
 
 
+@span("transform")
 def run(session: Any, height: int, width: int, /, **inputs: NDArray[Any]) -> list[NDArray[np.float32]]:
     """Runs a graph whose outputs are [1, C, height, width] float32.
 

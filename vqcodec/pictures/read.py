@@ -24,10 +24,12 @@ from vqcodec.pictures import metadata
 from vqcodec.pictures.picture import Picture
 from vqcodec.pictures.pillow import strict_pillow
 from vqcodec.pictures.png import check_png
+from vqcodec.spans import span
 
 Source = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[Any]
 
 
+@span("picture file")
 def load(source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture:
     """Reads a picture of any kind that Pillow reads, or an array.
 

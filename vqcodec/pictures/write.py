@@ -17,6 +17,7 @@ from vqcodec.messages import one_line
 from vqcodec.pictures.picture import Picture, Strips
 from vqcodec.pictures.pillow import strict_pillow
 from vqcodec.pictures.png import XMP_KEYWORD, PngWriter
+from vqcodec.spans import span
 
 JPEG_XMP_BYTES = 65_502  # what one marker segment holds
 
@@ -76,6 +77,7 @@ def to_pil(picture: Picture) -> Image.Image:
     return image
 
 
+@span("picture file")
 def write_picture(picture: Picture, suffix: str) -> tuple[bytes, tuple[str, ...]]:
     """Writes the picture in the format that a file name's suffix stands for.
 
