@@ -31,8 +31,9 @@ OUT = click.option(
     "--out", default=Path("runs/bench"), show_default=True, type=click.Path(path_type=Path), help="The results folder."
 )
 ANCHOR_OPTION = click.option("--anchor", default=ANCHOR, show_default=True, help="The codec that BD-rates are against.")
-README = click.option(
-    "--readme", type=click.Path(path_type=Path, exists=True), help="Rewrite the marked section of this file."
+DOCUMENTS: tuple[Callable[[Command], Command], ...] = (
+    click.option("--readme", type=click.Path(path_type=Path, exists=True), help="Rewrite its marked section."),
+    click.option("--page", type=click.Path(path_type=Path, exists=True), help="The same, with all codecs."),
 )
 # Options of every command that measures
 MEASURING: tuple[Callable[[Command], Command], ...] = (
@@ -130,27 +131,23 @@ def _publish(store: Store, path: Path | None, only: str) -> None:
 @click.option("--images", default=None, metavar="DIR|NAME", help="The same pictures again: the page gets its slider.")
 @_with(REPORTING)
 @click.option("--release", "target", type=click.Path(path_type=Path), help="Write the small, committed form there.")
-@README
-def report_command(results: Path, images: str | None, target: Path | None, readme: Path | None, **options: Any) -> None:
+@_with(DOCUMENTS)
+def report_command(
+    results: Path, images: str | None, target: Path | None, readme: Path | None, page: Path | None, **options: Any
+) -> None:
     """Make tables, figures and page of RESULTS again, without measuring; and a release's files and README's section."""
     store = Store.read(results)
     _publish(store, options["published"], options["published_only"])
     report = Report(store, options["anchor"])
-    if target is not None or readme is not None:
+    if target is not None or readme is not None or page is not None:
         written = release.write(report, target or results)
-        _readme(report, readme, target or results)
+        click.echo("\n".join(release.write_documents(report, target or results, readme, page)))
     else:
         found = pictures.find(images) if images else None
         written = present(
             report, found, options["slide_count"], numbers("--slide-bpp", options["slide_bpp"], 0.001, 24)
         )
     click.echo("\nwritten: " + ", ".join(str(path) for path in written))
-
-
-def _readme(report: Report, readme: Path | None, folder: Path) -> None:
-    if readme is not None:
-        changed = release.write_readme(report, readme, folder)
-        click.echo(f"{readme} " + ("has the new numbers" if changed else "had these numbers already"))
 
 
 @main.command("speed")
@@ -190,9 +187,9 @@ def seams_command(**options: Any) -> None:
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Where the committed files go.")
 @click.option("--max-megapixels", default=100.0, show_default=True, help="Where growing pictures stop.")
 @ANCHOR_OPTION
-@README
+@_with(DOCUMENTS)
 def release_command(sets: tuple[str, ...], peers: str, work: Path, out: Path, max_megapixels: float, anchor: str,
-                    readme: Path | None) -> None:  # fmt: skip
+                    readme: Path | None, page: Path | None) -> None:  # fmt: skip
     """Everything that a release commits: every codec and metric on every set; speed on the first one.
 
     Seams and hues are measured on sets with pictures of more than one tile. README's section is about the first set.
@@ -215,7 +212,7 @@ def release_command(sets: tuple[str, ...], peers: str, work: Path, out: Path, ma
                 session.measure_seams()
             reports.append(Report(Store.read(wanted.out), anchor))
             written += release.write(reports[-1], out / name)
-    _readme(reports[0], readme, out / named[0][0])
+    click.echo("\n".join(release.write_documents(reports[0], out / named[0][0], readme, page)))
     click.echo(told(time.monotonic() - start, written))
 
 

@@ -21,6 +21,7 @@ from bench.peers import FOCUS, MAX_SHORT, SHORT_PEERS
 from bench.store import Row, Store
 
 ANCHOR = "jpeg"
+EYE = ("cvvdp", "ssimulacra2", "ms_ssim")  # what stands for the eye: the first of them that was measured
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,12 @@ def measured(store: Store) -> list[Metric]:
     """The metrics that the store has values of, in the order of the list of all."""
     have = {name for row in store.rows.values() for name in row}
     return [metric for metric in METRICS.values() if metric.name in have]
+
+
+def eye(store: Store) -> Metric | None:
+    """The metric that stands for the eye: the first of them that was measured."""
+    have = {metric.name: metric for metric in measured(store)}
+    return next((have[name] for name in EYE if name in have), None)
 
 
 def rated(store: Store) -> list[str]:

@@ -61,7 +61,7 @@ def _figure(name: str, drawn: str) -> str:
 
 
 def _figures(store: Store, metrics: Sequence[Metric]) -> str:
-    found = [(m.name, plots.svg(plots.rate_distortion(store, m, log_rate=True), digest(store))) for m in metrics]
+    found = [(m.name, plots.svg(plots.rate_distortion(store, [m], log_rate=True), digest(store))) for m in metrics]
     return "\n".join(_figure(name, drawn) for name, drawn in found)
 
 

@@ -90,8 +90,10 @@ PEERS: dict[str, Peer] = {
 
 # The row that stands for vqcodec: tune psnr where PSNR is judged, tune eye elsewhere, once encode has tunes.
 FOCUS = ("vqcodec-psnr", "vqcodec-eye", "vqcodec")
-# Quick, and every family at its best for its speed; vqcodec-psnr and vqcodec-eye are to replace vqcodec
-DEFAULT_PEERS = ("jpeg", "jpegli", "webp-sharp", "avif-psnr-444", "avif-iq-444", "jxl", "vqcodec")
+# Quick, and every family at its best for its speed; a tune that the model lacks is left out
+DEFAULT_PEERS = (
+    "jpeg", "jpegli", "webp-sharp", "avif-psnr-444", "avif-iq-444", "jxl", "vqcodec-psnr", "vqcodec-eye",
+)  # fmt: skip
 # Minutes per picture
 SLOW_PEERS = ("avif-psnr-slow", "avif-iq-slow", "vvc-slow", "vqcodec-e9", "vqcodec-realistic")
 # What the short table, the figures and the slider show, of those that were measured, best first
@@ -113,12 +115,13 @@ def realistic(realism: float) -> VqcodecPeer:
 
 
 def choose(names: str) -> list[Peer]:
-    """Peers by their names with commas in between; "default", "all" (but the slow ones) and "slow" stand for lists.
+    """Peers by their names with commas in between; "default", "all" but the slow ones, and "slow" stand for lists.
 
     Raises:
         BenchError: an unknown name.
     """
-    lists = {"all": tuple(n for n in PEERS if n not in SLOW_PEERS), "default": DEFAULT_PEERS, "slow": SLOW_PEERS}
+    every = tuple(name for name in PEERS if name not in (*SLOW_PEERS, "vqcodec"))  # vqcodec is one of its tunes
+    lists = {"all": every, "default": DEFAULT_PEERS, "slow": SLOW_PEERS}
     wanted: list[str] = []
     for name in filter(None, (part.strip() for part in names.split(","))):
         wanted += [one for one in lists.get(name, (name,)) if one not in wanted]

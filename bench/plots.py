@@ -18,8 +18,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from bench.curves import curves, digest, label, measured, short_list
-from bench.metrics import Metric
+from bench.curves import curves, digest, eye, label, measured, short_list
+from bench.metrics import METRICS, Metric
 from bench.store import Store
 
 # name -> colour, marker, line, filled marker
@@ -81,22 +81,29 @@ def _rate_axis(axes: Axes, log_rate: bool) -> None:
     axes.set_xlabel("bits per pixel, whole file" + (" (logarithmic)" if log_rate else ""))
 
 
-def rate_distortion(store: Store, metric: Metric, log_rate: bool = False, names: Sequence[str] | None = None) -> Figure:
+def _draw(axes: Axes, store: Store, metric: Metric, log_rate: bool, names: Sequence[str] | None) -> None:
     """Quality over rate; of every codec, or of some, and of the published curves, which are dotted lines."""
     found = curves(store, metric)
     if names is not None:
         found = {name: points for name, points in found.items() if name in names or name in store.published}
+    for place, (name, points) in enumerate(found.items()):
+        style = _style(name, place)
+        axes.plot([p.bpp for p in points], [p.quality for p in points], label=label(store, name), **style)
+    _rate_axis(axes, log_rate)
+    axes.set_ylabel(metric.label)
+    axes.set_title(f"{store.run['set']}, mean of {len(store.run['pictures'])} pictures", fontsize=10)
+    axes.grid(True, which="both", color="#dddddd", linewidth=0.6)
+    axes.legend(fontsize=8, loc="lower right", framealpha=0.9)
+
+
+def rate_distortion(
+    store: Store, metrics: Sequence[Metric], log_rate: bool = False, names: Sequence[str] | None = None
+) -> Figure:
+    """Quality over rate under one metric or several side by side; of every codec, or of `names`."""
     with matplotlib.rc_context(SETTINGS):
-        figure = Figure(figsize=(7.2, 4.8), layout="constrained")
-        axes = figure.add_subplot()
-        for place, (name, points) in enumerate(found.items()):
-            style = _style(name, place)
-            axes.plot([p.bpp for p in points], [p.quality for p in points], label=label(store, name), **style)
-        _rate_axis(axes, log_rate)
-        axes.set_ylabel(metric.label)
-        axes.set_title(f"{store.run['set']}, mean of {len(store.run['pictures'])} pictures", fontsize=10)
-        axes.grid(True, which="both", color="#dddddd", linewidth=0.6)
-        axes.legend(fontsize=8, loc="lower right", framealpha=0.9)
+        figure = Figure(figsize=(7.2 * len(metrics), 4.8), layout="constrained")
+        for place, metric in enumerate(metrics, 1):
+            _draw(figure.add_subplot(1, len(metrics), place), store, metric, log_rate, names)
     return figure
 
 
@@ -140,22 +147,11 @@ def svg(figure: Figure, description: str) -> str:
     return re.sub(r"\n\s+", "\n", rounded)
 
 
-def all_figures(store: Store) -> dict[str, Figure]:
-    """File name without suffix -> figure of all codecs, on both rate axes."""
-    found = {
-        f"rd-{metric.name}" + ("-log" if log_rate else ""): rate_distortion(store, metric, log_rate)
-        for metric in measured(store)
-        for log_rate in (False, True)
-    }
-    grown = scaling(store)
-    return found if grown is None else {**found, "scaling": grown}
-
-
 def write(store: Store, folder: Path, log_rate: bool = True) -> list[Path]:
-    """One figure per metric as SVG, of the short list of codecs and the published curves; and of the scaling."""
+    """SVGs of the short list of codecs and the published curves, one per metric; and of the scaling."""
     short = short_list(store)
     figures: dict[str, Figure | None] = {
-        f"rd-{metric.name}": rate_distortion(store, metric, log_rate, short) for metric in measured(store)
+        f"rd-{metric.name}": rate_distortion(store, [metric], log_rate, short) for metric in measured(store)
     }
     figures["scaling"] = scaling(store)
     written = []
@@ -165,3 +161,12 @@ def write(store: Store, folder: Path, log_rate: bool = True) -> list[Path]:
             path.write_text(svg(figure, f"data {digest(store)}"), encoding="utf-8")
             written.append(path)
     return written
+
+
+def write_pair(store: Store, folder: Path) -> Path:
+    """README's figure: PSNR and the metric of the eye side by side, of the short list of codecs."""
+    judge = eye(store)
+    figure = rate_distortion(store, [METRICS["psnr"], *([judge] if judge else [])], True, short_list(store))
+    path = folder / "rd.svg"
+    path.write_text(svg(figure, f"data {digest(store)}"), encoding="utf-8")
+    return path

@@ -32,7 +32,8 @@ from bench.store import PROCESSES, PUBLISHED, ROWS, RUN, SEAMS, pack, replace
 from bench.tables import Table, write_section
 
 PAGE = "results.md"
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"  # README
+PAGE_BEGIN, PAGE_END = "<!-- tables:begin -->", "<!-- tables:end -->"  # docs/results.md
 
 
 def _bulleted(lines: list[str]) -> str:
@@ -98,25 +99,44 @@ def readme_table(report: Report) -> Table:
 def section(report: Report, folder: str) -> str:
     """README's section, marks included; `folder` is where README finds the release."""
     store = report.store
-    shown = [METRICS["psnr"], *([report.eye] if report.eye else [])]
-    figures = " ".join(
-        f'<img src="{folder}/rd-{metric.name}.svg" width="49%" alt="{metric.short} over bits per pixel">'
-        for metric in shown
-    )
+    figure = f"![PSNR and a metric of the eye over bits per pixel, on {store.run['set']}]({folder}/rd.svg)"
     marks = "≈: these pictures do not tell which is better. †: trained on that metric."
     about = (
         f"Bits at equal quality against {report.label(report.anchor)} (BD-rate; negative is better), "
         f"{len(store.run['pictures'])} pictures ({store.run['set']}); seconds of a whole process. {marks} "
         f"All codecs against each other, intervals and versions: [{PAGE}]({folder}/{PAGE})."
     )
-    return "\n\n".join([BEGIN, figures, readme_table(report).markdown(), _bulleted(sentences(report)), about, END])
+    return "\n\n".join([BEGIN, figure, readme_table(report).markdown(), _bulleted(sentences(report)), about, END])
 
 
-def write_readme(report: Report, readme: Path, folder: Path) -> bool:
-    """Put the results between README's marks; returns whether anything changed.
+def page_section(report: Report, folder: str) -> str:
+    """The section of docs/results.md, marks included: all codecs against the anchor, the best of each family direct."""
+    store = report.store
+    parts = [PAGE_BEGIN, f"## Bits at equal quality, against {report.label(report.anchor)}"]
+    parts += [rate_table(report, [*rated(store), *store.published]).markdown(), _bulleted(sentences(report))]
+    parts += ["## Directly against each other"]
+    judges = [metric for metric in (METRICS["psnr"], report.eye) if metric is not None]
+    parts += [matrix_table(report, metric, short_list(store)).markdown() for metric in judges]
+    parts += ["## Speed and memory", cost_table(store).markdown()]
+    scaling = scaling_table(store)
+    parts += (
+        ["Whole processes, seconds / peak MB, over the size of the picture:", scaling.markdown()] if scaling else []
+    )
+    full = f"Every metric, interval, shared range and win: [{PAGE}]({folder}/{PAGE})."
+    return "\n\n".join(part for part in (*parts, full, METHOD, provenance(store.run), PAGE_END) if part)
+
+
+def write_documents(report: Report, folder: Path, readme: Path | None, page: Path | None) -> list[str]:
+    """Put the results between the marks of README and of the page of results; returns a sentence about each.
 
     Raises:
         BenchError: the marks are not there.
     """
-    place = Path(os.path.relpath(folder.resolve(), readme.resolve().parent)).as_posix()
-    return write_section(readme, section(report, place), BEGIN, END)
+    told = [f"{plots.write_pair(report.store, folder)} is README's figure"] if readme else []
+    wanted = ((readme, section, BEGIN, END), (page, page_section, PAGE_BEGIN, PAGE_END))
+    for document, content, begin, end in wanted:
+        if document is not None:
+            place = Path(os.path.relpath(folder.resolve(), document.resolve().parent)).as_posix()
+            changed = write_section(document, content(report, place), begin, end)
+            told.append(f"{document} " + ("has the new numbers" if changed else "had these numbers already"))
+    return told

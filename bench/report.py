@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from bench import direct
 from bench.bd import bd_rate
-from bench.curves import ANCHOR, curves, focus, label, measured, pixels_of, rated, samples, short_list, trained_on
+from bench.curves import ANCHOR, curves, eye, focus, label, measured, pixels_of, rated, samples, short_list, trained_on
 from bench.direct import Direct, Matrix
 from bench.errors import BenchError, NoOverlapError
 from bench.metrics import METRICS, WINDOW_DB, Metric
@@ -22,7 +22,6 @@ from bench.store import ProcessRow, Run, Store
 from bench.tables import NOTHING, Table, enumerated, percent, signed, span
 
 LEVEL, TRAINED = "≈ ", " †"
-EYE = ("cvvdp", "ssimulacra2", "ms_ssim")  # what stands for the eye, the first of them that was measured
 JUDGED = ("psnr", "ms_ssim", "ssimulacra2", "cvvdp")  # what the sentences are about
 
 
@@ -53,7 +52,7 @@ class Report:
     @property
     def eye(self) -> Metric | None:
         """The metric that stands for the eye."""
-        return next((METRICS[name] for name in EYE if name in self.matrices), None)
+        return eye(self.store)
 
     def label(self, name: str) -> str:
         """What a codec is called."""

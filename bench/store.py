@@ -300,6 +300,8 @@ class Store:
 
     def publish(self, curves: dict[str, PublishedCurve]) -> None:
         """Keep curves measured by others beside the results."""
+        if curves == self.published:
+            return
         self.published = curves
         replace(self.folder / PUBLISHED, json.dumps(curves, indent=1, ensure_ascii=False) + "\n")
 

@@ -168,8 +168,7 @@ def test_a_release_is_small_and_makes_readmes_section(measured: Path, tmp_path: 
     assert text.startswith(f"# Title\n\n{release.BEGIN}\n")
     assert text.endswith(f"{release.END}\n\nThe end.\n")
     assert "what stood here" not in text
-    assert '<img src="results/kodak/rd-psnr.svg"' in text
-    assert '<img src="results/kodak/rd-ms_ssim.svg"' in text
+    assert "](results/kodak/rd.svg)" in text
     assert 2 <= sum(line.startswith("| ") for line in text.splitlines()) - 1 <= peers.MAX_SHORT
     assert str(tmp_path) not in text
     assert not (target / "results.jsonl").exists()
@@ -181,6 +180,22 @@ def test_a_release_is_small_and_makes_readmes_section(measured: Path, tmp_path: 
     readme.write_text("# Title\n", encoding="utf-8")
     assert "put these two lines" in bench("report", target, "--readme", readme).output
     assert "holds no results" in bench("report", tmp_path / "nothing").output
+
+
+def test_the_page_of_results_has_all_codecs(measured: Path, tmp_path: Path) -> None:
+    document = tmp_path / "results.md"
+    document.write_text(
+        f"# Results\n\n{release.PAGE_BEGIN}\nwhat stood here\n{release.PAGE_END}\n\nThe end.\n", encoding="utf-8"
+    )
+    done = bench("report", measured, "--release", tmp_path / "kodak", "--page", document)
+    assert done.exit_code == 0, done.output
+    text = document.read_text(encoding="utf-8")
+    assert "what stood here" not in text
+    assert text.endswith(f"{release.PAGE_END}\n\nThe end.\n")
+    for part in ("| warm encode MP/s |", "0.1 MP", "Codecs: Pillow", "PSNR: row against column", "](kodak/results.md)"):
+        assert part in text, part
+    again = bench("report", tmp_path / "kodak", "--page", document)
+    assert "had these numbers already" in again.output
 
 
 def test_packed_rows_are_the_rows(measured: Path, tmp_path: Path) -> None:
@@ -257,11 +272,13 @@ def test_the_committed_curves_are_for_kodak_and_name_their_sources(tmp_path: Pat
 def test_readme_says_what_was_measured() -> None:
     """README's numbers and figures are those of the committed results."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    named = re.search(rf'{release.BEGIN}\s*<img src="(bench/results/[^"]+)/rd-psnr\.svg"', readme)
+    named = re.search(rf"{release.BEGIN}\s*!\[[^]]*\]\((bench/results/[^)]+)/rd\.svg\)", readme)
     assert named, "README names no results: python -m bench report bench/results/VERSION/SET --readme README.md"
-    store = Store.read(ROOT / named[1])
-    content = release.section(report.Report(store), named[1])
-    assert content in readme, f"python -m bench report {named[1]} --readme README.md"
+    again = f"python -m bench report {named[1]} --readme README.md --page docs/results.md"
+    found = report.Report(Store.read(ROOT / named[1]))
+    assert release.section(found, named[1]) in readme, again
+    page_text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert release.page_section(found, f"../{named[1]}") in page_text, again
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "bench" / "results").glob("*/*/results.jsonl.xz")), ids=str)
