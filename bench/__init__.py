@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: MIT
 """The benchmark: `python -m bench` from the repository's root. How does vqcodec compare, on your pictures, here?
 
-    pictures.py  which pictures            store.py   the results folder: read, appended to, resumed
-    peers.py     the codecs                run.py     measures: rate, distortion, speed, whole processes
-    metrics.py   PSNR, MS-SSIM, BD-rate    process.py one picture in a process of its own, measured from outside
-    report.py    tables and README         plots.py   figures       page.py  the HTML page
-    swd.py, c2st.py, pretrained.py   how real sets of pictures look       orders.py  whether damage is ordered rightly
-    realism.py   codecs at equal rates     realism_report.py, sheets.py     their tables, page and contact sheets
+    pictures.py   which pictures              codecs.py, learned.py   how codecs are called     peers.py   the list
+    metrics.py, perceptual.py   distortion    bd.py       distance between curves    tools.py   programs of the system
+    store.py      the results folder          run.py      rate, distortion, speed    speed.py   processes, folders
+    seams.py      large photographs           process.py  one process, from outside  stages.py, clock.py  its stages
+    curves.py     from rows to curves         direct.py   every codec against every other    published.py   of others
+    report.py, tables.py   tables, sentences  plots.py    figures                    page.py, slides.py   the HTML page
+    session.py    a set from options to files release.py  what is committed          progress.py   time left
+    swd.py, c2st.py, pretrained.py   how real sets of pictures look     orders.py   whether damage is ordered rightly
+    realism.py    codecs at equal rates       realism_report.py, sheets.py           their tables, page, contact sheets
+    ablations.py, learning.py   what training runs left                 commands.py  options of all these
 
 Not part of the installed package: nothing in `vqcodec` may import it.
 """

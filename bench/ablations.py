@@ -16,9 +16,9 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from bench import plots
+from bench.bd import BdRate, Curve, bd_rate
 from bench.errors import BenchError, NoOverlapError
-from bench.metrics import BdRate, Curve, bd_rate
-from bench.report import NOTHING, Table, percent
+from bench.tables import NOTHING, Table, percent
 
 RESULTS, SETTINGS = "results.jsonl", "settings.json"
 ANCHOR = "default"

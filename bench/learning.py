@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from bench import plots
 from bench.errors import BenchError
-from bench.report import NOTHING, Table
+from bench.tables import NOTHING, Table
 from vqcodec.train.config import ModelConfig, TrainConfig
 
 DATA = "learning.json"

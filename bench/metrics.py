@@ -1,27 +1,25 @@
 # SPDX-License-Identifier: MIT
-"""Distortion of a picture (PSNR, MS-SSIM, SSIMULACRA2) and distance between curves (BD-rate). No files, no codecs.
+"""Distortion of a picture: PSNR and its kin, MS-SSIM, and the table of all metrics. No files, no codecs, no curves.
 
-Curves are lists of (rate, quality); the rate is in bits per pixel, the quality in whatever unit grows with it.
+The packages of the perceptual metrics are called in perceptual.py.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
-import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from bench.errors import MissingError, NoOverlapError
+from bench import perceptual
+from bench.errors import MissingError
 
 Rgb = NDArray[np.uint8]
 Plane = NDArray[np.floating[Any]]  # [H, W, 3]
-Curve = Sequence[tuple[float, float]]
 
 IDENTICAL_DB = 99.0  # what PSNR says of identical pictures, so that means stay finite
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang, Simoncelli, Bovik 2003, table 1
@@ -29,11 +27,40 @@ MIN_SIDE = 11 * 2 ** (len(MS_SSIM_WEIGHTS) - 1) - 15  # 161: the window must fit
 WINDOW_DB = (28.0, 36.0)
 
 
+def _decibels(mse: float) -> float:
+    return min(IDENTICAL_DB, 10 * math.log10(255**2 / mse)) if mse > 0 else IDENTICAL_DB
+
+
 def psnr(a: Rgb, b: Rgb) -> float:
     """10 log10(255^2 / MSE) over all samples of two [H, W, 3] uint8 pictures, in dB."""
     difference = a.astype(np.int32) - b.astype(np.int32)
-    mse = float(np.mean(np.square(difference, dtype=np.int64)))
-    return IDENTICAL_DB if mse == 0 else 10 * math.log10(255**2 / mse)
+    return _decibels(float(np.mean(np.square(difference, dtype=np.int64))))
+
+
+def psnr_centred(a: Rgb, b: Rgb) -> float:
+    """PSNR without each channel's mean error: what a codec would reach without a constant colour offset, in dB."""
+    difference = a.astype(np.float64) - b
+    return _decibels(float(difference.var(axis=(0, 1)).mean()))
+
+
+# ITU-R BT.601 with full range (as in JFIF): rows are Y, Cb, Cr
+YCBCR = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
+
+
+def _ycbcr_mse(a: Rgb, b: Rgb) -> NDArray[np.float64]:
+    """Mean squared errors of Y, Cb and Cr: [3]."""
+    difference = (a.astype(np.float32) - b) @ YCBCR.T.astype(np.float32)
+    return np.asarray(np.square(difference).mean((0, 1), np.float64))
+
+
+def psnr_luma(a: Rgb, b: Rgb) -> float:
+    """PSNR of luma (BT.601, full range), in dB."""
+    return _decibels(float(_ycbcr_mse(a, b)[0]))
+
+
+def psnr_chroma(a: Rgb, b: Rgb) -> float:
+    """PSNR over both chroma planes (BT.601, full range, at full resolution), in dB."""
+    return _decibels(float(_ycbcr_mse(a, b)[1:].mean()))
 
 
 def _blurred(plane: Plane) -> Plane:
@@ -86,18 +113,6 @@ def ms_ssim(a: Rgb, b: Rgb) -> float | None:
     return float(product.mean())
 
 
-def ssimulacra2(a: Rgb, b: Rgb) -> float:
-    """SSIMULACRA2 (Sneyers 2022) by the package of that name: 90 is visually lossless, 50 medium, below 0 very bad."""
-    from ssimulacra2 import compute_ssimulacra2
-
-    files = []
-    for pixels in (a, b):
-        files.append(io.BytesIO())
-        Image.fromarray(pixels).save(files[-1], "BMP")
-        files[-1].seek(0)
-    return float(compute_ssimulacra2(*files))
-
-
 def in_db(value: float) -> float:
     """MS-SSIM on a scale where BD-rate makes sense: -10 log10(1 - value)."""
     return -10 * math.log10(max(1 - value, 1e-10))
@@ -105,14 +120,25 @@ def in_db(value: float) -> float:
 
 @dataclass(frozen=True)
 class Metric:
-    """One measure of distortion: how it is named, measured and shown."""
+    """One measure of distortion: how it is named, measured and shown.
+
+    Attributes:
+        short: what table heads call it.
+        package: the package that measures it; None for code in this file.
+        shown: from the measured value to the scale of plots and BD-rates, where more is better.
+        min_shared: the least shared range for a BD-rate, in that scale.
+        min_side: pictures with a shorter side have no value.
+    """
 
     name: str
     label: str
+    short: str
     measure: Callable[[Rgb, Rgb], float | None]
     package: str | None = None
-    shown: Callable[[float], float] = float  # the scale of plots and BD-rates
-    min_shared: float = 0.5  # the least shared range for a BD-rate, in that scale
+    shown: Callable[[float], float] = float
+    min_shared: float = 0.5
+    min_side: int = 1
+    detail: str = ""
 
     def version(self) -> str:
         """The library that measures.
@@ -122,68 +148,45 @@ class Metric:
         """
         if self.package is None:
             return "bench.metrics"
+        needs = [self.package, *(("torch",) if self.package in TORCH_PACKAGES else ())]
         try:
-            return f"{self.package} {importlib.metadata.version(self.package)}"
+            found = [f"{name} {importlib.metadata.version(name)}" for name in needs]
         except importlib.metadata.PackageNotFoundError:
-            raise MissingError(f"{self.package} is not installed: pip install '.[bench]'") from None
+            extra = "bench-torch" if self.package in TORCH_PACKAGES else "bench"
+            raise MissingError(f"{self.package} is not installed: pip install '.[{extra}]'") from None
+        return found[0] + self.detail
+
+    def of(self, a: Rgb, b: Rgb) -> float | None:
+        """The value for an original and a restored picture; None where the picture is too small."""
+        return None if min(a.shape[:2]) < self.min_side else self.measure(a, b)
 
 
+def inverse_db(value: float) -> float:
+    """A measure of badness on a logarithmic scale where more is better: -10 log10(value)."""
+    return -10 * math.log10(max(value, 1e-10))
+
+
+TORCH_PACKAGES = ("cvvdp", "piq")
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("psnr", "RGB PSNR, dB", psnr),
-        Metric("ms_ssim", "MS-SSIM, −10 log₁₀(1 − x) in dB", ms_ssim, "scipy", in_db),
-        Metric("ssimulacra2", "SSIMULACRA2", ssimulacra2, "ssimulacra2", min_shared=2.0),
+        Metric("psnr", "RGB PSNR, dB", "PSNR", psnr),
+        Metric("psnr_centred", "RGB PSNR without colour offset, dB", "PSNR without offset", psnr_centred),
+        Metric("psnr_luma", "luma PSNR, dB", "luma PSNR", psnr_luma),
+        Metric("psnr_chroma", "chroma PSNR, dB", "chroma PSNR", psnr_chroma),
+        Metric("ms_ssim", "MS-SSIM, −10 log₁₀(1 − x) in dB", "MS-SSIM", ms_ssim, "scipy", in_db, min_side=MIN_SIDE),
+        Metric("ssimulacra2", "SSIMULACRA2", "SSIMULACRA2", perceptual.ssimulacra2, "ssimulacra2", min_shared=2.0,
+               min_side=8),
+        Metric("cvvdp", "CVVDP, JOD", "CVVDP", perceptual.cvvdp, "cvvdp", min_shared=0.1, min_side=32,
+               detail=f" ({perceptual.DISPLAY})"),
+        Metric("gmsd", "GMSD, −10 log₁₀(x) in dB", "GMSD", perceptual.gmsd, "piq", inverse_db, min_side=32),
+        Metric("haarpsi", "HaarPSI, −10 log₁₀(1 − x) in dB", "HaarPSI", perceptual.haarpsi, "piq", in_db, min_side=32),
     )
-}
+}  # fmt: skip
+# Without torch, and quick enough for a first look
+DEFAULT_METRICS = ("psnr", "psnr_centred", "psnr_luma", "psnr_chroma", "ms_ssim", "ssimulacra2")
 
 
-@dataclass(frozen=True)
-class BdRate:
-    """Percent of bits more (+) or fewer (-) than the anchor at equal quality, and the range it was taken over."""
-
-    percent: float
-    low: float
-    high: float
-
-
-def _rising(points: Curve) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Rates and qualities, ascending in quality; of points that are no better than the one before, the first stays."""
-    kept: list[tuple[float, float]] = []
-    for rate, quality in sorted(points, key=lambda point: point[1]):
-        if not kept or quality > kept[-1][1] + 1e-6:
-            kept.append((rate, quality))
-    return np.array([rate for rate, _ in kept]), np.array([quality for _, quality in kept])
-
-
-def bd_rate(anchor: Curve, test: Curve, window: tuple[float, float] | None = None, min_shared: float = 0.5) -> BdRate:
-    """Bjøntegaard's delta rate: mean difference of log-rate at equal quality, by `bjontegaard` with method "pchip".
-
-    Piecewise cubic Hermite interpolation of log-rate over quality (as in JVET's common test conditions), integrated
-    over the range of quality that both curves cover, or over the part of it inside `window`.
-
-    Raises:
-        NoOverlapError: fewer than three points, or a shared range narrower than `min_shared`.
-    """
-    import bjontegaard
-
-    (rate_a, quality_a), (rate_t, quality_t) = _rising(anchor), _rising(test)
-    if min(len(rate_a), len(rate_t)) < 3:
-        raise NoOverlapError("a BD-rate needs at least three points of rising quality on each curve")
-    low, high = max(quality_a[0], quality_t[0]), min(quality_a[-1], quality_t[-1])
-    if window is not None:
-        low, high = max(low, window[0]), min(high, window[1])
-    if high - low < min_shared:
-        within = "" if window is None else f" within {window[0]:g} to {window[1]:g}"
-        raise NoOverlapError(
-            f"the curves share too little quality{within}: the anchor covers {quality_a[0]:.2f} to "
-            f"{quality_a[-1]:.2f}, the test {quality_t[0]:.2f} to {quality_t[-1]:.2f}; measure more settings"
-        )
-    percent, log_a, log_t = bjontegaard.bd_rate(
-        rate_a, quality_a, rate_t, quality_t,
-        method="pchip", require_matching_points=False, interpolators=True, min_overlap=0,
-    )  # fmt: skip
-    if window is not None:
-        mean = (log_t.integrate(low, high) - log_a.integrate(low, high)) / (high - low)
-        percent = (10**mean - 1) * 100
-    return BdRate(float(percent), float(low), float(high))
+def complete(row: Mapping[str, object], names: Iterable[str], side: int) -> bool:
+    """Whether a row has every metric that a picture with this shorter side can have."""
+    return all(name in row or side < METRICS[name].min_side for name in names)

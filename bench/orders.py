@@ -20,8 +20,9 @@ from bench import c2st, swd
 from bench.errors import BenchError, MissingError
 from bench.peers import PEERS
 from bench.pictures import PictureSet
-from bench.report import NOTHING, Table, write_section
+from bench.progress import Progress
 from bench.store import described
+from bench.tables import NOTHING, Table, write_section
 
 Rgb = NDArray[np.uint8]  # [H, W, 3]
 FILE = "orders.json"
@@ -79,7 +80,7 @@ def _judged(reference: swd.Reference, originals: Sequence[Rgb], restored: Sequen
     return {"swd": {str(level): round(value, 5) for level, value in distances.items()}, **told}
 
 
-def measure(images: PictureSet, folder: Path, command: Sequence[str], say: Callable[[str], None]) -> None:
+def measure(images: PictureSet, folder: Path, command: Sequence[str]) -> None:
     """Measure every case, and keep the figures in `folder`/orders.json; cases that are there already are kept.
 
     Raises:
@@ -100,12 +101,14 @@ def measure(images: PictureSet, folder: Path, command: Sequence[str], say: Calla
     folder.mkdir(parents=True, exist_ok=True)
     try:
         reference = swd.Reference(originals)
-        for name, amount in wanted:
-            if (name, amount) not in done:
-                restored = originals if name == ORIGINALS else families[name].damaged(originals, amount)
-                cases.append({"family": name, "amount": amount, **_judged(reference, originals, restored)})
-                path.write_text(json.dumps({**facts, "cases": cases}, indent=1) + "\n", encoding="utf-8")
-                say(f"{name} {amount:g}")
+        todo = [case for case in wanted if case not in done]
+        progress = Progress("orders", {"case": float(len(todo))})
+        for name, amount in todo:
+            restored = originals if name == ORIGINALS else families[name].damaged(originals, amount)
+            cases.append({"family": name, "amount": amount, **_judged(reference, originals, restored)})
+            path.write_text(json.dumps({**facts, "cases": cases}, indent=1) + "\n", encoding="utf-8")
+            progress.step("case", 1, text=f"{name} {amount:g}")
+        progress.clear()
     except ValueError as error:
         raise BenchError(str(error)) from None
 

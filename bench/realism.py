@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -24,15 +23,17 @@ import numpy as np
 from PIL import Image
 
 from bench import c2st, swd
+from bench.codecs import EXCESS, Peer
 from bench.errors import BenchError, MissingError
-from bench.metrics import METRICS, Rgb
-from bench.peers import EXCESS, Peer
+from bench.metrics import METRICS, Rgb, complete
 from bench.pictures import PictureSet
-from bench.store import FORMAT, RUN, Run, append, read_lines, replace
+from bench.progress import Progress
+from bench.store import RUN, Run, append, read_lines, replace
 
 PICTURES, SETS, FILES = "realism.jsonl", "realism-sets.jsonl", "files"
 ORIGINALS = "originals"  # the name under which the floor stands
 Line = dict[str, Any]
+FORMAT = 1
 Key = tuple[str, str, float]  # picture, codec, bits per pixel wanted; of a set's line the picture is ""
 Measures = Mapping[str, Callable[[Sequence[Rgb], Sequence[Rgb]], float]]  # of sets, beside SWD and C2ST
 
@@ -168,7 +169,7 @@ def _picture(plan: Plan, results: Results, peer: Peer, rgb: Rgb, target_bpp: flo
 def _distortion(line: Line, rgb: Rgb, restored: Rgb, metrics: Sequence[str]) -> Line:
     """The line with its metrics."""
     for name in metrics:
-        value = METRICS[name].measure(rgb, restored)
+        value = METRICS[name].of(rgb, restored)
         if value is not None:
             line[name] = round(value, 5)
     return line
@@ -187,9 +188,7 @@ def _pictures(plan: Plan, results: Results, originals: Mapping[str, Rgb], peer: 
             results.add({"picture": picture, "codec": peer.name, "target_bpp": target_bpp, "error": why})
             continue
         restored.append(back)
-        small = min(rgb.shape[:2]) < 161
-        have = results.lines.get(key, {})
-        if not all(name in have or (small and name == "ms_ssim") for name in plan.metrics):
+        if not complete(results.lines.get(key, {}), plan.metrics, min(rgb.shape[:2])):
             waiting.append((line, rgb, back))
     with ThreadPoolExecutor() as pool:
         for line in pool.map(lambda one: _distortion(one[0], one[1], one[2], plan.metrics), waiting):
@@ -210,7 +209,7 @@ def _told(originals: Sequence[Rgb], restored: Sequence[Rgb], plan: Plan) -> Line
     return found
 
 
-def measure(plan: Plan, results: Results, say: Callable[[str], None]) -> None:
+def measure(plan: Plan, results: Results) -> None:
     """Everything of the plan that the results have not got yet.
 
     Raises:
@@ -223,19 +222,25 @@ def measure(plan: Plan, results: Results, say: Callable[[str], None]) -> None:
         if ("", ORIGINALS, 0.0) not in results.lines:
             floor = {str(level): round(value, 5) for level, value in reference.floor.items()}
             results.add({"codec": ORIGINALS, "target_bpp": 0.0, "swd": floor, **_told(real, real, plan)})
-        for target_bpp in plan.targets_bpp:
-            for peer in plan.peers:
-                start = time.perf_counter()
-                if _complete(plan, results, peer, target_bpp):
-                    continue
-                restored = _pictures(plan, results, originals, peer, target_bpp)
-                if restored:
-                    distances = {str(k): round(value, 5) for k, value in reference.distances(restored).items()}
-                    told = _told(real, restored, plan)
-                    results.add({"codec": peer.name, "target_bpp": target_bpp, "swd": distances, **told})
-                say(f"{target_bpp:g} bpp, {peer.label}: {time.perf_counter() - start:.0f} s")
+        todo = [(b, p) for b in plan.targets_bpp for p in plan.peers if not _complete(plan, results, p, b)]
+        progress = Progress("realism", _work(todo))
+        for target_bpp, peer in todo:
+            restored = _pictures(plan, results, originals, peer, target_bpp)
+            if restored:
+                distances = {str(k): round(value, 5) for k, value in reference.distances(restored).items()}
+                told = _told(real, restored, plan)
+                results.add({"codec": peer.name, "target_bpp": target_bpp, "swd": distances, **told})
+            progress.step(peer.name, 1, text=f"{target_bpp:g} bpp, {peer.label}")
+        progress.clear()
     except ValueError as error:
         raise BenchError(str(error)) from None
+
+
+def _work(todo: Sequence[tuple[float, Peer]]) -> dict[str, float]:
+    work: dict[str, float] = {}
+    for _, peer in todo:
+        work[peer.name] = work.get(peer.name, 0) + 1
+    return work
 
 
 def _complete(plan: Plan, results: Results, peer: Peer, target_bpp: float) -> bool:
@@ -247,8 +252,7 @@ def _complete(plan: Plan, results: Results, peer: Peer, target_bpp: float) -> bo
     for file in plan.pictures.files:
         line = results.lines.get((file.name, peer.name, target_bpp), {})
         facts = results.run["pictures"][file.name]
-        small = min(int(facts["width"]), int(facts["height"])) < 161
-        if not all(name in line or (small and name == "ms_ssim") for name in plan.metrics):
+        if not complete(line, plan.metrics, min(int(facts["width"]), int(facts["height"]))):
             return False
     return True
 

@@ -13,7 +13,8 @@ from string import Template
 from bench import page, swd
 from bench.metrics import METRICS
 from bench.realism import ORIGINALS, Line, Results
-from bench.report import NOTHING, Table, provenance
+from bench.report import provenance
+from bench.tables import NOTHING, Table
 
 MARKDOWN, HTML = "realism.md", "realism.html"
 DISTORTION = {"psnr": "PSNR dB", "ms_ssim": "MS-SSIM dB", "ssimulacra2": "SSIMULACRA2"}

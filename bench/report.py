@@ -1,321 +1,274 @@
 # SPDX-License-Identifier: MIT
-"""From the store's rows to curves, tables and README's section. Text only; figures are drawn in plots.py.
+"""From curves and comparisons to tables and sentences. Text only; figures are drawn in plots.py, pages in page.py.
 
-A point of a curve is the mean over all pictures of bpp and of the metric at one setting (for PSNR: the mean of the
-decibels). A setting that is missing or has failed on any picture gives no point, so that every point of every codec
-is about the same pictures.
+Three signs stand in cells: ≈ where these pictures do not tell which codec needs fewer bits, † where the codec's model
+was trained on that metric, – where there is no value.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from bench import direct
+from bench.bd import bd_rate
+from bench.curves import ANCHOR, curves, eye, focus, label, measured, pixels_of, rated, samples, short_list, trained_on
+from bench.direct import Direct, Matrix
 from bench.errors import BenchError, NoOverlapError
-from bench.metrics import METRICS, WINDOW_DB, BdRate, Metric, bd_rate
-from bench.store import ProcessRow, Row, Run, Store
+from bench.metrics import METRICS, WINDOW_DB, Metric
+from bench.progress import Progress
+from bench.store import ProcessRow, Run, Store
+from bench.tables import NOTHING, Table, enumerated, percent, signed, span
 
-FOCUS = "vqcodec"  # the codec that the table of single pictures is about
-ANCHOR = "jpeg"
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"  # README
-PAGE_BEGIN, PAGE_END = "<!-- tables:begin -->", "<!-- tables:end -->"  # docs/results.md
-README_CODECS = ("jpeg", "webp", "jxl", "heic", "avif", "avif-slow", "vqcodec", "vqcodec-e9")  # eight rows at most
-NOTHING = "–"
-
-
-@dataclass(frozen=True)
-class Point:
-    """One point of a curve: the codec's setting (None for published ones), mean bpp, mean quality as it is shown."""
-
-    setting: int | None
-    bpp: float
-    quality: float
-
-
-Curves = dict[str, list[Point]]
-
-
-def pixels_of(store: Store, picture: str) -> int:
-    """Width times height."""
-    facts = store.run["pictures"][picture]
-    return int(facts["width"]) * int(facts["height"])
-
-
-def bpp_of(store: Store, row: Row) -> float:
-    """Bits of the whole file per pixel."""
-    return 8 * row["bytes"] / pixels_of(store, row["picture"])
-
-
-def _value(row: Row, metric: Metric) -> float:
-    return metric.shown(float(row[metric.name]))  # type: ignore[literal-required]
-
-
-def curves(store: Store, metric: Metric, pictures: Iterable[str] | None = None, published: bool = True) -> Curves:
-    """Codec -> its points, ascending in setting; published curves follow under their own names.
-
-    Args:
-        pictures: only these; None for all (for MS-SSIM: all that are large enough).
-    """
-    good = {key: row for key, row in store.rows.items() if metric.name in row}
-    wanted = {key[0] for key in good} & set(store.run["pictures"] if pictures is None else pictures)
-    found: Curves = {}
-    for name in store.run["peers"]:
-        points = []
-        for setting in sorted({key[2] for key in good if key[1] == name}):
-            rows = [good[picture, name, setting] for picture in wanted if (picture, name, setting) in good]
-            if rows and len(rows) == len(wanted):
-                bpp = statistics.fmean(bpp_of(store, row) for row in rows)
-                points.append(Point(setting, bpp, statistics.fmean(_value(row, metric) for row in rows)))
-        if points:
-            found[name] = points
-    if published and pictures is None:
-        for name, given in store.published.items():
-            points = [Point(None, p["bpp"], metric.shown(p[metric.name])) for p in given if metric.name in p]
-            if points:
-                found[name] = sorted(points, key=lambda point: point.bpp)
-    return found
-
-
-def digest(store: Store) -> str:
-    """A fingerprint of all that the figures show; it is written into them."""
-    content = {
-        name: {peer: [(round(p.bpp, 5), round(p.quality, 4)) for p in points] for peer, points in found.items()}
-        for name, metric in METRICS.items()
-        if (found := curves(store, metric))
-    }
-    scaling = [row for row in store.processes.values() if row["picture"] == "scaling"]
-    return hashlib.sha256(json.dumps([content, scaling], sort_keys=True).encode()).hexdigest()[:16]
-
-
-def label(store: Store, name: str) -> str:
-    """What a codec is called in tables and figures."""
-    return store.run["peers"][name]["label"] if name in store.run["peers"] else name
-
-
-def compare(found: Curves, anchor: str, test: str, metric: Metric, window: tuple[float, float] | None = None) -> BdRate:
-    """BD-rate of one curve against another.
-
-    Raises:
-        NoOverlapError: there is none.
-    """
-    if anchor not in found or test not in found:
-        raise NoOverlapError(f"no complete curve of {anchor if anchor not in found else test}")
-    first, second = ([(p.bpp, p.quality) for p in found[name]] for name in (anchor, test))
-    return bd_rate(first, second, window=window, min_shared=metric.min_shared)
+LEVEL, TRAINED = "≈ ", " †"
+JUDGED = ("psnr", "ms_ssim", "ssimulacra2", "cvvdp")  # what the sentences are about
 
 
 @dataclass
-class Summary:
-    """What the table says of one codec. A BD-rate is missing where there is none."""
+class Report:
+    """A store with all its comparisons; they are computed once and shared by all tables."""
 
-    name: str
-    label: str
-    bpp: tuple[float, float]
-    psnr: tuple[float, float]
-    bd: dict[str, BdRate] = field(default_factory=dict)  # "psnr", "window" and the other metrics
-    why_not: dict[str, str] = field(default_factory=dict)
-    enc_mps: float | None = None  # median over pictures and settings of megapixels per second, in one warm process
-    dec_mps: float | None = None
-    process: dict[str, ProcessRow] = field(default_factory=dict)  # "encode", "decode"
-    failures: int = 0
+    store: Store
+    anchor: str = ANCHOR
+    matrices: dict[str, Matrix] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        known = [*self.store.run["peers"], *self.store.published]
+        if self.store.rows and self.anchor != ANCHOR and self.anchor not in known:
+            raise BenchError(f"--anchor {self.anchor}: it was not measured; these were: {', '.join(known)}")
+        metrics = measured(self.store)
+        progress = Progress("comparisons", {metric.name: 1.0 for metric in metrics})
+        for metric in metrics:
+            self.matrices[metric.name] = direct.matrix(self.store, metric)
+            progress.step(metric.name, 1, text=metric.short)
+        progress.clear()
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """Those that were measured."""
+        return [METRICS[name] for name in self.matrices]
+
+    @property
+    def eye(self) -> Metric | None:
+        """The metric that stands for the eye."""
+        return eye(self.store)
+
+    def label(self, name: str) -> str:
+        """What a codec is called."""
+        return label(self.store, name)
+
+    def against(self, metric: Metric, name: str, other: str) -> Direct | None:
+        """One codec against another; None where they share no range."""
+        return self.matrices[metric.name].get((name, other))
+
+    def cell(self, metric: Metric, name: str, other: str, interval: bool = False) -> str:
+        """A comparison for a table cell."""
+        found = self.against(metric, name, other)
+        mark = TRAINED if metric.name in trained_on(self.store, name) else ""
+        if name == other:
+            return "0" + mark
+        if found is None:
+            return NOTHING
+        text = (LEVEL if found.level else "") + percent(found.bd)
+        if interval and found.interval is not None:
+            text += f" [{found.interval[0]:+.1f}, {found.interval[1]:+.1f}]".replace("-", "−")
+        return text + mark
 
 
-def summarise(store: Store, anchor: str = ANCHOR) -> list[Summary]:
-    """One summary per codec, in the order of the run, published curves last."""
-    by_metric = {name: curves(store, metric) for name, metric in METRICS.items()}
+def rate_table(report: Report, names: Sequence[str], interval: bool = False) -> Table:
+    """BD-rates of codecs against the anchor, a column per metric."""
+    head = ("codec", *(f"{metric.short}" for metric in report.metrics))
+    rows = [
+        (report.label(name), *(report.cell(metric, name, report.anchor, interval) for metric in report.metrics))
+        for name in names
+    ]
+    return Table(head, rows)
+
+
+def compared(report: Report, metric: Metric) -> list[str]:
+    """The codecs with a curve under a metric."""
+    pairs = report.matrices[metric.name]
+    everybody = [*report.store.run["peers"], *report.store.published]
+    return [name for name in everybody if any(pair[0] == name for pair in pairs)]
+
+
+def matrix_table(report: Report, metric: Metric, names: Sequence[str] | None = None) -> Table:
+    """Percent of bits that the row's codec needs more or fewer than the column's."""
+    names = compared(report, metric) if names is None else [n for n in names if n in compared(report, metric)]
+    rows = [(report.label(a), *(report.cell(metric, a, b) for b in names)) for a in names]
+    return Table((f"{metric.short}: row against column", *(report.label(name) for name in names)), rows)
+
+
+def detail_table(report: Report, metric: Metric) -> Table:
+    """Every pair once: BD-rate, its interval, the shared range, and the pictures that the first codec wins."""
+    names = compared(report, metric)
+    rows = []
+    for place, name in enumerate(names):
+        for other in names[place + 1 :]:
+            found = report.against(metric, name, other)
+            if found is not None and name in report.store.run["peers"]:
+                interval = NOTHING
+                if found.interval is not None:
+                    interval = f"{signed(found.interval[0])} to {signed(found.interval[1])}"
+                wins = f"{found.wins} of {found.judged}" if found.judged else NOTHING
+                pair = f"{report.label(name)} against {report.label(other)}"
+                rows.append((pair, percent(found.bd), interval, span(found.bd), wins))
+    return Table((metric.short, "BD-rate", "95 % interval", "shared range", "fewer bits on"), rows)
+
+
+def strongest(report: Report, metric: Metric, mine: str) -> tuple[str, Direct] | None:
+    """The measured codec, not a vqcodec, that is furthest ahead of `mine` or least behind it."""
+    others = [name for name in report.store.run["peers"] if not name.startswith("vqcodec")]
+    found = [(name, pair) for name in others if (pair := report.against(metric, mine, name)) is not None]
+    return max(found, key=lambda one: one[1].bd.percent, default=None)
+
+
+def _sentence(report: Report, metric: Metric, mine: str, other: str, pair: Direct) -> str:
+    trained = " (its model was trained on it)" if metric.name in trained_on(report.store, mine) else ""
+    interval = ""
+    if pair.interval is not None:
+        interval = f"95 % interval {signed(pair.interval[0])} to {signed(pair.interval[1])}"
+    wins = f"; fewer bits on {pair.wins} of {pair.judged} pictures" if pair.judged else ""
+    first, second = report.label(mine), f"{report.label(other)}, the strongest of the others"
+    if pair.level:
+        return (
+            f"{metric.short}{trained}: {first} and {second}, are level on these pictures "
+            f"({percent(pair.bd)}, {interval}){wins}."
+        )
+    amount = f"{abs(pair.bd.percent):.1f} % {'fewer' if pair.bd.percent < 0 else 'more'} bits"
+    return f"{metric.short}{trained}: {first} needs {amount} than {second}{'; ' * bool(interval)}{interval}{wins}."
+
+
+def sentences(report: Report) -> list[str]:
+    """How vqcodec stands against the strongest of the others, a sentence per metric."""
     found = []
-    for name, points in by_metric["psnr"].items():
-        bpp, quality = [p.bpp for p in points], [p.quality for p in points]
-        summary = Summary(name, label(store, name), (min(bpp), max(bpp)), (min(quality), max(quality)))
-        for key, metric in METRICS.items():
-            _fill(summary, key, by_metric[key], anchor, metric, None)
-        _fill(summary, "window", by_metric["psnr"], anchor, METRICS["psnr"], WINDOW_DB)
-        found.append(summary)
-    shown = {summary.name for summary in found}
-    found += [Summary(n, label(store, n), (0, 0), (0, 0)) for n in store.run["peers"] if n not in shown]
-    for summary in found:
-        _fill_costs(summary, store)
+    for metric in (metric for metric in report.metrics if metric.name in JUDGED):
+        mine = focus(report.store, metric)
+        rival = strongest(report, metric, mine) if mine else None
+        if mine is not None and rival is not None:
+            found.append(_sentence(report, metric, mine, *rival))
     return found
 
 
-def _fill(
-    summary: Summary, key: str, found: Curves, anchor: str, metric: Metric, window: tuple[float, float] | None
-) -> None:
-    try:
-        summary.bd[key] = compare(found, anchor, summary.name, metric, window)
-    except NoOverlapError as error:
-        summary.why_not[key] = error.message
+@dataclass
+class Costs:
+    """Speed and memory of one codec; a figure is missing where it was not measured."""
+
+    name: str
+    enc_mps: float | None = None  # median over pictures and settings of megapixels per second, in one warm process
+    dec_mps: float | None = None
+    process: dict[tuple[str, str], ProcessRow] = field(default_factory=dict)  # (scope, direction) -> row
+    failures: int = 0
 
 
-def _fill_costs(summary: Summary, store: Store) -> None:
-    rows = [row for row in store.rows.values() if row["peer"] == summary.name]
-    timed = [(pixels_of(store, row["picture"]) / 1e6, row) for row in rows if "enc_seconds" in row]
-    if timed:
-        summary.enc_mps = statistics.median(size / max(row["enc_seconds"], 1e-9) for size, row in timed)
-        summary.dec_mps = statistics.median(size / max(row["dec_seconds"], 1e-9) for size, row in timed)
-    summary.failures = sum("error" in row for row in rows)
-    for row in store.processes.values():
-        if row["peer"] == summary.name and row["picture"] != "scaling" and "seconds" in row:
-            summary.process[row["direction"]] = row
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table as text: the first column is names, the others are figures."""
-
-    head: tuple[str, ...]
-    rows: list[tuple[str, ...]]
-
-    def _widths(self) -> list[int]:
-        return [max(len(row[i]) for row in [self.head, *self.rows]) for i in range(len(self.head))]
-
-    def _line(self, row: Sequence[str], gap: str) -> str:
-        cells = [cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(self._pairs(row))]
-        return gap.join(cells)
-
-    def _pairs(self, row: Sequence[str]) -> list[tuple[str, int]]:
-        return list(zip(row, self._widths(), strict=True))
-
-    def plain(self) -> str:
-        """For a terminal."""
-        rule = "  ".join("─" * width for width in self._widths())
-        return "\n".join([self._line(self.head, "  "), rule, *(self._line(row, "  ") for row in self.rows)])
-
-    def markdown(self) -> str:
-        """For README."""
-        rule = "|".join("-" * (w + 1) + (":" if i else "-") for i, w in enumerate(self._widths()))
-        lines = [f"| {self._line(row, ' | ')} |" for row in [self.head, *self.rows]]
-        return "\n".join([lines[0], f"|{rule}|", *lines[1:]])
-
-
-def percent(bd: BdRate | None) -> str:
-    """A BD-rate for a table cell."""
-    return NOTHING if bd is None else f"{bd.percent:+.1f} %".replace("-", "−")
-
-
-def _span(bd: BdRate | None) -> str:
-    return NOTHING if bd is None else f"{bd.low:.1f}–{bd.high:.1f}"
-
-
-def _windowed(bd: BdRate | None) -> str:
-    """A BD-rate within the window, with its range where the curves do not cover all of the window."""
-    if bd is None:
-        return NOTHING
-    whole = bd.low < WINDOW_DB[0] + 0.05 and bd.high > WINDOW_DB[1] - 0.05
-    return percent(bd) if whole else f"{percent(bd)} ({_span(bd)})"
+def costs(store: Store) -> list[Costs]:
+    """One per codec, in the order of the run."""
+    found = []
+    for name in store.run["peers"]:
+        one = Costs(name)
+        rows = [row for row in store.rows.values() if row["peer"] == name]
+        timed = [(pixels_of(store, row["picture"]) / 1e6, row) for row in rows if "enc_seconds" in row]
+        if timed:
+            one.enc_mps = statistics.median(size / max(row["enc_seconds"], 1e-9) for size, row in timed)
+            one.dec_mps = statistics.median(size / max(row["dec_seconds"], 1e-9) for size, row in timed)
+        one.failures = sum("error" in row for row in rows)
+        for process in store.processes.values():
+            if process["peer"] == name and process["scope"] != "scaling" and "seconds" in process:
+                one.process[process["scope"], process["direction"]] = process
+        if timed or one.failures or one.process:
+            found.append(one)
+    return found
 
 
 def _speed(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
 
-def _process(summary: Summary, direction: str) -> tuple[str, str]:
-    row = summary.process.get(direction)
-    if row is None:
-        return NOTHING, NOTHING
-    peak = row.get("peak_bytes")
-    return f"{row['seconds']:.2f}", NOTHING if peak is None else f"{peak / 1e6:.0f}"
+def seconds_of(row: ProcessRow | None) -> str:
+    """Seconds of a process for a table cell."""
+    return NOTHING if row is None else f"{row['seconds']:.2f}"
 
 
-def rate_table(summaries: Sequence[Summary], anchor_label: str) -> Table:
-    """BD-rates against the anchor."""
-    head = ("codec", f"BD-rate, PSNR, against {anchor_label}", "shared dB", "within 28–36 dB", "MS-SSIM", "SSIMULACRA2")
-    rows = []
-    for s in summaries:
-        perceptual = (percent(s.bd.get(key)) for key in ("ms_ssim", "ssimulacra2"))
-        over_all = s.bd.get("psnr")
-        rows.append((s.label, percent(over_all), _span(over_all), _windowed(s.bd.get("window")), *perceptual))
-    return Table(head, rows)
+def _peak(row: ProcessRow | None) -> str:
+    peak = None if row is None else row.get("peak_bytes")
+    return NOTHING if peak is None else f"{peak / 1e6:.0f}"
 
 
-def cost_table(summaries: Sequence[Summary]) -> Table:
-    """Speed and memory."""
+def _rate(row: ProcessRow | None) -> str:
+    return NOTHING if row is None else _speed(row["pixels"] / 1e6 / row["seconds"])
+
+
+def cost_table(store: Store) -> Table:
+    """Speed and memory: warm, as whole processes, and for a folder; without columns of what was not measured."""
     head = (
-        "codec", "bpp", "PSNR dB", "encode MP/s", "decode MP/s",
-        "process enc s", "dec s", "peak enc MB", "dec MB", "failed",
+        "codec", "warm encode MP/s", "warm decode MP/s", "process encode s", "process decode s", "peak encode MB",
+        "peak decode MB", "folder encode MP/s", "folder decode MP/s", "failed",
     )  # fmt: skip
     rows: list[tuple[str, ...]] = []
-    for s in summaries:
-        if s.enc_mps is None and not s.failures:
-            continue
-        encode, decode = _process(s, "encode"), _process(s, "decode")
-        ranges = (f"{s.bpp[0]:.2f}–{s.bpp[1]:.2f}", f"{s.psnr[0]:.1f}–{s.psnr[1]:.1f}")
-        costs = (_speed(s.enc_mps), _speed(s.dec_mps), encode[0], decode[0], encode[1], decode[1])
-        rows.append((s.label, *ranges, *costs, str(s.failures)))
-    return Table(head, rows)
+    for one in costs(store):
+        pair = [one.process.get(("process", way)) for way in ("encode", "decode")]
+        folder = [one.process.get(("folder", way)) for way in ("encode", "decode")]
+        cells = (_speed(one.enc_mps), _speed(one.dec_mps), *map(seconds_of, pair), *map(_peak, pair))
+        rows.append((label(store, one.name), *cells, *map(_rate, folder), str(one.failures)))
+    filled = [place for place in range(len(head)) if any(row[place] != NOTHING for row in rows)]
+    return Table(tuple(head[i] for i in filled), [tuple(row[i] for i in filled) for row in rows])
 
 
-def short_table(summaries: Sequence[Summary]) -> Table:
-    """README's: BD-rates and seconds of whole processes, of README_CODECS alone."""
-    head = ("codec", "PSNR", "MS-SSIM", "SSIMULACRA2", "compress s", "decompress s")
-    rows: list[tuple[str, ...]] = []
-    for s in summaries:
-        if s.name in README_CODECS:
-            rates = (percent(s.bd.get(key)) for key in ("psnr", "ms_ssim", "ssimulacra2"))
-            rows.append((s.label, *rates, _process(s, "encode")[0], _process(s, "decode")[0]))
-    return Table(head, rows)
-
-
-def direct(store: Store, others: Sequence[str] = ("avif", "avif-slow"), focus: str = FOCUS) -> list[str]:
-    """A sentence for each of the other codecs that has curves: its BD-rates as the anchor of vqcodec."""
-    found = []
-    by_metric = {name: curves(store, metric) for name, metric in METRICS.items()}
-    for other in others:
-        rates = []
-        for key, name in (("psnr", "PSNR"), ("ms_ssim", "MS-SSIM"), ("ssimulacra2", "SSIMULACRA2")):
-            try:
-                rates.append(f"{percent(compare(by_metric[key], other, focus, METRICS[key]))} ({name})")
-            except NoOverlapError:
-                continue
-        if rates:
-            found.append(f"{label(store, focus)} against {label(store, other)} directly: {', '.join(rates)}.")
-    return found
-
-
-def picture_table(store: Store, focus: str = FOCUS) -> Table | None:
-    """BD-rate (PSNR) of vqcodec against each codec but its own variants, picture by picture; None without vqcodec."""
-    if focus not in store.run["peers"]:
-        return None
-    others = [name for name in store.run["peers"] if name != focus and not name.startswith(f"{focus}-")]
+def range_table(report: Report) -> Table:
+    """What each curve covers, and its BD-rate within 28 to 36 dB."""
     rows = []
-    for picture in store.run["pictures"]:
-        found = curves(store, METRICS["psnr"], [picture])
-        cells = []
-        for other in others:
-            try:
-                cells.append(percent(compare(found, other, focus, METRICS["psnr"])))
-            except NoOverlapError:
-                cells.append(NOTHING)
-        rows.append((picture, *cells))
-    return Table((f"{label(store, focus)} against", *(label(store, name) for name in others)), rows)
+    psnr = METRICS["psnr"]
+    found = curves(report.store, psnr)
+    for name, points in found.items():
+        bpp, quality = [p.bpp for p in points], [p.quality for p in points]
+        ranges = (f"{min(bpp):.2f}–{max(bpp):.2f}", f"{min(quality):.1f}–{max(quality):.1f}")
+        rows.append((report.label(name), str(len(points)), *ranges, _windowed(report, name)))
+    low, high = WINDOW_DB
+    return Table(("codec", "points", "bpp", "PSNR dB", f"PSNR BD-rate within {low:g}–{high:g} dB"), rows)
 
 
-def losses(table: Table | None) -> list[str]:
-    """A sentence for each codec that beats vqcodec on some picture."""
-    found = []
-    for column, other in enumerate(table.head[1:] if table else (), 1):
-        assert table is not None
-        lost = [row[0] for row in table.rows if row[column].startswith("+")]
-        if lost:
-            names = ", ".join(lost[:6]) + (f" and {len(lost) - 6} more" if len(lost) > 6 else "")
-            found.append(f"{other} needs fewer bits than vqcodec on {len(lost)} of {len(table.rows)}: {names}")
-    return found
+def _windowed(report: Report, name: str) -> str:
+    """A BD-rate within the window, with its range where the curves do not cover all of the window."""
+    found = curves(report.store, METRICS["psnr"])
+    if report.anchor not in found:
+        return NOTHING
+    anchor, test = ([(p.bpp, p.quality) for p in found[one]] for one in (report.anchor, name))
+    try:
+        rate = bd_rate(anchor, test, WINDOW_DB)
+    except NoOverlapError:
+        return NOTHING
+    whole = rate.low < WINDOW_DB[0] + 0.05 and rate.high > WINDOW_DB[1] - 0.05
+    return percent(rate) if whole else f"{percent(rate)} ({span(rate)})"
+
+
+def picture_table(report: Report, metric: Metric) -> Table | None:
+    """BD-rate of vqcodec against each of the others, picture by picture; None without vqcodec."""
+    mine = focus(report.store, metric)
+    if mine is None:
+        return None
+    others = [name for name in compared(report, metric) if not name.startswith("vqcodec")]
+    others = [name for name in others if name in report.store.run["peers"]]
+    rows = []
+    for picture in report.store.run["pictures"]:
+        alone = Store(report.store.folder, report.store.run)
+        alone.rows = {key: row for key, row in report.store.rows.items() if key[0] == picture}
+        pairs = direct.matrix(alone, metric, draws=0) if alone.rows else {}
+        found = [pairs.get((mine, other)) for other in others]
+        rows.append((picture, *(NOTHING if one is None else percent(one.bd) for one in found)))
+    return Table((f"{report.label(mine)} against", *(report.label(name) for name in others)), rows)
 
 
 def scaling_table(store: Store) -> Table | None:
     """Seconds and peak memory of whole processes over the picture's size; None if that was not measured."""
-    rows = [row for row in store.processes.values() if row["picture"] == "scaling"]
+    rows = [row for row in store.processes.values() if row["scope"] == "scaling"]
     if not rows:
         return None
-    sizes = sorted({row["width"] * row["height"] for row in rows})
+    sizes = sorted({row["pixels"] for row in rows})
     lines = []
     for name in store.run["peers"]:
         for direction in ("encode", "decode"):
-            mine = {r["width"] * r["height"]: r for r in rows if r["peer"] == name and r["direction"] == direction}
+            mine = {row["pixels"]: row for row in rows if row["peer"] == name and row["direction"] == direction}
             if mine:
                 title = f"{label(store, name)} {direction}"
                 lines.append((title, *(_scaled(mine.get(size)) for size in sizes)))
@@ -325,34 +278,12 @@ def scaling_table(store: Store) -> Table | None:
 def _scaled(row: ProcessRow | None) -> str:
     if row is None:
         return NOTHING
-    if "error" in row:
-        return "failed"
-    peak = row.get("peak_bytes")
-    return f"{row['seconds']:.2f} / " + (NOTHING if peak is None else f"{peak / 1e6:.0f}")
+    return "failed" if "error" in row else f"{row['seconds']:.2f} / {_peak(row)}"
 
 
-def provenance(run: Run) -> str:
-    """One paragraph: what, with what, where, when."""
-    versions = "; ".join(dict.fromkeys(peer["version"] for peer in run["peers"].values()))
-    metrics = ", ".join(version for version in run["metrics"].values() if not version.startswith("bench"))
-    return (
-        f"{len(run['pictures'])} pictures ({run['set']}), measured {run['date']} on {run['processor']} "
-        f"({run['threads']} of {run['processors']} processors used, {run['system']}, Python {run['python']}) "
-        f"by {' and '.join(f'`{command}`' for command in run['commands'])}. Codecs: {versions}."
-        + (f" Metrics: {metrics}." if metrics else "")
-    )
-
-
-METHOD = (
-    "bpp is the whole file over width × height. Curves are means over the pictures of bpp and of the metric (for PSNR: "
-    "of the decibels over all RGB samples). BD-rate: `bjontegaard`, piecewise cubic (pchip), over the quality range "
-    "that both curves share; negative means fewer bits. Megapixels per second: one warm process, median over pictures "
-    "and settings; process seconds and peak memory: whole processes, file to file, one picture at the middle setting."
-)
-
-
-def notices(store: Store) -> list[str]:
-    """What was left out, and why."""
+def notices(report: Report) -> list[str]:
+    """What is missing, what failed, and which codec has no BD-rate."""
+    store = report.store
     found = [f"{name} is left out: {why}" for name, why in store.run["missing"].items()]
     errors = [row for row in store.rows.values() if "error" in row]
     found += [f"{r['peer']} at {r['setting']} failed on {r['picture']}: {r['error']}" for r in errors[:5]]
@@ -363,71 +294,49 @@ def notices(store: Store) -> list[str]:
         for row in store.processes.values()
         if "error" in row
     ]
-    return found
+    for name in curves(store, METRICS["psnr"]) if "psnr" in report.matrices else ():
+        if name != report.anchor and report.against(METRICS["psnr"], name, report.anchor) is None:
+            found.append(f"{report.label(name)} shares too little PSNR with {report.label(report.anchor)}")
+    small = [m.short for m in report.metrics if len(_judged(store, m)) < len(store.run["pictures"])]
+    return found + ([f"some pictures are too small for {enumerated(small)}"] if small else [])
 
 
-def text(store: Store, anchor: str = ANCHOR) -> str:
-    """The report for the terminal."""
-    summaries = summarise(store, anchor)
-    table = picture_table(store)
-    parts = [rate_table(summaries, label(store, anchor)).plain(), cost_table(summaries).plain()]
-    scaling = scaling_table(store)
-    parts += [scaling.plain()] if scaling else []
-    reasons = [f"{s.label}: no BD-rate ({s.why_not['psnr']})" for s in summaries if "psnr" in s.why_not]
-    parts += ["\n".join(reasons + losses(table) + notices(store)), METHOD]
-    return "\n\n".join(part for part in parts if part)
+def _judged(store: Store, metric: Metric) -> tuple[str, ...]:
+    return next((mine.pictures for mine in samples(store, metric).values()), ())
 
 
-def section(store: Store, folder: str, anchor: str = ANCHOR) -> str:
-    """README's section, marks included; `folder` is where README finds the figures."""
-    about = (
-        f"BD-rate against {label(store, anchor)} on {len(store.run['pictures'])} pictures ({store.run['set']}): bits "
-        "at equal quality, negative means fewer. Seconds: one whole process, file to file."
+def provenance(run: Run) -> str:
+    """One paragraph: what, with what, where, when."""
+    versions = "; ".join(dict.fromkeys(peer["version"] for peer in run["peers"].values()))
+    metrics = ", ".join(dict.fromkeys(v for v in run["metrics"].values() if not v.startswith("bench")))
+    return (
+        f"{len(run['pictures'])} pictures ({run['set']}), measured {run['date']} on {run['processor']} "
+        f"({run['threads']} of {run['processors']} processors used, {run['system']}, Python {run['python']}) "
+        f"by {' and '.join(f'`{command}`' for command in run['commands'])}. Codecs: {versions}."
+        + (f" Metrics: {metrics}." if metrics else "")
     )
-    parts = [
-        BEGIN,
-        f"![Rate against PSNR of every codec on {store.run['set']}]({folder}/rd-psnr.svg)",
-        short_table(summarise(store, anchor)).markdown(),
-        " ".join([about, *direct(store)]),
-        END,
-    ]
-    return "\n\n".join(parts)
 
 
-def page_section(store: Store, anchor: str = ANCHOR) -> str:
-    """The section of docs/results.md, marks included: all codecs, costs, lost pictures and provenance."""
-    summaries = summarise(store, anchor)
-    measured = [s for s in summaries if s.name in store.run["peers"]]
-    parts = [PAGE_BEGIN, rate_table(summaries, label(store, anchor)).markdown(), cost_table(measured).markdown()]
-    scaling = scaling_table(store)
-    if scaling:
-        parts += ["Whole processes, seconds / peak MB, over the size of the picture:", scaling.markdown()]
-    lines = [*direct(store), *losses(picture_table(store))]
-    parts += ["\n".join(f"- {line}" for line in lines)] if lines else []
-    return "\n\n".join([*parts, provenance(store.run), METHOD, PAGE_END])
+METHOD = (
+    "bpp is the whole file over width × height. Curves are means over the pictures of bpp and of the metric (for PSNR: "
+    "of the decibels over all RGB samples). BD-rate: the mean difference of log-rate at equal quality, piecewise cubic "
+    "(pchip), over the quality range that both curves share; negative means fewer bits. Intervals hold 95 % of "
+    f"{direct.DRAWS} bootstrap draws of the pictures; ≈ marks pairs whose interval holds zero. † marks a metric that "
+    "the codec's model was trained on. Megapixels per second: one warm process, median over pictures and settings. "
+    "Process seconds and peak memory: whole processes, PNG to PNG, the first picture at the middle setting. Folder: "
+    "all pictures on all processors."
+)
 
 
-def write_readme(readme: Path, content: str) -> bool:
-    """Put the results between README's marks; returns whether anything changed.
-
-    Raises:
-        BenchError: the marks are not there.
-    """
-    return write_section(readme, content, BEGIN, END)
-
-
-def write_section(page: Path, content: str, begin: str, end: str) -> bool:
-    """Put `content`, which has the marks, in the place of what stands between them; returns whether anything changed.
-
-    Raises:
-        BenchError: the marks are not there.
-    """
-    old = page.read_text(encoding="utf-8")
-    before, found, rest = old.partition(begin)
-    _, closed, after = rest.partition(end)
-    if not found or not closed:
-        raise BenchError(f"{page} has no place for the results; put these two lines where they belong: {begin} {end}")
-    new = before + content + after
-    if new != old:
-        page.write_text(new, encoding="utf-8")
-    return new != old
+def text(report: Report) -> str:
+    """The report for the terminal."""
+    short = short_list(report.store)
+    names = rated(report.store)
+    parts = [f"Bits at equal quality, against {report.label(report.anchor)}:", rate_table(report, names).plain()]
+    shown = [m for m in (METRICS["psnr"], report.eye) if m is not None and m.name in report.matrices]
+    parts += [matrix_table(report, metric, short).plain() for metric in shown]
+    parts += [cost_table(report.store).plain()]
+    scaling = scaling_table(report.store)
+    parts += [scaling.plain()] if scaling else []
+    parts += ["\n".join([*sentences(report), *notices(report)]), METHOD]
+    return "\n\n".join(part for part in parts if part)

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from bench.codecs import EXCESS, Peer
 from bench.errors import BenchError
 from bench.metrics import Rgb
-from bench.peers import EXCESS, Peer
 from bench.pictures import PictureFile
 from bench.realism import Results, coded
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Files for the before/after slider: one picture through every codec at matched bits per pixel.
+"""Files for the before/after slider: one picture through some codecs at matched bits per pixel.
 
-What browsers can show is the codec's own file; everything else is shown as a lossless WebP of what it decodes to.
+What browsers can show is the codec's own file; everything else is shown as an AVIF copy that nobody can tell from it.
 """
 
 from __future__ import annotations
@@ -12,20 +12,36 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, features
 
+from bench.codecs import Peer
+from bench.curves import bpp_of
 from bench.metrics import Rgb, psnr
-from bench.peers import Peer
 from bench.pictures import PictureFile
-from bench.report import FOCUS, bpp_of
+from bench.progress import Progress
 from bench.store import Store
+
+COPY_DB = 45.0  # the least PSNR of a copy against what it shows
+COPY_QUALITIES = (80, 86, 91, 95, 98)
+METHOD = (
+    "JPEG, WebP and AVIF are shown from their own files by this browser's decoder. The original and the other codecs "
+    f"are shown as AVIF copies of at least {COPY_DB:g} dB. PSNR is of the pixels that each library decodes."
+)
 
 
 def _uri(data: bytes, media_type: str) -> str:
     return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
 
 
-def _lossless(image: Image.Image) -> str:
+def _copy(image: Image.Image) -> str:
+    """A copy of at least `COPY_DB` dB where Pillow writes AVIF, and a lossless one elsewhere."""
+    rgb = np.asarray(image)
+    for quality in COPY_QUALITIES if features.check("avif") else ():
+        buffer = io.BytesIO()
+        image.save(buffer, "AVIF", quality=quality, speed=8, subsampling="4:4:4")
+        with Image.open(buffer) as copy:
+            if psnr(rgb, np.asarray(copy.convert("RGB"))) >= COPY_DB:
+                return _uri(buffer.getvalue(), "image/avif")
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", lossless=True, quality=60, method=3)
     return _uri(buffer.getvalue(), "image/webp")
@@ -65,7 +81,7 @@ def matched(peer: Peer, image: Image.Image, target_bpp: float, store: Store, pic
 
 def _shown(peer: Peer, rgb: Rgb, setting: int, data: bytes) -> dict[str, Any]:
     decoded = peer.decode(data)
-    source = _uri(data, peer.browser_type) if peer.browser_type else _lossless(decoded)
+    source = _uri(data, peer.browser_type) if peer.browser_type else _copy(decoded)
     return {
         "codec": peer.label,
         "setting": setting,
@@ -75,39 +91,34 @@ def _shown(peer: Peer, rgb: Rgb, setting: int, data: bytes) -> dict[str, Any]:
     }
 
 
+def _level(
+    store: Store, file: PictureFile, rgb: Rgb, peers: Sequence[Peer], wanted: float, progress: Progress
+) -> dict[str, Any]:
+    """One picture at one rate: vqcodec meets the rate as well as it can, the others are matched to what it needed."""
+    image = Image.fromarray(rgb)
+    target, shown = wanted, []
+    for peer in peers:
+        try:
+            shown.append(_shown(peer, rgb, *matched(peer, image, target, store, file.name)))
+            if peer is peers[0]:
+                target = shown[-1]["bpp"]
+        except Exception as error:  # a codec that fails here has failed in the table too, or is not here any more
+            shown.append({"codec": peer.label, "error": str(error)[:200]})
+        progress.step(peer.name, 1, text=f"{file.name} {peer.label}")
+    return {"bpp": wanted, "shown": shown}
+
+
 def slides(
     store: Store, files: Sequence[PictureFile], peers: Sequence[Peer], targets_bpp: Sequence[float]
 ) -> list[dict[str, Any]]:
-    """What the page needs of each picture: the original and, for each target, every codec's version of it.
-
-    vqcodec comes first and meets the target as well as it can; the others are matched to what it needed.
-    """
-    ordered = sorted(peers, key=lambda peer: peer.name != FOCUS)
+    """What the page needs of each picture: the original and, for each target, every codec's version of it."""
+    ordered = sorted(peers, key=lambda peer: not peer.name.startswith("vqcodec"))
+    progress = Progress("slider", {peer.name: float(len(files) * len(targets_bpp)) for peer in ordered})
     found = []
     for file in files:
         rgb = file.pixels()
-        image = Image.fromarray(rgb)
-        levels = []
-        for wanted in targets_bpp:
-            target, shown = wanted, []
-            for peer in ordered:
-                try:
-                    shown.append(_shown(peer, rgb, *matched(peer, image, target, store, file.name)))
-                except (
-                    Exception
-                ) as error:  # a codec that fails here has failed in the table too, or is not here any more
-                    shown.append({"codec": peer.label, "error": str(error)[:200]})
-                    continue
-                if peer.name == FOCUS:
-                    target = shown[-1]["bpp"]
-            levels.append({"bpp": wanted, "shown": shown})
-        found.append(
-            {
-                "picture": file.name,
-                "width": rgb.shape[1],
-                "height": rgb.shape[0],
-                "original": _lossless(image),
-                "levels": levels,
-            }
-        )
+        levels = [_level(store, file, rgb, ordered, wanted, progress) for wanted in targets_bpp]
+        facts = {"picture": file.name, "width": rgb.shape[1], "height": rgb.shape[0]}
+        found.append({**facts, "original": _copy(Image.fromarray(rgb)), "levels": levels})
+    progress.clear()
     return found

@@ -18,13 +18,16 @@ from pathlib import Path
 
 from PIL import Image
 
-from bench.clock import ORDER, WHOLE
 from bench.errors import BenchError
-from bench.report import Table, write_section
+from bench.progress import Progress
 from bench.store import described
+from bench.tables import Table, write_section
+from vqcodec.spans import STAGES
 
 ROOT = Path(__file__).parent.parent
 FILE = "stages.json"
+WHOLE = "whole process"
+ORDER = ("interpreter", "imports", *STAGES, "the rest", "exit", WHOLE)
 BEGIN, END = "<!-- stages:begin -->", "<!-- stages:end -->"
 
 
@@ -34,18 +37,24 @@ def measure(picture: Path, folder: Path, quality: int, threads: int, repeats: in
     Raises:
         BenchError: the command failed.
     """
-    code, back = folder / "stages.vqc", folder / "stages.ppm"
+    code, back = folder / "stages.vqc", folder / "stages.png"
     common = ["--force", "--threads", str(threads)]
     commands = {
         "compress": ["compress", "-q", str(quality), *common, str(picture), str(code)],
         "decompress": ["decompress", *common, str(code), str(back)],
     }
     found: dict[str, dict[str, float]] = {}
+    progress = Progress("stages", dict.fromkeys(commands, repeats + 1.0))
     for direction, command in commands.items():
-        runs = [_one(command) for _ in range(repeats + 1)][1:]  # the first fills the system's caches
+        runs = []
+        for _ in range(repeats + 1):
+            runs.append(_one(command))
+            progress.step(direction, 1)
+        runs = runs[1:]  # the first fills the system's caches
         found[direction] = {
             stage: round(1000 * statistics.median(run.get(stage, 0.0) for run in runs), 1) for stage in ORDER
         }
+    progress.clear()
     return found
 
 

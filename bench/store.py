@@ -4,15 +4,19 @@
 run.json         versions, processor, command, date, pictures, codecs      rewritten at every start
 results.jsonl    a line per picture, codec and setting                     appended to, flushed line by line
 processes.jsonl  a line per whole process: seconds and peak memory         likewise
+seams.jsonl      a line per large picture, codec and setting               likewise
 published.json   curves measured by others, if some were given
+
+In a committed folder the .jsonl files are compressed (.jsonl.xz), and are read from there.
 """
 
 from __future__ import annotations
 
 import json
+import lzma
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
@@ -20,7 +24,9 @@ from typing import Any, NotRequired, TypedDict, cast
 from bench.errors import BenchError
 
 RUN, ROWS, PROCESSES, PUBLISHED = "run.json", "results.jsonl", "processes.jsonl", "published.json"
-FORMAT = 1
+SEAMS = "seams.jsonl"
+PACKED = ".xz"
+FORMAT = 2
 
 
 class Row(TypedDict):
@@ -32,24 +38,53 @@ class Row(TypedDict):
     bytes: NotRequired[int]
     enc_seconds: NotRequired[float]  # median of the repeats, in this process, warm
     dec_seconds: NotRequired[float]
-    psnr: NotRequired[float]
-    ms_ssim: NotRequired[float]  # missing for pictures that are too small
-    ssimulacra2: NotRequired[float]
     error: NotRequired[str]
+    # The metrics, by their names in metrics.py; one is missing where the picture is too small for it
+    psnr: NotRequired[float]
+    psnr_centred: NotRequired[float]
+    psnr_luma: NotRequired[float]
+    psnr_chroma: NotRequired[float]
+    ms_ssim: NotRequired[float]
+    ssimulacra2: NotRequired[float]
+    cvvdp: NotRequired[float]
+    gmsd: NotRequired[float]
+    haarpsi: NotRequired[float]
 
 
 class ProcessRow(TypedDict):
-    """One whole process, start to end, file to file; `picture` is "scaling" for the pictures made for that table."""
+    """One whole process, start to end, file to file, or a folder's worth of them."""
 
-    picture: str
-    width: int
-    height: int
+    scope: str  # "process": one picture; "folder": all of them; "scaling": pictures made for that table
+    picture: str  # for a folder: how many pictures
+    pixels: int
     peer: str
     setting: int
     direction: str  # "encode" or "decode"
     seconds: NotRequired[float]
     peak_bytes: NotRequired[int | None]  # None where the system does not tell
     error: NotRequired[str]
+
+
+class SeamRow(TypedDict):
+    """One large picture, codec and setting: steps at tile edges and shifts of hue; see seams.py."""
+
+    picture: str
+    peer: str
+    setting: int
+    bpp: float
+    seam: float
+    worst: float
+    grid: float
+    hue: float
+
+
+class PublishedCurve(TypedDict):
+    """A curve that somebody else measured."""
+
+    label: str
+    source: str
+    trained_on: list[str]
+    points: list[dict[str, float]]  # bpp, psnr, ms_ssim
 
 
 class Run(TypedDict):
@@ -67,7 +102,7 @@ class Run(TypedDict):
     repeats: int
     metrics: dict[str, str]  # name -> version
     pictures: dict[str, dict[str, int | str]]  # name -> width, height, sha256 of the pixels
-    peers: dict[str, dict[str, str]]  # name -> label, stated, version
+    peers: dict[str, dict[str, str]]  # name -> label, stated, version, trained_on (metrics, with spaces)
     missing: dict[str, str]  # name -> why it was left out
 
 
@@ -101,7 +136,19 @@ def described(command: list[str], **more: Any) -> Run:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a .jsonl file; a last line that was cut off when the run was killed is dropped, on disk too."""
+    """The lines of a .jsonl file, or of the compressed one in its place.
+
+    A last line that was cut off when the run was killed is dropped, on disk too.
+
+    Raises:
+        BenchError: it is malformed.
+    """
+    packed = path.with_name(path.name + PACKED)
+    if not path.exists() and packed.exists():
+        try:
+            return [json.loads(line) for line in lzma.decompress(packed.read_bytes()).decode().splitlines()]
+        except (lzma.LZMAError, ValueError) as error:
+            raise BenchError(f"{packed} is malformed ({error})") from None
     if not path.exists():
         return []
     found = []
@@ -116,22 +163,37 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return found
 
 
+def pack(source: Path, target: Path) -> None:
+    """Compress a .jsonl file; the same lines give the same bytes.
+
+    Args:
+        source: the file itself, or the name it would have in a folder where it is compressed already.
+        target: the same name in another folder, without .xz.
+    """
+    lines = read_lines(source)
+    if lines:
+        data = "".join(line_of(line) for line in lines).encode()
+        target.with_name(target.name + PACKED).write_bytes(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME))
+
+
 class Store:
     """A results folder. `rows` and `processes` hold one entry per key, the last one that was written."""
 
     def __init__(self, folder: Path, run: Run) -> None:
         self.folder, self.run = folder, run
         self.rows: dict[tuple[str, str, int], Row] = {}
-        self.processes: dict[tuple[str, int, str, int, str], ProcessRow] = {}
-        self.published: dict[str, list[dict[str, float]]] = {}
+        self.processes: dict[tuple[str, str, int, str, int, str], ProcessRow] = {}
+        self.seams: dict[tuple[str, str, int], SeamRow] = {}
+        self.published: dict[str, PublishedCurve] = {}
 
     @staticmethod
-    def _key(row: Row) -> tuple[str, str, int]:
+    def _key(row: Row | SeamRow) -> tuple[str, str, int]:
         return row["picture"], row["peer"], row["setting"]
 
     @staticmethod
-    def _process_key(row: ProcessRow) -> tuple[str, int, str, int, str]:
-        return row["picture"], row["width"] * row["height"], row["peer"], row["setting"], row["direction"]
+    def process_key(row: ProcessRow) -> tuple[str, str, int, str, int, str]:
+        """What tells a process from the others."""
+        return row["scope"], row["picture"], row["pixels"], row["peer"], row["setting"], row["direction"]
 
     @classmethod
     def read(cls, folder: Path) -> Store:
@@ -148,7 +210,9 @@ class Store:
             for row in read_lines(folder / ROWS):
                 store.rows[cls._key(cast(Row, row))] = cast(Row, row)
             for row in read_lines(folder / PROCESSES):
-                store.processes[cls._process_key(cast(ProcessRow, row))] = cast(ProcessRow, row)
+                store.processes[cls.process_key(cast(ProcessRow, row))] = cast(ProcessRow, row)
+            for row in read_lines(folder / SEAMS):
+                store.seams[cls._key(cast(SeamRow, row))] = cast(SeamRow, row)
             if (folder / PUBLISHED).exists():
                 store.published = json.loads((folder / PUBLISHED).read_text(encoding="utf-8"))
         except OSError as error:
@@ -173,8 +237,9 @@ class Store:
         """
         folder.mkdir(parents=True, exist_ok=True)
         if fresh:
-            for name in (ROWS, PROCESSES, RUN):
+            for name in (ROWS, PROCESSES, SEAMS, RUN):
                 (folder / name).unlink(missing_ok=True)
+                (folder / (name + PACKED)).unlink(missing_ok=True)
         notes: list[str] = []
         store = cls(folder, run)
         if (folder / RUN).exists():
@@ -197,11 +262,12 @@ class Store:
         changed = {
             name: f"{peer['version']} then"
             for name, peer in old.run["peers"].items()
-            if name in self.run["peers"] and self.run["peers"][name] != peer
+            if name in self.run["peers"] and any(self.run["peers"][name][k] != peer[k] for k in ("version", "stated"))
         }
         self.rows = {k: row for k, row in old.rows.items() if row["peer"] not in changed and "error" not in row}
         kept = {k: row for k, row in old.processes.items() if row["peer"] not in changed and "error" not in row}
         self.processes = kept
+        self.seams = {k: row for k, row in old.seams.items() if row["peer"] not in changed}
         self.run["commands"] = list(dict.fromkeys([*old.run["commands"], *self.run["commands"]]))
         self.run["peers"] = {**old.run["peers"], **self.run["peers"]}
         self.run["metrics"] = {**old.run["metrics"], **self.run["metrics"]}
@@ -213,27 +279,35 @@ class Store:
 
     def _write(self) -> None:
         replace(self.folder / RUN, json.dumps(self.run, indent=1, ensure_ascii=False) + "\n")
-        replace(self.folder / ROWS, "".join(_line(row) for row in self.rows.values()))
-        replace(self.folder / PROCESSES, "".join(_line(row) for row in self.processes.values()))
+        for name, rows in ((ROWS, self.rows), (PROCESSES, self.processes), (SEAMS, self.seams)):
+            replace(self.folder / name, "".join(line_of(row) for row in rows.values()))
 
     def add(self, rows: Iterable[Row]) -> None:
         """Append rows; they are on disk when this returns."""
         rows = list(rows)
         self.rows.update((self._key(row), row) for row in rows)
-        append(self.folder / ROWS, "".join(_line(row) for row in rows))
+        append(self.folder / ROWS, "".join(line_of(row) for row in rows))
 
     def add_process(self, row: ProcessRow) -> None:
         """Append one process; it is on disk when this returns."""
-        self.processes[self._process_key(row)] = row
-        append(self.folder / PROCESSES, _line(row))
+        self.processes[self.process_key(row)] = row
+        append(self.folder / PROCESSES, line_of(row))
 
-    def publish(self, curves: dict[str, list[dict[str, float]]]) -> None:
+    def add_seam(self, row: SeamRow) -> None:
+        """Append one large picture; it is on disk when this returns."""
+        self.seams[self._key(row)] = row
+        append(self.folder / SEAMS, line_of(row))
+
+    def publish(self, curves: dict[str, PublishedCurve]) -> None:
         """Keep curves measured by others beside the results."""
+        if curves == self.published:
+            return
         self.published = curves
         replace(self.folder / PUBLISHED, json.dumps(curves, indent=1, ensure_ascii=False) + "\n")
 
 
-def _line(row: Row | ProcessRow) -> str:
+def line_of(row: Mapping[str, Any]) -> str:
+    """A row as a line of a .jsonl file."""
     return json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
@@ -250,24 +324,3 @@ def replace(path: Path, text: str) -> None:
     temporary = path.with_suffix(".part")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
-
-
-def read_published(path: Path, only: str = "") -> dict[str, list[dict[str, float]]]:
-    """Curves from a JSON file {name: [{bpp, psnr, ms_ssim?}, ...]} or {name: {points: [...]}}; `only` names some.
-
-    Raises:
-        BenchError: not such a file, or a name is not in it.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        curves = {
-            name: [{k: float(v) for k, v in point.items() if isinstance(v, int | float)} for point in points]
-            for name, points in ((n, c["points"] if isinstance(c, dict) else c) for n, c in content.items())
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BenchError(f"{path} holds no published curves ({error!r})") from None
-    wanted = [name.strip() for name in only.split(",") if name.strip()] or list(curves)
-    unknown = [name for name in wanted if name not in curves]
-    if unknown:
-        raise BenchError(f"{path} has no curve {', '.join(unknown)}; it has {', '.join(curves)}")
-    return {name: curves[name] for name in wanted}

@@ -53,3 +53,12 @@ def wide_gamut_profile() -> bytes:
             (offset,) = struct.unpack_from(">I", profile, entry + 4)
             struct.pack_into(">3i", out, offset + 8, *(round(65536 * value) for value in primaries[tag]))
     return bytes(out)
+
+
+@pytest.fixture(scope="session")
+def crops(photo: NDArray[np.uint8], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two crops of the bundled photograph, large enough for MS-SSIM: a.png and b.png."""
+    path = tmp_path_factory.mktemp("pictures")
+    Image.fromarray(photo[:176, :192]).save(path / "a.png")
+    Image.fromarray(photo[100:276, 200:376]).save(path / "b.png")
+    return path

@@ -20,7 +20,7 @@ from PIL import Image
 from scipy.stats import wasserstein_distance
 
 import vqcodec
-from bench import c2st, metrics, orders, peers, pictures, pretrained, realism, realism_report, sheets, swd
+from bench import c2st, codecs, metrics, orders, peers, pictures, pretrained, realism, realism_report, sheets, swd
 from bench.__main__ import main
 from bench.errors import BenchError, MissingError
 
@@ -258,15 +258,15 @@ def test_lpips_and_fid_are_taken_when_packages_and_weights_are_here(
 # Rates
 
 
-@pytest.mark.parametrize(("name", "bpp"), [("jpeg", 0.8), ("webp", 0.5), ("avif", 0.5)])
+@pytest.mark.parametrize(("name", "bpp"), [("jpeg", 0.8), ("webp", 0.5), ("avif-iq", 0.5)])
 def test_files_reach_the_rate(name: str, bpp: float, photo: Rgb) -> None:
     peer, image = peers.PEERS[name], Image.fromarray(photo[:120, :130])
     wanted = bpp * 120 * 130 / 8
     settings = range(peer.span[0], peer.span[1] + 1, 1 if name == "jpeg" else 5)
     sizes = [len(peer.encode(image, setting)) for setting in settings]
-    best = min(abs(size - wanted) for size in sizes if size <= wanted * (1 + peers.EXCESS))
+    best = min(abs(size - wanted) for size in sizes if size <= wanted * (1 + codecs.EXCESS))
     found = len(peer.reach(image, bpp))
-    assert found <= wanted * (1 + peers.EXCESS)
+    assert found <= wanted * (1 + codecs.EXCESS)
     assert abs(found - wanted) <= best + 0.01 * wanted
 
 
@@ -373,7 +373,7 @@ def test_a_run_from_pictures_to_page(folder: Path, tmp_path: Path, monkeypatch: 
         raise AssertionError("measured again")
 
     monkeypatch.setattr(c2st, "c2st", forbidden)
-    monkeypatch.setattr(peers.PillowPeer, "reach", forbidden)
+    monkeypatch.setattr(codecs.PillowPeer, "reach", forbidden)
     before = (tmp_path / realism.SETS).read_text(encoding="utf-8")
     assert bench("realism", "--images", folder, "--out", tmp_path, *QUICK).exit_code == 0
     assert (tmp_path / realism.SETS).read_text(encoding="utf-8") == before
@@ -405,7 +405,7 @@ def test_a_run_goes_on_where_it_was(folder: Path, tmp_path: Path, monkeypatch: p
     assert after.startswith(before)
     assert [one["codec"] for one in lines(tmp_path / realism.SETS)] == [realism.ORIGINALS, "jpeg", "webp"]
 
-    monkeypatch.setattr(peers.PillowPeer, "version", lambda self: "another library")
+    monkeypatch.setattr(codecs.PillowPeer, "version", lambda self: "another library")
     changed = bench(*command)
     assert "jpeg has changed since; it is measured again" in changed.output
     assert len(lines(tmp_path / realism.PICTURES)) == 6
@@ -438,10 +438,10 @@ def test_a_decoder_that_is_there_gets_its_realism() -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_a_failing_decoder_stands_in_the_table(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def failing(self: peers.PillowPeer, data: bytes, threads: int = 0) -> Image.Image:
+    def failing(self: codecs.PillowPeer, data: bytes, threads: int = 0) -> Image.Image:
         raise OSError("not today")
 
-    monkeypatch.setattr(peers.Peer, "decode", failing)
+    monkeypatch.setattr(codecs.Peer, "decode", failing)
     monkeypatch.setattr(c2st, "version", lambda: (_ for _ in ()).throw(MissingError("torch is not installed")))
     options = ["--metrics", "psnr", "--bpp", "0.4", "--peers", "jpeg", "--realism", ""]
     done = bench("realism", "--images", folder, "--out", tmp_path, *options)

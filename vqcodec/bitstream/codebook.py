@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqcodec.options import BASE_ONLY_QUALITY, MAX_QUALITY
+from vqcodec.spans import span
 
 LATENT_BITS = 14
 ACT_BITS = 14
@@ -83,6 +84,7 @@ class BaseCodebook:
         return self.vectors[indices]
 
 
+@span("choice of indices")
 def quantise(y: Floats, mean: Floats, step: Floats) -> tuple[Ints, Floats]:
     """Nearest scalar index to each latent, around its predicted mean (encoder only).
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from vqcodec.bitstream.codebook import MAX_INDEX, Floats, Ints
 from vqcodec.bitstream.entropy import ClassTables, Decoder, Encoder
 from vqcodec.errors import DamagedError, InputError
+from vqcodec.spans import span
 
 MAX_DEGREE = 4
 DEGREES, STEPS, CLASSES = 8, 16, 64  # what the coder has a place for
@@ -86,6 +87,7 @@ class Colour:
         """Of the polynomial."""
         return next(n for n in range(MAX_DEGREE + 1) if len(terms(n)) == len(self.indices))
 
+    @span("colour layer")
     def apply(self, picture: Planes) -> None:
         """Correct a picture [1, 3, H, W] float32, nominally in [0, 1], in place."""
         weights = np.ascontiguousarray(self.indices.T * (LARGEST_STEP / 2**self.exponent), np.float32)
@@ -174,6 +176,7 @@ class Sums(NamedTuple):
     pixels: int
 
 
+@span("colour layer")
 def sums(restored: Planes, original: NDArray[np.uint8], stride: int) -> Sums:
     """Of every `stride`-th pixel of every `stride`-th row of [1, 3, >= H, >= W] and [H, W, 3]."""
     height, width = original.shape[:2]
@@ -202,6 +205,7 @@ class Fit:
         old = self.seen
         self.seen = Sums(old.gram + more.gram, old.moments + more.moments, old.pixels + more.pixels)
 
+    @span("colour layer")
     def solve(self, tables: ClassTables) -> Colour | None:
         """The colour layer that saves most in rate + lambda distortion; None if it would save nothing."""
         gram, moments = self.seen.gram / max(1, self.seen.pixels), self.seen.moments / max(1, self.seen.pixels)

@@ -16,6 +16,7 @@ from typing import NamedTuple, cast
 
 from vqcodec.bitstream.tiles import Grid
 from vqcodec.errors import DamagedError, LimitError
+from vqcodec.spans import span
 
 MAGIC = b"\xb1VQC"
 VERSION = 1
@@ -176,6 +177,7 @@ class PartialContents:
 # ---- the whole file ------------------------------------------------------------------------------------------------
 
 
+@span(".vqc file")
 def pack(contents: Contents) -> bytes:
     """Writes a .vqc file.
 
@@ -240,6 +242,7 @@ def check_whole(contents: PartialContents) -> None:
         raise DamagedError(contents.damage[0] + (f" (and {more} more damaged)" if more else ""))
 
 
+@span(".vqc file")
 def unpack_partial(data: bytes, *, max_pixels: int) -> PartialContents:
     """Reads what is left of a .vqc file whose header is intact.
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from vqcodec.bitstream.codebook import MAX_INDEX, Ints
 from vqcodec.errors import DamagedError, ModelError
+from vqcodec.spans import span
 
 TOTAL = 2**24  # frequencies of an alphabet of n symbols sum to TOTAL - n; every symbol has one more than its frequency
 _CUT_BYTES = 16  # after two words that differ in all bits two decoders cannot agree any more
@@ -104,6 +105,7 @@ class Encoder:
         self._model: Any = stream.model
         self._coder: Any = stream.queue.RangeEncoder()
 
+    @span("coder")
     def put_base(self, indices: Ints, frequencies: Ints) -> None:
         """Code base indices [n] with the frequencies [n, K] of each."""
         if len(indices):
@@ -111,6 +113,7 @@ class Encoder:
                 indices.astype(np.int32), self._model.Categorical(perfect=False), frequencies.astype(np.float64)
             )
 
+    @span("coder")
     def put_refinement(self, indices: Ints, classes: Ints, tables: ClassTables) -> None:
         """Code the indices [n, C] of one step by their scale classes [n, C]; uncoded classes must be zero."""
         flat = indices.ravel()
@@ -136,6 +139,7 @@ class Encoder:
     def put_uniform(self, symbol: int, size: int) -> None:
         self._coder.encode(np.array([symbol], np.int32), self._model.Uniform(size))
 
+    @span("coder")
     def finish(self) -> bytes:
         """The payload: little-endian 32-bit words."""
         words: NDArray[np.uint32] = self._coder.get_compressed()
@@ -158,12 +162,14 @@ class Decoder:
         except (AssertionError, ValueError) as error:
             raise DamagedError(f"the compressed data cannot have been written by this model ({error})") from None
 
+    @span("coder")
     def get_base(self, frequencies: Ints) -> Ints:
         """Base indices [n] by their frequencies [n, K]."""
         if not len(frequencies):
             return np.zeros(0, np.int64)
         return self._decode(self._model.Categorical(perfect=False), frequencies.astype(np.float64))
 
+    @span("coder")
     def get_refinement(self, classes: Ints, tables: ClassTables) -> Ints:
         """Indices of one step by their scale classes: [n, C] -> [n, C] int64."""
         flat = np.zeros(classes.size, np.int64)

@@ -18,6 +18,7 @@ from vqcodec.cli import atomic
 from vqcodec.errors import DamagedError, InputError, LimitError, ModelError, UsageError, VqcError
 from vqcodec.messages import on_one_line, reason
 from vqcodec.options import most_file_bytes
+from vqcodec.spans import span
 
 DASH = "-"
 BLOCK_BYTES = 1 << 20
@@ -97,6 +98,7 @@ def read_stdin(limit_bytes: int) -> NamedBytes:
     return NamedBytes(_read_up_to(sys.stdin.buffer, limit_bytes, "stdin"))
 
 
+@span(".vqc file")
 def read_marked(name: str, magic: bytes, limit_bytes: int) -> bytes:
     """A file (or stdin) that must begin with `magic`; of anything else not more than the first bytes is read.
 
@@ -178,6 +180,7 @@ def check_output(name: str, force: bool) -> None:
         raise UsageError("stdout is a terminal: redirect it to a file or a pipe, or give a file name")
 
 
+@span(".vqc file")
 def write(name: str, data: bytes, *, force: bool) -> None:
     """Writes a file whole or not at all; to stdout for "-".
 

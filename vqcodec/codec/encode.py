@@ -28,6 +28,7 @@ from vqcodec.model.zoo import Model
 from vqcodec.options import BASE_ONLY_QUALITY, DEFAULT_QUALITY, EncodeOptions, check_quality
 from vqcodec.pictures import metadata, png
 from vqcodec.pictures.picture import Picture
+from vqcodec.spans import span
 from vqcodec.threads import Progress, in_order, share, single_blas
 
 CHEAPEN_EFFORT = 2  # from here on the nearest index gives way to a cheaper one
@@ -295,6 +296,7 @@ def encode_indices(model: Model, base: Ints, setting: Setting, choose: Chooser) 
     return coder.finish(), indices, latents
 
 
+@span("choice of indices")
 def cheapen(indices: Ints, t: Floats, classes: Ints, size: Floats, tables: ClassTables, lagrangian: float) -> None:
     """Take the next index towards zero wherever rate + lambda distortion gets smaller (in place).
 

@@ -22,6 +22,7 @@ from vqcodec.bitstream.entropy import ClassTables
 from vqcodec.model.gradient import Array, Gradient
 from vqcodec.model.prior import PLACES_PER_OCTAVE
 from vqcodec.model.zoo import Model
+from vqcodec.spans import span
 
 SEED = 1
 SHARE = 0.5  # of the changes that pay, made at once
@@ -134,6 +135,7 @@ class _Picture:
         return np.repeat(np.maximum(mean, least).astype(np.float32), places)
 
 
+@span("choice of indices")
 def search(
     model: Model, plan: Plan, indices: Ints, base: Ints, rgb: NDArray[np.uint8], setting: Setting, lagrangian: float
 ) -> Ints:

@@ -18,10 +18,12 @@ from vqcodec.bitstream.tiles import Rect
 from vqcodec.errors import LimitError, ModelError
 from vqcodec.messages import one_line
 from vqcodec.model.noise import noise
+from vqcodec.spans import span
 
 _NO_MEMORY = re.compile(r"bad_alloc|allocate memory|memory of \d+ is smaller")  # in what ONNX Runtime says
 
 
+@span("networks loaded")
 def session(graph: bytes, threads: int) -> Any:
     """An ONNX Runtime session of a graph that holds all of its weights itself.
 
@@ -52,6 +54,7 @@ def _check_memory(error: Exception) -> None:
         raise LimitError("not enough memory to run the model: reduce the picture, or take fewer threads") from None
 
 
+@span("transform")
 def run(session: Any, height: int, width: int, /, **inputs: NDArray[Any]) -> list[NDArray[np.float32]]:
     """Runs a graph whose outputs are [1, C, height, width] float32.
 

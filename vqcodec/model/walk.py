@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from vqcodec.bitstream.codebook import Floats, Ints, Setting, dequantise
 from vqcodec.bitstream.entropy import ClassTables
 from vqcodec.model.prior import PASSES, BasePrior, RefinementPrior, Step, checkerboard, quarter
+from vqcodec.spans import span
 
 # Chooses or reads the base indices of one pass: (positions [h, w], frequencies [n, K]) -> indices [n]
 BaseChooser = Callable[[NDArray[np.bool_], Ints], Ints]
@@ -34,6 +35,7 @@ class Predicted(NamedTuple):
 Chooser = Callable[[Predicted], Ints]
 
 
+@span("prior")
 def walk_base(prior: BasePrior, shape: tuple[int, int], choose: BaseChooser) -> Ints:
     """Go through the base layer's four passes: indices [h, w] int64."""
     indices, known = np.zeros(shape, np.int64), np.zeros(shape, bool)
@@ -45,6 +47,7 @@ def walk_base(prior: BasePrior, shape: tuple[int, int], choose: BaseChooser) -> 
     return indices
 
 
+@span("prior")
 def walk_refinement(
     prior: RefinementPrior, tables: ClassTables | None, code: Floats, setting: Setting, choose: Chooser
 ) -> tuple[Floats, Ints]:

@@ -34,6 +34,7 @@ from vqcodec.model.prior import BasePrior, RefinementPrior
 from vqcodec.model.transforms import Analysis, RealisticSynthesis, Synthesis
 from vqcodec.model.walk import BaseChooser, Chooser, Predicted, walk_base, walk_refinement
 from vqcodec.options import DEFAULT_QUALITY, DEFAULT_TUNE, MAX_QUALITY, TUNES, ModelName
+from vqcodec.spans import span
 
 Graph = Literal["analysis", "synthesis", "realistic", "gradient"]
 WEIGHTS = Path(__file__).parents[1] / "weights"
@@ -130,6 +131,7 @@ def _read_card(folder: Path) -> ModelFiles:
     return ModelFiles(folder, card)
 
 
+@span("model's tables")
 def find(name: ModelName | None = None) -> ModelFiles:
     """The model of that id or folder; the default model for None.
 
@@ -145,6 +147,7 @@ def find(name: ModelName | None = None) -> ModelFiles:
     raise ModelError(f"there is no model {str(name)!r}; known are {', '.join(MODELS)}, or give a model's folder")
 
 
+@span("model's tables")
 def by_checksum(checksum: bytes, extra: ModelName | None = None) -> ModelFiles:
     """The model that a file names, among the shipped ones and the one given.
 
@@ -332,6 +335,7 @@ def _load(folder: Path, card: str, threads: int) -> Model:
     return Model(ModelFiles(folder, json.loads(card)), threads)
 
 
+@span("model's tables")
 def load(files: ModelFiles, threads: int = 0) -> Model:
     """The loaded model; kept, so that the next picture does not load it again, as long as its card says the same."""
     with _loading:

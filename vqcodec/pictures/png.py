@@ -22,6 +22,7 @@ from vqcodec.errors import DamagedError
 from vqcodec.messages import one_line
 from vqcodec.pictures.heif import Coding
 from vqcodec.pictures.pillow import strict_pillow
+from vqcodec.spans import span
 
 XMP_KEYWORD = "XML:com.adobe.xmp"  # of the text chunk that holds XMP (ISO 16684-3)
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -181,6 +182,7 @@ class PngWriter:
         if xmp is not None:
             write(_chunk(b"iTXt", XMP_KEYWORD.encode() + b"\0\0\0\0\0" + xmp))  # not compressed, no language
 
+    @span("picture file")
     def rows(self, samples: NDArray[np.uint8]) -> None:
         """Writes the next rows: `[h, width, bands] uint8`."""
         lines = samples.reshape(len(samples), -1)
@@ -191,6 +193,7 @@ class PngWriter:
             if packed:
                 self._write(_chunk(b"IDAT", packed))
 
+    @span("picture file")
     def finish(self) -> None:
         """Writes the end, after the last row."""
         self._write(_chunk(b"IDAT", self._zlib.flush()) + _chunk(b"IEND", b""))

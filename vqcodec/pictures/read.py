@@ -25,6 +25,7 @@ from vqcodec.pictures.picture import Picture
 from vqcodec.pictures.pillow import strict_pillow
 from vqcodec.pictures.png import check_png
 from vqcodec.pictures.xmp import xmp_of
+from vqcodec.spans import span
 
 _BLOCK_BYTES = 1 << 20
 _CODING = "vqcodec coding"  # key of `Image.info` for what we found out ourselves
@@ -32,6 +33,7 @@ _CODING = "vqcodec coding"  # key of `Image.info` for what we found out ourselve
 Source = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[Any]
 
 
+@span("picture file")
 def load(source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture:
     """Reads a picture of any kind that Pillow reads, or an array.
 

@@ -17,6 +17,7 @@ from vqcodec.messages import one_line
 from vqcodec.pictures.picture import Picture, Strips
 from vqcodec.pictures.pillow import strict_pillow
 from vqcodec.pictures.png import XMP_KEYWORD, PngWriter
+from vqcodec.spans import span
 
 ICO_SIDE = 256
 ICNS_PIXELS = 1024 * 1024  # of the largest picture in such a file
@@ -79,6 +80,7 @@ def to_pil(picture: Picture) -> Image.Image:
     return image
 
 
+@span("picture file")
 def write_picture(picture: Picture, suffix: str) -> tuple[bytes, tuple[str, ...]]:
     """Writes the picture in the format that a file name's suffix stands for.
 

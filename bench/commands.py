@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: MIT
+"""The commands beside the comparison of codecs: stages, realism, orders, ablations, learning. Options only."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+
+import click
+
+from bench import c2st, orders, pictures, realism, run, stages
+from bench.errors import BenchError, MissingError
+from bench.peers import choose, realistic
+from bench.session import metrics_here
+from bench.store import described
+
+
+@click.command("stages")
+@click.argument("picture", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("-q", "--quality", default=75, show_default=True, type=click.IntRange(1, 100))
+@click.option("--threads", default=0, show_default=True, type=click.IntRange(0), help="0: all processors.")
+@click.option("--repeats", default=9, show_default=True, type=click.IntRange(1), help="Times are medians of so many.")
+@click.option(
+    "--out", default=Path("runs/bench"), show_default=True, type=click.Path(path_type=Path), help="The results folder."
+)
+@click.option("--page", type=click.Path(path_type=Path, exists=True), help="Rewrite the marked section of this file.")
+def stages_command(picture: Path, quality: int, threads: int, repeats: int, out: Path, page: Path | None) -> None:
+    """Where the time of one vqcodec process on PICTURE goes, from the interpreter's start to its exit."""
+    stages.write(out, sys.argv[1:], picture, quality, threads, repeats)
+    click.echo(stages.table(out).plain())
+    if page is not None:
+        changed = stages.write_page(page, out)
+        click.echo(f"{page} " + ("has the new numbers" if changed else "had these numbers already"))
+
+
+@click.command("realism")
+@click.option("--images", default="photographs", show_default=True, metavar="DIR|NAME", help="As of python -m bench.")
+@click.option("--every", default=1, show_default=True, type=click.IntRange(1), help="Take every Nth picture.")
+@click.option("--bpp", default="0.05,0.1,0.2", show_default=True, metavar="RATES", help="Bits per pixel, with commas.")
+@click.option("--peers", default="jpeg,webp,avif-iq,vqcodec", show_default=True, metavar="NAMES", help="With commas.")
+@click.option("--realism", "amounts", default="1,0.5", show_default=True, metavar="AMOUNTS",
+              help="Of vqcodec's realistic decoder, 0 to 1, with commas; empty for none.")  # fmt: skip
+@click.option("--metrics", default="psnr,ms_ssim,ssimulacra2", show_default=True, metavar="NAMES",
+              help="Of distortion.")  # fmt: skip
+@click.option("--crops", type=click.Path(path_type=Path), help="JSON list of what the sheets show; see crops.json.")
+@click.option("--out", default=Path("runs/realism"), show_default=True, type=click.Path(path_type=Path))
+def realism_command(
+    images: str, every: int, bpp: str, peers: str, amounts: str, metrics: str, crops: Path | None, out: Path
+) -> None:
+    """How real do pictures look at low and equal rates? Tables, contact sheets and a page."""
+    from bench import pretrained, realism_report, sheets
+
+    rates, strengths = numbers("--bpp", bpp, 0.001, 24), numbers("--realism", amounts, 0, 1)
+    if not rates:
+        raise BenchError("--bpp: name at least one rate")
+    wanted = [*choose(peers), *(realistic(strength) for strength in strengths)]
+    found, versions, missing = run.available(list({peer.name: peer for peer in wanted}.values()))
+    measured, missing_metrics = metrics_here(metrics)
+    missing.update(missing_metrics)
+    try:
+        c2st.version()
+    except MissingError as error:
+        missing["C2ST"] = error.message
+    for name, why in missing.items():
+        click.echo(f"{name} is left out: {why}", err=True)
+    if not found:
+        raise BenchError("none of these codecs is here; nothing to measure")
+    files = pictures.find(images, every)
+    shown = sheets.read_crops(crops, files.files) if crops else sheets.chosen(files.files)
+    about = described(
+        sys.argv[1:], format=realism.FORMAT, set=files.name, threads=run.limit_processors(0), repeats=1,
+        metrics=measured, pictures=files.facts(), missing=missing, targets_bpp=rates,
+        peers={
+            p.name: {**p.facts(versions[p.name]), "writer": p.writer}
+            for p in found
+        },
+    )  # fmt: skip
+    results, notes = realism.Results.start(out, about)
+    for note in notes:
+        click.echo(note, err=True)
+    plan = realism.Plan(files, tuple(found), tuple(rates), tuple(measured), pretrained.available())
+    try:
+        realism.measure(plan, results)
+    except KeyboardInterrupt:
+        click.echo(f"\nstopped; what is done is in {out}, and the same command goes on from there", err=True)
+        sys.exit(130)
+    click.echo(realism_report.text(results))
+    drawn = sheets.write(results, files.files, found, shown)
+    written = [*realism_report.write(results, drawn), *drawn.values()]
+    click.echo("\nwritten: " + ", ".join(str(path) for path in written))
+
+
+def numbers(option: str, text: str, low: float, high: float) -> list[float]:
+    """Ascending numbers with commas in between, as they were given to an option."""
+    try:
+        found = sorted({float(part) for part in text.split(",") if part.strip()})
+    except ValueError:
+        found = [math.nan]
+    if not all(low <= value <= high for value in found):
+        raise BenchError(f"{option} {text}: write numbers from {low:g} to {high:g} with commas in between")
+    return found
+
+
+@click.command("orders")
+@click.option("--images", default="photographs", show_default=True, metavar="DIR|NAME", help="As of python -m bench.")
+@click.option(
+    "--out", default=Path("runs/orders"), show_default=True, type=click.Path(path_type=Path), help="The results folder."
+)
+@click.option("--page", type=click.Path(path_type=Path, exists=True), help="Rewrite the marked section of this file.")
+def orders_command(images: str, out: Path, page: Path | None) -> None:
+    """Do the measures of realism order blur, JPEG and noise rightly? Goes on where it was stopped."""
+    orders.measure(pictures.find(images), out, sys.argv[1:])
+    click.echo(orders.table(out).plain())
+    click.echo("\n".join(f"wrong: {line}" for line in orders.wrong(out)))
+    if page is not None:
+        changed = orders.write_page(page, out)
+        click.echo(f"{page} " + ("has the new numbers" if changed else "had these numbers already"))
+
+
+@click.command("ablations")
+@click.argument("results", type=click.Path(path_type=Path))
+@click.option("--out", default=None, type=click.Path(path_type=Path), help="Another folder for tables and figure.")
+@click.option("--anchor", default="default", show_default=True, help="The variant that BD-rates are against.")
+def ablations_command(results: Path, out: Path | None, anchor: str) -> None:
+    """Tables and figure of RESULTS, the folder of a bake-off (python -m vqcodec.train.bakeoff)."""
+    from bench import ablations  # matplotlib takes a second
+
+    written = ablations.write(results, out or results, anchor)
+    click.echo(ablations.summary(ablations.read(results)[0], anchor).plain())
+    click.echo("\nwritten: " + ", ".join(str(path) for path in written))
+
+
+@click.command("learning")
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    default=Path("runs/learning"),
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="The results folder.",
+)
+def learning_command(runs: tuple[Path, ...], out: Path) -> None:
+    """Learning curves of RUNS, with power laws fitted: folders or logs of vqcodec train, or a learning.json."""
+    from bench import learning  # matplotlib takes a second
+
+    table, written = learning.write(runs, out)
+    click.echo(table.plain())
+    click.echo("\nwritten: " + ", ".join(str(path) for path in written))
+
+
+def others() -> list[click.Command]:
+    """All commands of this file."""
+    return [stages_command, realism_command, orders_command, ablations_command, learning_command]

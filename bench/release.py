@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: MIT
+"""What of a run is committed: one page of tables, one figure per metric, the raw rows compressed; README's section.
+
+A release's folder can be read like a run's, so that its page and figures can be made again without measuring.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from bench import plots, seams
+from bench.curves import rated, short_list
+from bench.metrics import METRICS
+from bench.report import (
+    METHOD,
+    Report,
+    cost_table,
+    costs,
+    detail_table,
+    matrix_table,
+    notices,
+    provenance,
+    range_table,
+    rate_table,
+    scaling_table,
+    seconds_of,
+    sentences,
+)  # fmt: skip
+from bench.store import PROCESSES, PUBLISHED, ROWS, RUN, SEAMS, pack, replace
+from bench.tables import Table, write_section
+
+PAGE = "results.md"
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"  # README
+PAGE_BEGIN, PAGE_END = "<!-- tables:begin -->", "<!-- tables:end -->"  # docs/results.md
+
+
+def _bulleted(lines: list[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def markdown(report: Report) -> str:
+    """Everything about one set of pictures, as a page."""
+    store = report.store
+    names = rated(store)
+    parts = [f"# {store.run['set']}: {len(store.run['pictures'])} pictures", _bulleted(sentences(report))]
+    parts += [f"![{m.label} over bits per pixel](rd-{m.name}.svg)" for m in report.metrics if m.name == "psnr"]
+    title = f"## Bits at equal quality, against {report.label(report.anchor)}"
+    parts += [title, rate_table(report, [*names, *store.published], interval=True).markdown()]
+    parts += ["## What the curves cover", range_table(report).markdown()]
+    for metric in report.metrics:
+        parts += [f"## {metric.short}: every codec against every other", matrix_table(report, metric).markdown()]
+        parts += [f"<details><summary>Intervals, shared ranges and wins</summary>\n\n"
+                  f"{detail_table(report, metric).markdown()}\n\n</details>"]  # fmt: skip
+    parts += ["## Speed and memory", cost_table(store).markdown()]
+    scaling = scaling_table(store)
+    parts += ["Whole processes over the size of the picture:", scaling.markdown()] if scaling else []
+    found = seams.table(store)
+    parts += ["## Seams and hues", found.markdown(), seams.METHOD] if found else []
+    parts += ["## How it was measured", METHOD, provenance(store.run), _bulleted(notices(report)), _sources(report)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _sources(report: Report) -> str:
+    """Where published curves come from."""
+    curves = report.store.published.values()
+    lines = [f"{curve['label']}: {curve['source']}" for curve in curves if curve["source"]]
+    return "Published curves, not measured here:\n\n" + _bulleted(lines) if lines else ""
+
+
+def write(report: Report, folder: Path) -> list[Path]:
+    """The committed form of a run, into a folder of its own or over the release that it was read from."""
+    store = report.store
+    folder.mkdir(parents=True, exist_ok=True)
+    replace(folder / RUN, json.dumps(store.run, indent=1, ensure_ascii=False) + "\n")
+    for name in (ROWS, PROCESSES, SEAMS):
+        pack(store.folder / name, folder / name)
+    if store.published:
+        replace(folder / PUBLISHED, json.dumps(store.published, ensure_ascii=False) + "\n")
+    written = plots.write(store, folder)
+    (folder / PAGE).write_text(markdown(report), encoding="utf-8")
+    return [folder / PAGE, *written]
+
+
+def readme_table(report: Report) -> Table:
+    """At most eight rows: the best of each family."""
+    wanted = ("psnr", "ms_ssim", "ssimulacra2", "cvvdp")
+    metrics = [metric for metric in report.metrics if metric.name in wanted]
+    processes = {one.name: one.process for one in costs(report.store)}
+    rows = []
+    for name in short_list(report.store):
+        mine = processes.get(name, {})
+        times = (seconds_of(mine.get(("process", way))) for way in ("encode", "decode"))
+        rows.append((report.label(name), *(report.cell(m, name, report.anchor) for m in metrics), *times))
+    return Table(("codec", *(metric.short for metric in metrics), "compress s", "decompress s"), rows)
+
+
+def section(report: Report, folder: str) -> str:
+    """README's section, marks included; `folder` is where README finds the release."""
+    store = report.store
+    figure = f"![PSNR and a metric of the eye over bits per pixel, on {store.run['set']}]({folder}/rd.svg)"
+    marks = "≈: these pictures do not tell which is better. †: trained on that metric."
+    about = (
+        f"Bits at equal quality against {report.label(report.anchor)} (BD-rate; negative is better), "
+        f"{len(store.run['pictures'])} pictures ({store.run['set']}); seconds of a whole process. {marks} "
+        f"All codecs against each other, intervals and versions: [{PAGE}]({folder}/{PAGE})."
+    )
+    return "\n\n".join([BEGIN, figure, readme_table(report).markdown(), _bulleted(sentences(report)), about, END])
+
+
+def page_section(report: Report, folder: str) -> str:
+    """The section of docs/results.md, marks included: all codecs against the anchor, the best of each family direct."""
+    store = report.store
+    parts = [PAGE_BEGIN, f"## Bits at equal quality, against {report.label(report.anchor)}"]
+    parts += [rate_table(report, [*rated(store), *store.published]).markdown(), _bulleted(sentences(report))]
+    parts += ["## Directly against each other"]
+    judges = [metric for metric in (METRICS["psnr"], report.eye) if metric is not None]
+    parts += [matrix_table(report, metric, short_list(store)).markdown() for metric in judges]
+    parts += ["## Speed and memory", cost_table(store).markdown()]
+    scaling = scaling_table(store)
+    parts += (
+        ["Whole processes, seconds / peak MB, over the size of the picture:", scaling.markdown()] if scaling else []
+    )
+    full = f"Every metric, interval, shared range and win: [{PAGE}]({folder}/{PAGE})."
+    return "\n\n".join(part for part in (*parts, full, METHOD, provenance(store.run), PAGE_END) if part)
+
+
+def write_documents(report: Report, folder: Path, readme: Path | None, page: Path | None) -> list[str]:
+    """Put the results between the marks of README and of the page of results; returns a sentence about each.
+
+    Raises:
+        BenchError: the marks are not there.
+    """
+    told = [f"{plots.write_pair(report.store, folder)} is README's figure"] if readme else []
+    wanted = ((readme, section, BEGIN, END), (page, page_section, PAGE_BEGIN, PAGE_END))
+    for document, content, begin, end in wanted:
+        if document is not None:
+            place = Path(os.path.relpath(folder.resolve(), document.resolve().parent)).as_posix()
+            changed = write_section(document, content(report, place), begin, end)
+            told.append(f"{document} " + ("has the new numbers" if changed else "had these numbers already"))
+    return told
