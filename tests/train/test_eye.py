@@ -69,8 +69,11 @@ def model(photo: NDArray[np.uint8]) -> Codec:
     pictures = Pictures(torch.from_numpy(photo.reshape(-1).copy()), np.array([photo.shape[:2]]), torch.device("cpu"))
     with torch.no_grad():
         codec.quantiser.codebook.normal_()
-    start_eye(codec, pictures)
-    return codec
+    before = codec.quantiser.codebook.clone()
+    start_eye(codec.train(), pictures)
+    assert torch.equal(codec.quantiser.codebook, before), "the base layer's indices must stay what they are"
+    assert codec.training
+    return codec.eval()
 
 
 def test_it_starts_finer_below_and_coarser_above(model: Codec) -> None:

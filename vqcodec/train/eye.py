@@ -50,6 +50,8 @@ def start_eye(model: Codec, pictures: Pictures, seed: int = 1) -> None:
     latents = model.config.latents
     rank = torch.log1p(torch.arange(latents, dtype=torch.float32)) / math.log1p(latents - 1)
     model.log_step[here] += math.log(FINEST) + rank * math.log(COARSEST / FINEST)
+    training = model.training
+    model.eval()  # the codebook stays as it is
     rng = np.random.default_rng([seed, 2])
     features, wanted = [], []
     for _ in range(CROPS // 8):
@@ -69,3 +71,4 @@ def start_eye(model: Codec, pictures: Pictures, seed: int = 1) -> None:
     model.prior.activity.weight.copy_(solution[None, :-1, None, None])
     model.prior.activity.bias.copy_(solution[-1:])
     model.prior.place_strength[here] = 1.0
+    model.train(training)
