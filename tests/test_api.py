@@ -210,8 +210,9 @@ def test_what_is_not_kept_is_warned_of(tmp_path: Path) -> None:
     with pytest.warns(vqcodec.VqcWarning, match=r"^16-bit samples reduced to 8 bits$") as caught:
         vqcodec.encode(deep, 50)
     assert caught[0].filename == __file__
-    with pytest.warns(vqcodec.VqcWarning, match="16-bit samples reduced"):
+    with pytest.warns(vqcodec.VqcWarning, match="16-bit samples reduced") as caught:
         Image.fromarray(deep).save(tmp_path / "a.vqc", quality=50)
+    assert caught[0].filename == __file__
     frames = io.BytesIO()
     Image.fromarray(GRAY).save(frames, "GIF", save_all=True, append_images=[Image.fromarray(GRAY[::-1] // 2)])
     with pytest.warns(vqcodec.VqcWarning, match="animated: only the first of 2 frames is kept"):

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vqcodec.api import describe
-from vqcodec.bitstream import container
+from vqcodec.bitstream import container, varint
 from vqcodec.bitstream.container import Contents, Header, pack, read_header, unpack, unpack_partial
 from vqcodec.errors import DamagedError, LimitError, VqcError
 
@@ -232,11 +232,11 @@ def test_the_varints_in_the_document() -> None:
         data = bytes.fromhex(dump)
         if name.startswith("invalid"):
             with pytest.raises(DamagedError):
-                container._read_varint(data, 0)
+                varint.read_varint(data, 0)
         else:
             number = int(name.replace(",", ""))
-            assert container._write_varint(number) == data
-            assert container._read_varint(b"?" + data, 1) == (number, 1 + len(data))
+            assert varint.write_varint(number) == data
+            assert varint.read_varint(b"?" + data, 1) == (number, 1 + len(data))
 
 
 def test_crc32_test_vector() -> None:
@@ -452,7 +452,7 @@ def test_large_metadata() -> None:
 
 def with_icc_stream(stream: bytes) -> bytes:
     """Returns a file whose ICC section holds these very bytes, all checksums right."""
-    header = raw_header(flags=0x44, table=container._write_varint(len(stream)) + b"\x00")
+    header = raw_header(flags=0x44, table=varint.write_varint(len(stream)) + b"\x00")
     out = header
     for number, body in enumerate((stream, b"")):
         out += body + struct.pack("<I", zlib.crc32(header[-4:] + struct.pack("<I", number) + body))
@@ -573,7 +573,7 @@ def test_partial_mentions_bytes_behind_the_end() -> None:
 def with_further(*sections: tuple[int, bytes]) -> bytes:
     """A file of one empty base payload and these sections behind it, all checksums right."""
     table = bytes([len(sections)]) + b"".join(
-        container._write_varint(kind) + container._write_varint(len(body)) for kind, body in sections
+        varint.write_varint(kind) + varint.write_varint(len(body)) for kind, body in sections
     )
     out = header = further(table)
     for number, body in enumerate((b"", *(body for _, body in sections))):

@@ -12,6 +12,7 @@ from PIL import Image
 
 import vqcodec
 from tests.conftest import wide_gamut_profile
+from vqcodec.bitstream.tiles import Tile
 from vqcodec.codec import decode, encode
 from vqcodec.options import EncodeOptions
 from vqcodec.pictures import read
@@ -83,8 +84,13 @@ def test_only_the_tiles_that_are_needed_are_decoded(
     tiled: bytes, region: tuple[int, int, int, int], tiles: set[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
-    original = decode.named
-    monkeypatch.setattr(decode, "named", lambda tile: seen.append(tile.index) or original(tile))
+    original = decode.TileReader.latents
+
+    def spy(self: decode.TileReader, tile: Tile) -> NDArray[np.float32]:
+        seen.append(tile.index)
+        return original(self, tile)
+
+    monkeypatch.setattr(decode.TileReader, "latents", spy)
     vqcodec.decode(tiled, region=region, scale=2)
     assert sorted(seen) == sorted(tiles)
 

@@ -122,7 +122,8 @@ def decode(
         model: folder of a model that is not shipped, if the file was written with one.
         max_pixels: refuse larger pictures, before anything is allocated; it counts the whole picture's pixels.
         allow_partial: restore what is left of a damaged file whose header is intact: a tile whose refinement is damaged
-            from its base layer alone, a lost one as flat gray, a lost alpha channel as opaque.
+            from its base layer alone, one in which the file was cut off as far as it goes, a lost one as flat gray, a
+            lost alpha channel as opaque.
 
     Returns:
         a PIL image of mode L, LA, RGB or RGBA with its ICC profile, EXIF and XMP in `info`; with `allow_partial`,

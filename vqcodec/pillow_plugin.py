@@ -179,7 +179,7 @@ def _save(im: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
         target = Target(**{name: given.get(name) for name in TARGETS})
         picture = read.load(plain, max_pixels=im.width * im.height)
         for note in picture.notes:
-            warnings.warn(note, VqcWarning, stacklevel=2)
+            warnings.warn(note, VqcWarning, stacklevel=3)  # of whoever calls Pillow's `save`
         picture = replace(picture, exif=_exif_bytes(given.get("exif")), xmp=_bytes("xmp", given.get("xmp")))
         options = EncodeOptions(**{name: given[name] for name in OPTIONS if given.get(name) is not None})
         reached = encode_to_target(picture, target, options)

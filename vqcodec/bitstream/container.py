@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, cast
 
 from vqcodec.bitstream.tiles import Grid
+from vqcodec.bitstream.varint import header_cut_off, read_varint, write_varint
 from vqcodec.errors import DamagedError, LimitError
 from vqcodec.spans import span
 
@@ -32,7 +33,6 @@ MORE_SRGB, MORE_SECTIONS, MORE_COLOUR, MORE_EYE = 1, 2, 4, 8
 MORE_ALL = MORE_SRGB | MORE_SECTIONS | MORE_COLOUR | MORE_EYE
 MAX_FURTHER = 64  # sections
 KIND_XMP = 2
-MAX_VARINT_BYTES = 5
 WORD_BYTES = 4
 CRC_BYTES = 4
 
@@ -319,13 +319,13 @@ def _write_header(header: Header, lengths: Lengths) -> bytes:
     more |= MORE_EYE * (header.tune == "eye")
     out = bytearray(_FIXED.pack(MAGIC, VERSION, flags, header.model, header.quality | (MORE_FLAGS if more else 0)))
     out += bytes([more] if more else [])
-    out += _write_varint(header.width) + _write_varint(header.height)
+    out += write_varint(header.width) + write_varint(header.height)
     for kind, _, size_bytes in _in_order(replace(lengths, further=())):
-        out += _write_varint(size_bytes // _unit_bytes(kind))
+        out += write_varint(size_bytes // _unit_bytes(kind))
     if lengths.further:
-        out += _write_varint(len(lengths.further))
+        out += write_varint(len(lengths.further))
         for number, size_bytes in lengths.further:
-            out += _write_varint(number) + _write_varint(size_bytes)
+            out += write_varint(number) + write_varint(size_bytes)
     return bytes(out + _CRC.pack(zlib.crc32(out)))
 
 
@@ -348,28 +348,28 @@ def read_header(data: bytes) -> Layout:
     if len(data) > len(MAGIC) and data[len(MAGIC)] != VERSION:
         raise _wrong_version(data[len(MAGIC)])
     if len(data) < _FIXED.size:
-        raise _header_cut_off()
+        raise header_cut_off()
     _, _, flags, model, quality = _FIXED.unpack_from(data)
     tile_log2 = MIN_TILE_LOG2 + (flags >> TILE_SHIFT)
     more, position = 0, _FIXED.size
     if quality & MORE_FLAGS:
         quality -= MORE_FLAGS
         if position >= len(data):
-            raise _header_cut_off()
+            raise header_cut_off()
         more, position = data[position], position + 1
         if not 1 <= more <= MORE_ALL or (more & MORE_SRGB and flags & FLAG_ICC):
             raise _reserved_bits()
     if tile_log2 > MAX_TILE_LOG2:
         raise _reserved_bits()
-    width, position = _read_varint(data, position)
-    height, position = _read_varint(data, position)
+    width, position = read_varint(data, position)
+    height, position = read_varint(data, position)
     if not (1 <= quality <= 100 and 1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
         raise DamagedError(f"The header is damaged: quality {quality}, {width} x {height} pixels is not possible.")
     gray, srgb = bool(flags & FLAG_GRAY), bool(more & MORE_SRGB)
     header = Header(width, height, quality, model, gray, tile_log2, srgb, "eye" if more & MORE_EYE else "psnr")
     lengths, position = _read_table(data, position, header.tile_count, flags, more)
     if position + CRC_BYTES > len(data):
-        raise _header_cut_off()
+        raise header_cut_off()
     crc = _CRC.unpack_from(data, position)[0]
     if crc != zlib.crc32(memoryview(data)[:position]):
         raise DamagedError("The header is damaged: its checksum does not match.")
@@ -388,20 +388,20 @@ def _read_table(data: bytes, position: int, tile_count: int, flags: int, more: i
     if tile_count > MAX_TILES:
         raise DamagedError(f"The header is damaged: {tile_count} tiles are more than a .vqc file can have.")
     if position + tile_count * layers + CRC_BYTES > len(data):  # a length takes at least one byte
-        raise _header_cut_off()
+        raise header_cut_off()
 
     def one(present: object) -> int | None:
         nonlocal position
         if not present:
             return None
-        size_bytes, position = _read_varint(data, position)
+        size_bytes, position = read_varint(data, position)
         return size_bytes
 
     def per_tile() -> tuple[int, ...]:
         nonlocal position
         sizes = []
         for _ in range(tile_count):
-            size_words, position = _read_varint(data, position)
+            size_words, position = read_varint(data, position)
             sizes.append(size_words * WORD_BYTES)
         return tuple(sizes)
 
@@ -445,32 +445,6 @@ def _in_order(lengths: Lengths) -> Iterator[tuple[str, int | None, int]]:
 def _unit_bytes(kind: str) -> int:
     """Returns the unit in which the table counts sections of this kind."""
     return WORD_BYTES if kind in (COLOUR, BASE, REFINEMENT) else 1
-
-
-def _write_varint(value: int) -> bytes:
-    """Returns `value` as an unsigned LEB128 number of 1 to 5 bytes."""
-    assert 0 <= value < 1 << 32
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _read_varint(data: bytes, position: int) -> tuple[int, int]:
-    """Reads an unsigned LEB128 number; returns it and the position behind it."""
-    value = 0
-    for count in range(MAX_VARINT_BYTES):
-        if position + count >= len(data):
-            raise _header_cut_off()
-        byte = data[position + count]
-        value |= (byte & 0x7F) << 7 * count
-        if byte < 0x80:
-            if (count and not byte) or value >= 1 << 32:
-                break
-            return value, position + count + 1
-    raise DamagedError(f"The header is damaged: no valid number at byte {position}.")
 
 
 # ---- one section ---------------------------------------------------------------------------------------------------
@@ -552,10 +526,6 @@ def _place(header: Header, section: Section) -> str:
     if section.tile is None:
         return section.kind
     return f"{Grid(header.width, header.height, header.tile_side).tile(section.tile).place}, {section.kind}"
-
-
-def _header_cut_off() -> DamagedError:
-    return DamagedError("The file is cut off inside its header.")
 
 
 def _reserved_bits() -> DamagedError:
