@@ -31,14 +31,18 @@ def test_a_stage_is_without_the_stages_inside_it(monkeypatch: pytest.MonkeyPatch
         now[0] += 5
         return "done"
 
+    @spans.span("transform")
+    def failing() -> None:
+        now[0] += 3
+        raise KeyError
+
     spans.listen(clock)
     try:
         with spans.span("prior"):
             now[0] += 2
             assert inner() == "done"
-            with pytest.raises(KeyError), spans.span("transform"):
-                now[0] += 3
-                raise KeyError
+            with pytest.raises(KeyError):
+                failing()
             now[0] += 1
         now[0] += 7
     finally:
