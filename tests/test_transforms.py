@@ -19,7 +19,7 @@ import numpy as np
 from vqcodec.errors import LimitError
 from vqcodec.model import zoo
 model = zoo.load(zoo.find(None), 1)
-hat, synthesis = model.synthesis_weights(50, base_only=False), model.synthesis
+hat, synthesis = model.synthesis_weights(model.setting(50), base_only=False), model.synthesis
 latents = np.zeros((64, 64, model.prior.latents), np.float32)
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + latents.nbytes + 40_000_000,) * 2)
