@@ -133,17 +133,17 @@ def trained_on(store: Store, name: str) -> Sequence[str]:
 def focus(store: Store, metric: Metric) -> str | None:
     """The codec that the report is about: vqcodec, tuned for PSNR where that is the metric, else for the eye."""
     names = FOCUS if metric.name.startswith("psnr") else (FOCUS[1], FOCUS[0], FOCUS[2])
-    return next((name for name in names if name in store.run["peers"]), None)
+    return next((name for name in names if name in rated(store)), None)
 
 
 def short_list(store: Store) -> list[str]:
     """The codecs of short tables and figures: the best of each family that was measured."""
-    here = [name for name in SHORT_PEERS if name in store.run["peers"]]
+    here = [name for name in SHORT_PEERS if name in rated(store)]
     hidden = {"vqcodec"} if "vqcodec-psnr" in here else set()
     hidden |= {"jxl"} if "jxl-9" in here else set()
     hidden |= {"webp"} if "webp-sharp" in here else set()
     short = [name for name in here if name not in hidden][:MAX_SHORT]
-    return short or list(store.run["peers"])[:MAX_SHORT]
+    return short or rated(store)[:MAX_SHORT]
 
 
 def digest(store: Store) -> str:

@@ -185,4 +185,4 @@ def _has(store: Store, key: tuple[str, str, int], metrics: Sequence[str]) -> boo
     if row is None:
         return False
     facts = store.run["pictures"][key[0]]
-    return "error" in row or complete(row, metrics, min(int(facts["width"]), int(facts["height"])))
+    return "error" not in row and complete(row, metrics, min(int(facts["width"]), int(facts["height"])))

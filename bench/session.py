@@ -11,6 +11,7 @@ import click
 
 from bench import pictures, published, run, seams, speed
 from bench.codecs import Peer
+from bench.curves import rated
 from bench.errors import BenchError, MissingError
 from bench.metrics import DEFAULT_METRICS, METRICS
 from bench.peers import PEERS, SLIDE_PEERS, choose
@@ -127,7 +128,7 @@ def present(report: Report, images: pictures.PictureSet | None, count: int, targ
     shown = []
     if images is not None and count:
         files = [file for file in images.files if file.name in store.run["pictures"]][:count]
-        names = [name for name in SLIDE_PEERS if name in store.run["peers"]]
+        names = [name for name in SLIDE_PEERS if name in rated(store)]
         here = run.available([PEERS[name] for name in names])[0]
         shown = slides.slides(store, files, here, targets_bpp)
     return [*written, page.write(report, shown)]

@@ -81,7 +81,8 @@ def _rows(scope: str, picture: str, pixels: int, peer: Peer) -> list[ProcessRow]
 
 
 def _done(store: Store, rows: Sequence[ProcessRow]) -> bool:
-    return all(Store.process_key(row) in store.processes for row in rows)
+    found = [store.processes.get(Store.process_key(row)) for row in rows]
+    return all(row is not None and "error" not in row for row in found)
 
 
 def _pair(scope: str, picture: str, rgb: Rgb, peer: Peer, suffix: str, plan: SpeedPlan, store: Store) -> None:

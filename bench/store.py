@@ -119,7 +119,7 @@ def processor() -> str:
 
 def described(command: list[str], **more: Any) -> Run:
     """A new run.json: this machine, now; folders in the command are cut to their last name."""
-    shown = [Path(part).name if os.path.isabs(part) else part for part in command]
+    shown = ["=".join(Path(p).name if os.path.isabs(p) else p for p in part.split("=")) for part in command]
     return cast(
         Run,
         {
@@ -227,7 +227,7 @@ class Store:
     def start(cls, folder: Path, run: Run, fresh: bool = False) -> tuple[Store, list[str]]:
         """Open a folder for a run, with what it holds already and may keep.
 
-        Kept are the rows of codecs whose version has not changed; rows of an error are tried again.
+        Kept are the rows of codecs whose version has not changed. Rows of an error count as not measured.
 
         Returns:
             the store, and a sentence for each thing that is not kept.
@@ -264,8 +264,8 @@ class Store:
             for name, peer in old.run["peers"].items()
             if name in self.run["peers"] and any(self.run["peers"][name][k] != peer[k] for k in ("version", "stated"))
         }
-        self.rows = {k: row for k, row in old.rows.items() if row["peer"] not in changed and "error" not in row}
-        kept = {k: row for k, row in old.processes.items() if row["peer"] not in changed and "error" not in row}
+        self.rows = {k: row for k, row in old.rows.items() if row["peer"] not in changed}
+        kept = {k: row for k, row in old.processes.items() if row["peer"] not in changed}
         self.processes = kept
         self.seams = {k: row for k, row in old.seams.items() if row["peer"] not in changed}
         self.run["commands"] = list(dict.fromkeys([*old.run["commands"], *self.run["commands"]]))

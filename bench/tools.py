@@ -58,10 +58,11 @@ class AvifTool(Tool):
 
 @dataclass(frozen=True)
 class JxlTool(Tool):
-    """cjxl and djxl, which take a number of threads, -1 for all."""
+    """cjxl and djxl, which take a number of threads; all of them are -1 for cjxl, and 0 for djxl."""
 
     def command(self, direction: str, setting: int, source: Path, target: Path, threads: int) -> list[str]:
-        return [part.replace("=all", "=-1") for part in super().command(direction, setting, source, target, threads)]
+        every = "=-1" if direction == "encode" else "=0"
+        return [part.replace("=all", every) for part in super().command(direction, setting, source, target, threads)]
 
 
 TOOLS: dict[str, Tool] = {

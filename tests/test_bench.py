@@ -395,8 +395,11 @@ def test_a_folder_is_coded_whole_by_every_codec(photo: NDArray[np.uint8], tmp_pa
         assert metrics.psnr(np.asarray(Image.open(originals / "1.png")), back) > 25
 
 
+@pytest.mark.parametrize("threads", [0, 2])
 @pytest.mark.parametrize("name", list(tools.TOOLS))
-def test_programs_of_the_system_go_there_and_back(name: str, photo: NDArray[np.uint8], tmp_path: Path) -> None:
+def test_programs_of_the_system_go_there_and_back(
+    name: str, threads: int, photo: NDArray[np.uint8], tmp_path: Path
+) -> None:
     tool = tools.TOOLS[name]
     try:
         assert any(character.isdigit() for character in tool.version())
@@ -406,7 +409,7 @@ def test_programs_of_the_system_go_there_and_back(name: str, photo: NDArray[np.u
     code = tmp_path / f"code{tools.SUFFIXES[name]}"
     Image.fromarray(photo[:96, :128]).save(source)
     for direction, before, after in (("encode", source, code), ("decode", code, back)):
-        found = speed.watched(tool.command(direction, tool.middle, before, after, 2))
+        found = speed.watched(tool.command(direction, tool.middle, before, after, threads))
         assert found["code"] == 0, found["stderr"]
     assert code.stat().st_size < source.stat().st_size / 2
     assert metrics.psnr(photo[:96, :128], np.asarray(Image.open(back).convert("RGB"))) > 28

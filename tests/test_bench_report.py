@@ -229,6 +229,12 @@ def test_one_command_makes_a_release_and_goes_on_after_a_stop(crops: Path, tmp_p
     assert bench("release", "--set", "kodak", "--out", tmp_path / "x").exit_code == 1
 
 
+def test_folders_in_commands_are_cut_to_their_last_name() -> None:
+    command = ["release", "--set", "kodak=/home/somebody/pictures/kodak", "--out", "/srv/out", "--peers", "jpeg"]
+    (told,) = described(command)["commands"]
+    assert told == "python -m bench release --set kodak=kodak --out out --peers jpeg"
+
+
 def test_no_path_of_this_machine_is_written(measured: Path, crops: Path) -> None:
     for path in measured.iterdir():
         content = path.read_bytes()
