@@ -22,6 +22,7 @@ import vqcodec
 from tests.golden.make import FOLDER, digest
 from vqcodec.codec import indices
 from vqcodec.model import zoo
+from vqcodec.model.engines import ENVIRONMENT
 
 EXPECTED = json.loads((FOLDER / "expected.json").read_text(encoding="utf-8"))
 CHILD = """
@@ -81,9 +82,10 @@ def check(ran: Ran, where: str) -> None:
         assert found == [EXPECTED[name][layer] for layer in indices.Indices._fields], f"{name} {where}"
 
 
+@pytest.mark.parametrize("engine", ["plain", "onnx"])
 @pytest.mark.parametrize("threads", [1, 2, 8])
-def test_golden_files_with_other_thread_counts(threads: int) -> None:
-    ran = in_a_process(threads, EXPECTED if threads == 1 else SMALL)
+def test_golden_files_with_both_engines_and_other_thread_counts(threads: int, engine: str) -> None:
+    ran = in_a_process(threads, EXPECTED if threads == 1 else SMALL, **{ENVIRONMENT: engine})
     assert ran.kernel == "?" or ran.blas_threads == threads or ran.blas_threads == os.cpu_count()
     check(ran, f"with {threads} threads")
 
@@ -92,7 +94,7 @@ def test_golden_files_under_every_blas_kernel_that_runs_here() -> None:
     """OpenBLAS sums in another order for every family of processors; one that this machine cannot run falls back."""
     kernels = set()
     for number, core in enumerate(("Prescott", "Nehalem", "Sandybridge", "Haswell", "Zen", "SkylakeX", "NeoverseN1")):
-        ran = in_a_process(1 + number % 2, SMALL, OPENBLAS_CORETYPE=core)
+        ran = in_a_process(1 + number % 2, SMALL, OPENBLAS_CORETYPE=core, **{ENVIRONMENT: "plain"})
         check(ran, f"under the BLAS kernel {ran.kernel}")
         kernels.add(ran.kernel)
     assert "?" in kernels or len(kernels) >= 3, f"only {kernels} ran: the test tested too little"
@@ -100,7 +102,7 @@ def test_golden_files_under_every_blas_kernel_that_runs_here() -> None:
 
 def test_golden_files_without_simd_dispatch() -> None:
     usual = in_a_process(1, SMALL)
-    ran = in_a_process(1, EXPECTED, NPY_DISABLE_CPU_FEATURES=" ".join(usual.dispatched))
+    ran = in_a_process(1, EXPECTED, NPY_DISABLE_CPU_FEATURES=" ".join(usual.dispatched), **{ENVIRONMENT: "plain"})
     assert ran.dispatched == [] != usual.dispatched
     check(ran, "without dispatch")
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The integer priors against plain Python integers, and the bound that makes their sums exact."""
+"""The integer priors: what surrounds their networks against Python integers, and the bounds of the shipped weights."""
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import pytest
 from numpy.typing import NDArray
 
 from tests import bounds
-from vqcodec.errors import ModelError
 from vqcodec.model import zoo
-from vqcodec.model.prior import CLIP, Depthwise, Linear, checkerboard, quarter
+from vqcodec.model.prior import checkerboard, quarter
+
+Arrays = dict[str, NDArray[Any]]
 
 
 @pytest.fixture(scope="module")
@@ -21,110 +23,99 @@ def model() -> zoo.Model:
     return zoo.load(zoo.find())
 
 
-def half_up(numerator: int, shift: int) -> int:
-    """floor(n / 2**shift + 1/2) in Python integers, clipped as activations are."""
-    value = (numerator + (1 << (shift - 1))) >> shift if shift > 0 else numerator << -shift
-    return max(-int(CLIP), min(int(CLIP), value))
-
-
 @pytest.fixture(scope="module")
-def arrays() -> dict[str, NDArray[Any]]:
+def arrays() -> Arrays:
     return dict(np.load(Path(zoo.find().folder) / "tables.npz", allow_pickle=False))
 
 
-def test_linear_equals_python_integers(model: zoo.Model, arrays: dict[str, NDArray[Any]]) -> None:
-    layer = model.prior.steps[3].context
-    assert layer is not None
-    weight, bias, shift = (arrays[f"prior.steps.3.context.{part}"].tolist() for part in ("weight", "bias", "shift"))
-    rng = np.random.default_rng(0)
-    x = rng.integers(-int(CLIP), int(CLIP), (3, layer.weight.shape[0])).astype(np.float64)
-    got = layer(x)
-    for row in range(3):
-        for column in range(0, layer.weight.shape[1], 7):
-            products = zip(x[row].tolist(), weight[column], strict=True)
-            total = bias[column] + sum(int(a) * b for a, b in products)
-            assert int(got[row, column]) == half_up(total, shift)
+def limited(value: int, low: int, high: int) -> int:
+    return max(low, min(high, value))
 
 
-def test_depthwise_equals_python_integers(model: zoo.Model, arrays: dict[str, NDArray[Any]]) -> None:
-    layer = model.base_prior.spread
-    weight, bias, shift = (arrays[f"base_prior.spread.{part}"].tolist() for part in ("weight", "bias", "shift"))
-    channels = layer.weight.shape[2]
-    x = np.random.default_rng(1).integers(-(2**20), 2**20, (4, 5, channels)).astype(np.float64)
-    got = layer(x)
-    for row, column, c in [(0, 0, 0), (3, 4, 1), (2, 2, channels - 1), (0, 4, 5), (1, 3, 7)]:
-        total = bias[c]
-        for dy in range(3):
-            for dx in range(3):
-                i, j = row + dy - 1, column + dx - 1
-                if 0 <= i < 4 and 0 <= j < 5:
-                    total += int(x[i, j, c]) * weight[c][dy][dx]
-        assert int(got[row, column, c]) == half_up(total, shift)
-
-
-def test_any_order_of_summation_gives_the_same(model: zoo.Model) -> None:
-    layer = model.prior.steps[5].context
-    assert layer is not None
-    rng = np.random.default_rng(2)
-    x = rng.integers(-int(CLIP), int(CLIP), (64, layer.weight.shape[0])).astype(np.float64)
-    order = rng.permutation(layer.weight.shape[0])
-    np.testing.assert_array_equal(x @ layer.weight, x[:, order] @ layer.weight[order])
-
-
-def test_no_sum_of_the_shipped_model_can_leave_the_exact_range(arrays: dict[str, NDArray[Any]]) -> None:
+def test_no_number_of_the_shipped_model_can_leave_the_exact_range(arrays: Arrays) -> None:
     """The proof of docs/exactness.md with the numbers of the weights: `python -m tests.bounds`."""
     assert len(bounds.layers(arrays)) > 50
-    assert bounds.peak(arrays["codebook"]) <= CLIP
-    found = bounds.bounds(arrays)
-    assert len(found) == 10
-    assert max(found.values()) < 2**51, found  # the loader leaves a factor of four
-    assert min(found.values()) > 2**20, "a bound that small forgets something"
-    assert max(bounds.int64_bounds(arrays).values()) < 2**63
-    louder = {**arrays, "prior.enter.weight": arrays["prior.enter.weight"].astype(np.int64) * 2**20}
-    assert max(bounds.bounds(louder).values()) > 2**53, "no weight would be too large for this test"
+    for limit, found in ((24, bounds.float32_bounds(arrays)), (53, bounds.float64_bounds(arrays))):
+        assert max(found.values()) < 2**limit, found
+        assert min(found.values()) > 2 ** (limit // 3), "a bound that small forgets something"
+    louder = {**arrays, "prior.steps.3.join.weight": arrays["prior.steps.3.join.weight"].astype(np.int64) * 16}
+    assert max(bounds.float32_bounds(louder).values()) > 2**24, "no weight would be too large for this test"
 
 
-def test_the_largest_sums_that_the_shipped_layers_can_have_are_exact(arrays: dict[str, NDArray[Any]]) -> None:
-    """Activations at their limits with the signs of an output's weights: its sum is the bound, in any order."""
-    rng = np.random.default_rng(4)
-    for name, bound in bounds.layers(arrays).items():
-        weights, biases = arrays[f"{name}.weight"].astype(np.int64), arrays[f"{name}.bias"]
-        sizes = np.abs(weights).reshape(len(weights), -1).sum(1) * int(CLIP) + np.abs(biases)
-        worst = int(sizes.argmax())
-        assert sizes[worst] == bound
-        sign = -1 if biases[worst] < 0 else 1
-        x = CLIP * sign * np.sign(weights[worst])
-        if weights.ndim == 2:
-            layer = Linear.load(arrays, name)
-            order = rng.permutation(len(x))
-            half = 2.0 ** int(arrays[f"{name}.shift"]) / 2  # which is added to every sum
-            for sums in (x @ layer.weight + layer.bias, x[order] @ layer.weight[order] + layer.bias):
-                assert sums[worst] * 2 * half == sign * bound + half
-            found = layer(x[None])[0, worst]
-        else:
-            depthwise = Depthwise.load(arrays, name)
-            field = np.zeros((3, 3, len(weights)))
-            field[:, :, worst] = x
-            found = depthwise(field)[1, 1, worst]
-        assert int(found) == half_up(sign * bound, int(arrays[f"{name}.shift"]))
+def test_contexts_are_pairs_of_exact_numbers(model: zoo.Model, arrays: Arrays) -> None:
+    rng = np.random.default_rng(0)
+    channels = slice(16, 32)
+    above = rng.integers(-(2**17), 2**17, (40, 16))
+    above[0], above[1] = 2**25, -(2**25)
+    got = model.prior.contexts(above.astype(np.float64), channels).astype(int) - 128
+    scales = arrays["prior.context_scale"][channels].tolist()
+    for row in range(40):
+        for number, scale in enumerate(scales):
+            exact = Fraction(int(above[row, number]) * scale, 2**24)
+            coarse = limited(round(exact), -128, 127)
+            fine = limited(round(8 * (exact - coarse)), -128, 127)
+            assert got[row, 2 * number : 2 * number + 2].tolist() == [coarse, fine]
+    assert len(np.unique(got)) > 100
 
 
-def test_a_layer_that_could_overflow_is_refused() -> None:
-    arrays = {
-        "x.weight": np.full((1, 2**12), 32767, np.int16),
-        "x.bias": np.zeros(1, np.int64),
-        "x.shift": np.array(3),
-    }
-    Linear.load(arrays, "x")  # 2**12 inputs, 15-bit weights, 23-bit activations: just below 2**50
-    for change in ({"x.bias": np.full(1, 2**52)}, {"x.weight": np.full((1, 2**14), 32767, np.int16)}):
-        with pytest.raises(ModelError, match="exact"):
-            Linear.load({**arrays, **change}, "x")
+def test_means_are_rounded_exactly(model: zoo.Model, arrays: Arrays) -> None:
+    prior, rng = model.prior, np.random.default_rng(1)
+    base = rng.integers(0, model.codebook.size, (6, 7))
+    features, base_mean = prior.base(base)
+    outputs = model.prior._engine.base(prior._codes.of(base))[1]
+    for row, column, channel in [(0, 0, 0), (3, 5, 17), (5, 6, prior.latents - 1)]:
+        exact = Fraction(float(outputs[row, column, channel])) * int(arrays["prior.base_scale"][channel]) / 2**8
+        assert int(base_mean[row, column, channel]) == round(exact)
+    known, before = prior.nothing_known((6, 7)), None
+    for step in prior.steps[:3]:
+        mean, classes, before = prior.predict(step, known, features, base_mean, 59, None, before)
+        where = checkerboard(6, 7, step.half)
+        assert mean.shape == classes.shape == (where.sum(), step.channels.stop - step.channels.start)
+        assert (mean == np.rint(mean)).all()
+        assert classes.max() < 64
+        assert (mean != base_mean[:, :, step.channels][where]).any()
+
+
+def test_steps_see_what_is_known_and_nothing_else(model: zoo.Model) -> None:
+    prior = model.prior
+    rng = np.random.default_rng(2)
+    features, base_mean = prior.base(rng.integers(0, model.codebook.size, (5, 4)))
+    step = prior.steps[4]
+    before = rng.integers(0, 256, (5, 4, step.quality.shape[1])).astype(np.uint8)
+    known = rng.integers(0, 256, (5, 4, 2 * prior.latents)).astype(np.uint8)
+    later, earlier = known.copy(), known.copy()
+    later[:, :, 2 * step.channels.start :] = 128
+    earlier[2, 2, 0] ^= 255
+    usual, same, other = (
+        prior.predict(step, k, features, base_mean, 59, None, before)[0] for k in (known, later, earlier)
+    )
+    np.testing.assert_array_equal(usual, same)
+    assert (usual != other).any(), "the context does not matter"
+    louder = prior.predict(step, known, features, base_mean, 89, None, before)[0]
+    assert (usual != louder).any(), "the quality does not matter"
 
 
 def test_steps_cover_every_position_once() -> None:
     for h, w in [(1, 1), (1, 2), (3, 5), (8, 8)]:
         assert (sum(quarter(h, w, n).astype(int) for n in range(4)) == 1).all()
         assert (sum(checkerboard(h, w, n).astype(int) for n in range(2)) == 1).all()
+
+
+def test_base_frequencies_equal_python_integers(model: zoo.Model, arrays: Arrays) -> None:
+    prior, rng = model.base_prior, np.random.default_rng(3)
+    indices, known, where = rng.integers(0, model.codebook.size, (6, 7)), quarter(6, 7, 0), quarter(6, 7, 1)
+    got = prior.frequencies(indices, known, 1)
+    logits = prior._engine.indices(prior._codes.known(indices, known), prior._passes[1], where)
+    exp2, size = arrays["base_prior.exp2"].tolist(), model.codebook.size
+    for row in range(len(got)):
+        scores = [int(x) for x in logits[row].astype(float) * 2**10]
+        below = [256 * (max(scores) - score) // 2**10 for score in scores]
+        weights = [exp2[b % 256] >> (b // 256) for b in below]
+        factor = 2**24 * (2**24 - size) // sum(weights)
+        expected = [v * factor // 2**24 for v in weights]
+        expected[below.index(min(below))] += 2**24 - size - sum(expected)
+        assert got[row].tolist() == expected
+    assert got.max() > 4 * got.mean(), "all indices alike: the test tests little"
 
 
 def test_base_frequencies_do_not_depend_on_what_is_unknown(model: zoo.Model) -> None:
@@ -136,6 +127,5 @@ def test_base_frequencies_do_not_depend_on_what_is_unknown(model: zoo.Model) -> 
     np.testing.assert_array_equal(a, b)
     assert a.min() >= 0
     assert (a.sum(1) == 2**24 - model.codebook.size).all()
-    assert a.dtype == np.int64
     changed = np.where(known, (indices + 1) % model.codebook.size, indices)
     assert (model.base_prior.frequencies(changed, known, 1) != a).any(), "the context does not matter"

@@ -95,12 +95,13 @@ def test_a_pickle_is_not_opened(folder: Path, tables: Tables, tmp_path: Path) ->
 
 
 CHANGES: dict[str, Any] = {
-    "a shift of 49 bits": lambda t: {"prior.enter.shift": np.array(49)},
-    "a negative shift": lambda t: {"prior.steps.0.out.shift": np.array(-1)},
-    "weights that are too large": lambda t: {"prior.enter.weight": t["prior.enter.weight"].astype(np.int64) << 20},
-    "a bias that is too large": lambda t: {"base_prior.out.bias": t["base_prior.out.bias"] + 2**52},
+    "a shift of 11 bits": lambda t: {"prior.enter.shift": np.full_like(t["prior.enter.shift"], 11)},
+    "a negative shift": lambda t: {"prior.steps.0.out.shift": -t["prior.steps.0.out.shift"] - 1},
+    "a weight of 65": lambda t: {"prior.steps.3.join.weight": np.maximum(t["prior.steps.3.join.weight"], 65)},
+    "weights that are too large": lambda t: {"prior.enter.weight": t["prior.enter.weight"].astype(np.int64) << 2},
+    "a bias that is too large": lambda t: {"base_prior.out.bias": t["base_prior.out.bias"] + 2**24},
     "a row of weights too few": lambda t: {"prior.base_mean.weight": t["prior.base_mean.weight"][1:]},
-    "a column of weights too few": lambda t: {"prior.steps.1.base.weight": t["prior.steps.1.base.weight"][:, 1:]},
+    "a column of weights too few": lambda t: {"prior.steps.1.join.weight": t["prior.steps.1.join.weight"][:, 1:]},
     "weights of floats": lambda t: {"prior.enter.weight": t["prior.enter.weight"].astype(np.float32)},
     "no codebook to speak of": lambda t: {"codebook": t["codebook"][:1]},
     "codewords that are too large": lambda t: {"codebook": t["codebook"] * 2**10},
@@ -109,8 +110,8 @@ CHANGES: dict[str, Any] = {
         for name in ("codebook", "base_prior.out.weight", "base_prior.out.bias")
     },
     "weights of nothing": lambda t: {"base_prior.exp2": t["base_prior.exp2"] * 0},
-    "a deviation that is too large": lambda t: {"prior.sigma": t["prior.sigma"].astype(np.int64) << 20},
-    "a context that is too large": lambda t: {"prior.inverse_sigma": np.full_like(t["prior.inverse_sigma"], 2**29)},
+    "a mean that is too large": lambda t: {"prior.base_scale": t["prior.base_scale"].astype(np.int64) << 20},
+    "a context that is too large": lambda t: {"prior.context_scale": np.full_like(t["prior.context_scale"], 2**23)},
     "a step of nothing": lambda t: {"prior.step_size": t["prior.step_size"] * 0},
     "qualities that are missing": lambda t: {"prior.step_size": t["prior.step_size"][:99]},
     "a chunk of no channels": lambda t: {"prior.chunks": t["prior.chunks"] * 0},
@@ -118,10 +119,8 @@ CHANGES: dict[str, Any] = {
     "halves that do not fit": lambda t: {"prior.halves": np.ones(2, np.int32)},
     "three halves": lambda t: {"prior.halves": np.full_like(t["prior.chunks"], 3)},
     "steps of other chunks": lambda t: {"prior.halves": np.ones_like(t["prior.chunks"])},
-    "features carried that do not fit": lambda t: (
-        {f"prior.steps.1.carry.{part}": t[f"prior.steps.1.context.{part}"][..., :-1] for part in ("weight", "bias")}
-        | {"prior.steps.1.carry.shift": t["prior.steps.1.context.shift"]}
-    ),
+    "codes of another size": lambda t: {"codes": t["codes"][:, 1:]},
+    "codes of other words": lambda t: {"codes": t["codes"][1:]},
     "counts that do not add up": lambda t: {"tables.counts": t["tables.counts"] + 1},
     "counts below nothing": lambda t: {"tables.counts": -t["tables.counts"]},
     "limits that do not fit": lambda t: {"tables.limits": t["tables.limits"] + 1},
@@ -197,7 +196,7 @@ def test_scrambled_tables(monkeypatch: pytest.MonkeyPatch, tables: Tables, photo
 
 def test_scrambled_archives(tables: Tables) -> None:
     """The archive's own bytes: arrays, or one `ModelError`, and no more memory than the file justifies."""
-    small = {name: tables[name] for name in ("prior.chunks", "tables.limits", "prior.sigma", "prior.enter.shift")}
+    small = {name: tables[name] for name in ("prior.chunks", "tables.limits", "prior.unit", "prior.enter.shift")}
     plain, packed = npz(small), io.BytesIO()
     np.savez_compressed(packed, **small)
     errors: list[str] = []

@@ -16,10 +16,11 @@ from PIL import Image
 import vqcodec
 from tests.conftest import psnr
 from tests.train.conftest import run
-from vqcodec.bitstream.codebook import ACT_BITS
+from vqcodec.bitstream.codebook import LATENT_BITS, Setting
 from vqcodec.model import zoo
+from vqcodec.model.prior import checkerboard
 from vqcodec.train.codec import Codec
-from vqcodec.train.export import analysis_graph, integer_tables, synthesis_graph
+from vqcodec.train.export import analysis_graph, synthesis_graph
 from vqcodec.train.quantise import Quantisation
 from vqcodec.train.shipped import load_shipped
 from vqcodec.train.widen import widened
@@ -34,13 +35,34 @@ def test_exported_again_it_is_what_it_was(shipped: Codec) -> None:
     files = zoo.find()
     for name, graph in (("analysis.onnx", analysis_graph(shipped)), ("synthesis.onnx", synthesis_graph(shipped))):
         assert hashlib.sha256(graph).hexdigest() == files.card["files"][name]["sha256"], name
-    tables = zoo.read_tables(files.verified("tables.npz"))
-    again = integer_tables(*load_shipped(zoo.DEFAULT_MODEL))
-    for name, array in again.items():
-        unit = 1.0
-        if name == "prior.log2_ratio":  # of what one unit of the step makes
-            unit = 1 + 2.0**ACT_BITS * np.log2(1 + 1 / tables["prior.step_size"])
-        assert (np.abs(array.astype(np.int64) - tables[name].astype(np.int64)) <= unit).all(), name
+
+
+def test_the_float_priors_predict_what_the_integer_ones_do(shipped: Codec) -> None:
+    """Means and classes of every step, on contexts of a file: equal but for the rounding of codes."""
+    model, rng = zoo.load(zoo.find()), np.random.default_rng(1)
+    base, setting = rng.integers(0, model.codebook.size, (9, 10)), Setting(60)
+    code = shipped.quantiser.codebook[torch.from_numpy(base)].permute(2, 0, 1)[None]
+    weights = shipped.anchor_weights(torch.tensor([58 / 98]))
+    with torch.no_grad():
+        features, base_mean = shipped.prior.base(code)
+        before: torch.Tensor | None = None
+        codes, means = model.prior.base(base)
+        assert np.corrcoef(means.ravel(), base_mean[0].permute(1, 2, 0).numpy().ravel())[0, 1] > 0.999
+        known, last = model.prior.nothing_known((9, 10)), None
+        for step, network in zip(model.prior.steps, shipped.prior.steps, strict=True):
+            nothing = torch.zeros_like(base_mean)
+            mean, log2, before = network(nothing, features, weights, before)
+            got, classes, last = model.prior.predict(step, known, codes, means, setting.row, None, last)
+            where = torch.from_numpy(checkerboard(9, 10, step.half))
+            sigma = shipped.prior.sigma[step.channels, None, None]
+            wanted = (base_mean[0, step.channels] + sigma * mean[0])[:, where].T.numpy()
+            error = got * 2.0**-LATENT_BITS - wanted
+            assert error.std() < 0.1 * wanted.std(), step.number
+            size = model.prior.step_size[setting.row, step.channels] * 2.0**-LATENT_BITS
+            octaves = log2[0][:, where].T.numpy() + np.log2(sigma[:, 0, 0].numpy() / size)
+            apart = classes - np.clip(6 * (octaves + 3.5), 0, 63)
+            assert np.abs(apart).mean() < 1, step.number
+            assert np.abs(apart.mean()) < 0.5, step.number
 
 
 def coded(model: Codec, photo: NDArray[np.uint8], tune: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -89,7 +111,7 @@ def test_anybody_fine_tunes_what_is_shipped(photo: NDArray[np.uint8], tmp_path: 
     quick = [x for s in ("crop=64", "batch=2", "log_seconds=0", "learning_rate=1e-5", "steps=2") for x in ("--set", s)]
     log = run(*common, "--resume", zoo.DEFAULT_MODEL, *quick)
     assert "joint step 2 " in log
-    finish = ["--phase", "finish", "--base-minutes", "0.01", "--base-crops", 48, "--samples", 60]
+    finish = ["--phase", "finish", "--base-minutes", "0.01", "--base-crops", 48, "--samples", 16]
     run(*common, "--resume", tmp_path / "run" / "last.pt", *finish)
     picture = photo[:160, :240]
     data = vqcodec.encode(picture, 60, model=tmp_path / "run" / "model")

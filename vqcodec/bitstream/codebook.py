@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The two codebooks: learned vectors of the base layer, scalar levels of the refinement; indices <-> values.
 
-Values here are integers: latents in units of 2**-LATENT_BITS, codewords and activations in units of 2**-ACT_BITS. They
-are held in float64 arrays (every integer below 2**53 is exact there), so that matrix products can use BLAS. Also the
+Values here are integers: latents in units of 2**-LATENT_BITS, codewords in units of 2**-CODE_BITS. They
+are held in float64 arrays (every integer below 2**53 is exact there), so that products are exact. Also the
 one place where the quality scale is written down. No probabilities, and no bytes.
 """
 
@@ -18,12 +18,13 @@ from vqcodec.options import BASE_ONLY_QUALITY, MAX_QUALITY
 from vqcodec.spans import span
 
 LATENT_BITS = 14
-ACT_BITS = 14
+CODE_BITS = 14
 MAX_INDEX = 2**20  # magnitude of a refinement index; larger ones cannot be written
 LATENT_CLIP = 2.0**24
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Classes = NDArray[np.uint8]  # scale classes, in [0, 64)
 
 
 class Setting(NamedTuple):
@@ -56,7 +57,7 @@ def real(latents: Floats) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class BaseCodebook:
-    """One learned codebook: [K, D] codewords as integers in units of 2**-ACT_BITS."""
+    """One learned codebook: [K, D] codewords as integers in units of 2**-CODE_BITS."""
 
     vectors: Floats
 
@@ -74,14 +75,10 @@ class BaseCodebook:
         Returns:
             [N] int64 in [0, K).
         """
-        words = (self.vectors * 2.0**-ACT_BITS).astype(np.float32)
+        words = (self.vectors * 2.0**-CODE_BITS).astype(np.float32)
         distance = (words * words).sum(1) - 2 * (z @ words.T)
         indices: Ints = distance.argmin(1).astype(np.int64)
         return indices
-
-    def values(self, indices: Ints) -> Floats:
-        """Codewords of indices of any shape: [...] -> [..., D]."""
-        return self.vectors[indices]
 
 
 @span("choice of indices")
@@ -110,10 +107,10 @@ def dequantise(indices: Ints, mean: Floats, step: Floats, shrink: Floats) -> Flo
     256 of a step closer to the mean than the middle of the bin, where the density is higher.
 
     Args:
-        indices: [N, C] int64; mean: [N, C]; step: [C]; shrink: [N, C] integers in [0, 128).
+        indices: [N] int64; mean, step: [N]; shrink: [N] integers in [0, 128).
 
     Returns:
-        [N, C] integers in units of 2**-LATENT_BITS, clipped to +-LATENT_CLIP.
+        [N] integers in units of 2**-LATENT_BITS, clipped to +-LATENT_CLIP.
     """
     back = np.floor(step * shrink * (1 / 256)) * np.sign(indices)
     values: Floats = np.clip(mean + indices * step - back, -LATENT_CLIP, LATENT_CLIP)

@@ -24,6 +24,7 @@ from vqcodec.errors import DamagedError, ModelError
 from vqcodec.spans import span
 
 TOTAL = 2**24  # frequencies of an alphabet of n symbols sum to TOTAL - n; every symbol has one more than its frequency
+AnyClasses = NDArray[np.integer[Any]]
 _CUT_BYTES = 16  # after two words that differ in all bits two decoders cannot agree any more
 _LENGTH = 32  # alphabet of the bit length of an escaped value
 
@@ -80,12 +81,12 @@ class ClassTables:
             out[number] = np.where(magnitude <= limit, cost[inside], cost[-1] + extra)
         return out
 
-    def reconstruction(self, indices: Ints, classes: Ints) -> NDArray[np.float64]:
+    def reconstruction(self, indices: Ints, classes: AnyClasses) -> NDArray[np.float64]:
         """The `shrink` entry of every index: same shape as `indices`."""
         return self.shrink[classes, np.minimum(np.abs(indices), 2)]
 
 
-def _groups(classes: Ints, limits: Ints) -> Iterator[tuple[int, Ints]]:
+def _groups(classes: AnyClasses, limits: Ints) -> Iterator[tuple[int, Ints]]:
     """The classes present that are coded, ascending, each with the flat positions of its elements in raster order."""
     flat = classes.ravel()
     order = np.argsort(flat, kind="stable")
@@ -106,7 +107,7 @@ class Encoder:
         self._coder: Any = stream.queue.RangeEncoder()
 
     @span("coder")
-    def put_base(self, indices: Ints, frequencies: Ints) -> None:
+    def put_base(self, indices: Ints, frequencies: NDArray[Any]) -> None:
         """Code base indices [n] with the frequencies [n, K] of each."""
         if len(indices):
             self._coder.encode(
@@ -114,7 +115,7 @@ class Encoder:
             )
 
     @span("coder")
-    def put_refinement(self, indices: Ints, classes: Ints, tables: ClassTables) -> None:
+    def put_refinement(self, indices: Ints, classes: AnyClasses, tables: ClassTables) -> None:
         """Code the indices [n, C] of one step by their scale classes [n, C]; uncoded classes must be zero."""
         flat = indices.ravel()
         for number, where in _groups(classes, tables.limits):
@@ -163,14 +164,14 @@ class Decoder:
             raise DamagedError(f"the compressed data cannot have been written by this model ({error})") from None
 
     @span("coder")
-    def get_base(self, frequencies: Ints) -> Ints:
+    def get_base(self, frequencies: NDArray[Any]) -> Ints:
         """Base indices [n] by their frequencies [n, K]."""
         if not len(frequencies):
             return np.zeros(0, np.int64)
-        return self._decode(self._model.Categorical(perfect=False), frequencies.astype(np.float64))
+        return self._decode(self._model.Categorical(perfect=False), np.asarray(frequencies, np.float64))
 
     @span("coder")
-    def get_refinement(self, classes: Ints, tables: ClassTables) -> Ints:
+    def get_refinement(self, classes: AnyClasses, tables: ClassTables) -> Ints:
         """Indices of one step by their scale classes: [n, C] -> [n, C] int64."""
         flat = np.zeros(classes.size, np.int64)
         for number, where in _groups(classes, tables.limits):
@@ -232,10 +233,10 @@ class CutDecoder:
         self._over = True
         return None
 
-    def get_base(self, frequencies: Ints) -> Ints | None:
+    def get_base(self, frequencies: NDArray[Any]) -> Ints | None:
         """As `Decoder.get_base`; None where what is there does not decide all of them, and for all that follows."""
         return self._common(lambda decoder: decoder.get_base(frequencies))
 
-    def get_refinement(self, classes: Ints, tables: ClassTables) -> Ints | None:
+    def get_refinement(self, classes: AnyClasses, tables: ClassTables) -> Ints | None:
         """As `Decoder.get_refinement`; None as above."""
         return self._common(lambda decoder: decoder.get_refinement(classes, tables))

@@ -180,7 +180,7 @@ def decode_cut_base(model: Model, tile: Tile, cut: container.Cut) -> tuple[Ints,
     """A base layer that was cut off: indices [h, w], the most probable ones from where it ends; whole passes read."""
     coder, passes = CutDecoder(cut.start, cut.size_bytes), 0
 
-    def choose(where: NDArray[np.bool_], frequencies: Ints) -> Ints:
+    def choose(where: NDArray[np.bool_], frequencies: Floats) -> Ints:
         nonlocal passes
         indices = coder.get_base(frequencies)
         passes += indices is not None
@@ -197,7 +197,7 @@ def decode_cut_refinement(model: Model, base: Ints, setting: Setting, cut: conta
         nonlocal steps
         indices = coder.get_refinement(predicted.classes, model.tables)
         steps += indices is not None
-        return np.zeros_like(predicted.classes) if indices is None else indices
+        return np.zeros(predicted.classes.shape, np.int64) if indices is None else indices
 
     return model.walk_refinement(base, setting, choose)[0], steps
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqcodec.bitstream import colour, container
-from vqcodec.bitstream.codebook import LATENT_BITS, Floats, Ints, Setting, quantise, real
+from vqcodec.bitstream.codebook import LATENT_BITS, Classes, Floats, Ints, Setting, quantise, real
 from vqcodec.bitstream.colour import Colour
 from vqcodec.bitstream.entropy import ClassTables, Encoder
 from vqcodec.bitstream.tiles import LATENT_STRIDE, Grid, Rect, Tile
@@ -250,7 +250,7 @@ def encode_base(model: Model, indices: Ints) -> bytes:
     """The payload of one tile's base layer, of its indices [h, w] int64."""
     coder = Encoder()
 
-    def put(where: NDArray[np.bool_], frequencies: Ints) -> Ints:
+    def put(where: NDArray[np.bool_], frequencies: Floats) -> Ints:
         coder.put_base(indices[where], frequencies)
         return indices[where]
 
@@ -297,7 +297,7 @@ def encode_indices(model: Model, base: Ints, setting: Setting, choose: Chooser) 
 
 
 @span("choice of indices")
-def cheapen(indices: Ints, t: Floats, classes: Ints, size: Floats, tables: ClassTables, lagrangian: float) -> None:
+def cheapen(indices: Ints, t: Floats, classes: Classes, size: Floats, tables: ClassTables, lagrangian: float) -> None:
     """Take the next index towards zero wherever rate + lambda distortion gets smaller (in place).
 
     A unit of squared error of a latent is 1/768 of the mean squared error of its 256 pixels (the linear transform is
@@ -306,7 +306,7 @@ def cheapen(indices: Ints, t: Floats, classes: Ints, size: Floats, tables: Class
     Args:
         indices: [n, C] int64, the nearest indices; changed.
         t: [n, C] float64, the values in steps before rounding.
-        classes: [n, C] int64 scale classes; size: [C] steps in units of 2**-LATENT_BITS.
+        classes: [n, C] uint8 scale classes; size: [C] steps in units of 2**-LATENT_BITS.
         lagrangian: bits per pixel per unit of mean squared error.
     """
     weight = lagrangian / 3 * (size * 2.0**-LATENT_BITS) ** 2

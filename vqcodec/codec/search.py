@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vqcodec.bitstream.codebook import ACT_BITS, LATENT_BITS, MAX_INDEX, Floats, Ints, Setting
+from vqcodec.bitstream.codebook import LATENT_BITS, MAX_INDEX, Floats, Ints, Setting
 from vqcodec.bitstream.entropy import ClassTables
 from vqcodec.model.gradient import Array, Gradient
 from vqcodec.model.prior import PLACES_PER_OCTAVE
@@ -156,12 +156,12 @@ def search(
     h, w, channels = indices.shape
     costs, weight = _Costs.of(model.tables), lagrangian / 3
     step = model.prior.step_size[setting.row] * 2.0**-LATENT_BITS
-    features, base_mean = model.prior.base(model.codebook.values(base))
+    features, base_mean = model.prior.base(base)
     places = model.prior.places(features, setting.row)
     by_place = np.ones((h, w)) if places is None else 2.0 ** (places / PLACES_PER_OCTAVE)
     rows, columns = np.indices((h, w))
     still = {
-        "features": _planes(features, 2.0**-ACT_BITS),
+        "features": _planes(model.prior.feature_values(features), 1),
         "base_mean": _planes(base_mean, 2.0**-LATENT_BITS),
         "x": _planes(rgb, 1 / 255),
         "hat": model.anchor_weights(setting).astype(np.float32)[None],

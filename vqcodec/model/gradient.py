@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqcodec.errors import ModelError
-from vqcodec.model.prior import CLASSES
+from vqcodec.model.engines import CLASSES
 from vqcodec.model.transforms import run, session
 
 Array = NDArray[np.float32]

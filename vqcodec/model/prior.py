@@ -1,171 +1,43 @@
 # SPDX-License-Identifier: MIT
 """The priors: indices already known -> integer frequency tables for the next ones, in exact integer arithmetic.
 
-Every number that reaches the entropy coder is an integer computed from integers, so that all machines agree bit for
-bit (rule 1 of the format). Integers are carried in float64 arrays so that products can use BLAS: weights have 16 bits,
-activations are clipped to +-CLIP, and `_check_bound` and `_within` see to it when a model is loaded that no partial
-sum can leave +-2**53, below which float64 addition of integers is exact in any order (docs/exactness.md). Re-scalings
-are powers of two with floor(x + 1/2); the leaky rectifier's slope is 1/8. No exp, no log, no division by data. NumPy
-only.
+Every number that reaches the entropy coder is an integer computed from integers, so that all machines agree bit for bit
+(rule 1 of the format). The networks are 8-bit layers (layers.py), computed by either of two engines (engines.py). What
+surrounds them stands here: contexts, means and frequencies, in float64 arrays of numbers that are exact multiples of a
+power of two. `_table` sees to it when a model is loaded that none of them can need more than 53 bits
+(docs/exactness.md). No exp, no log. NumPy only.
 
-Shapes: activations are [h, w, C], positions of a tile row by row.
+Shapes: arrays are [h, w, C], positions of a tile row by row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vqcodec.bitstream.codebook import ACT_BITS, LATENT_BITS, LATENT_CLIP, BaseCodebook, Floats, Ints
+from vqcodec.bitstream.codebook import LATENT_CLIP, BaseCodebook, Classes, Floats, Ints
 from vqcodec.bitstream.entropy import TOTAL
 from vqcodec.errors import ModelError
+from vqcodec.model.engines import Bytes, Engine, Plain, codes_of, stored
+from vqcodec.model.layers import FINER, FRACTION, ROOM, SIGNED, Arrays, Linear, Streams, integers, pair
 
-CLIP = 2.0**23  # of activations: +-512 in real numbers
-EXACT = 2.0**53
-MAX_SHIFT, MAX_TABLE, MAX_SIGMA = 48, 2.0**30, 2.0**27
-MAX_CODEBOOK = 2**16
-CLASSES = 64
 CLASSES_PER_OCTAVE = 6
 PLACES_PER_OCTAVE = 8  # place classes per doubling of the quantiser step
 PLACE_LIMIT = 16
-FACTOR_BITS = 14
+FACTOR_BITS, STRENGTH_BITS = 14, 14
 CLASS_ORIGIN = -3.5  # log2 (scale / step) of class 0
+MEAN_BITS, CONTEXT_BITS, UNIT_BITS = 8, 24, 20  # below the point of the scales of means, contexts and features
+MAX_MEAN_SCALE, MAX_CONTEXT_SCALE = 2.0**28, 2.0**22
+MAX_RATIO = 2.0**22
+MAX_STEP = 2.0**30
+MAX_STRENGTH = 2.0**28
+MAX_FACTOR = 2.0**20
+MAX_CODEBOOK = 2**16
 LOG_ONE = 2**23  # weight of the most probable base index, before normalisation
-
-Arrays = Mapping[str, NDArray[np.generic]]
-
-
-def _integers(arrays: Arrays, name: str, ndim: int) -> Floats:
-    try:
-        array = arrays[name]
-    except KeyError:
-        raise ModelError(f"the model's tables lack {name!r}") from None
-    if array.ndim != ndim or array.dtype.kind not in "iu":
-        raise ModelError(f"the model's table {name!r} is not an integer array of {ndim} dimensions")
-    return array.astype(np.float64)
-
-
-def _within(name: str, values: Floats, low: float, high: float) -> Floats:
-    """The values, if they lie in [low, high]: the ranges from which docs/exactness.md concludes."""
-    if values.size and not (values.min() >= low and values.max() <= high):
-        raise ModelError(f"the model's table {name!r} is out of range: this model is not safe to use")
-    return values
-
-
-def _shift(arrays: Arrays, name: str) -> float:
-    return float(_within(name, _integers(arrays, name, 0), 0, MAX_SHIFT))
-
-
-def _check_bound(name: str, magnitude: Floats, bias: Floats) -> None:
-    if float((magnitude * CLIP + np.abs(bias)).max(initial=0)) >= EXACT / 4:
-        raise ModelError(f"the layer {name!r} could leave the range of exact sums: this model is not safe to use")
-
-
-def _scaled(weight: Floats, bias: Floats, shift: float) -> tuple[Floats, Floats]:
-    """Weights and biases of which sums are x / 2**shift + 1/2: a power of two leaves them as exact as they were."""
-    return weight * 2.0**-shift, bias * 2.0**-shift + 0.5
-
-
-def _floor(x: Floats) -> Floats:
-    """The floor, clipped, in place."""
-    np.floor(x, out=x)
-    return np.clip(x, -CLIP, CLIP, out=x)
-
-
-def _leaky(x: Floats) -> Floats:
-    """Leaky rectifier with slope 1/8: max(x, floor(x / 8))."""
-    small = x * 0.125
-    np.floor(small, out=small)
-    return np.maximum(x, small, out=small)
-
-
-@dataclass(frozen=True)
-class Linear:
-    """1x1 convolution: [..., I] -> [..., O]; weight [I, O] and bias [O] as `_scaled` gives them."""
-
-    weight: Floats
-    bias: Floats
-
-    @classmethod
-    def load(cls, arrays: Arrays, name: str) -> Linear:
-        """From `name.weight` [O, I] int16, `name.bias` [O] int64, `name.shift` [] int."""
-        weight, bias = _integers(arrays, f"{name}.weight", 2), _integers(arrays, f"{name}.bias", 1)
-        _check_bound(name, np.abs(weight).sum(1), bias)
-        return cls(*_scaled(np.ascontiguousarray(weight.T), bias, _shift(arrays, f"{name}.shift")))
-
-    def __call__(self, x: Floats) -> Floats:
-        """Apply: activations in, activations out, both in units of 2**-ACT_BITS."""
-        y = x.reshape(-1, x.shape[-1]) @ self.weight
-        y += self.bias
-        return _floor(y).reshape(*x.shape[:-1], self.weight.shape[1])
-
-
-@dataclass(frozen=True)
-class Depthwise:
-    """Depthwise 3x3 convolution with zero padding; weight [3, 3, C] and bias [C] as `_scaled` gives them."""
-
-    weight: Floats
-    bias: Floats
-
-    @classmethod
-    def load(cls, arrays: Arrays, name: str) -> Depthwise:
-        """From `name.weight` [C, 3, 3] int16, `name.bias` [C] int64, `name.shift` [] int."""
-        weight, bias = _integers(arrays, f"{name}.weight", 3), _integers(arrays, f"{name}.bias", 1)
-        _check_bound(name, np.abs(weight).sum((1, 2)), bias)
-        return cls(*_scaled(np.ascontiguousarray(weight.transpose(1, 2, 0)), bias, _shift(arrays, f"{name}.shift")))
-
-    def __call__(self, x: Floats) -> Floats:
-        """[h, w, C] -> [h, w, C]."""
-        h, w, c = x.shape
-        padded = np.zeros((h + 2, w + 2, c))
-        padded[1:-1, 1:-1] = x
-        out = np.empty_like(x)
-        part = np.empty((w, c))
-        for row in range(h):  # row by row: the sums stay in the cache
-            total = out[row]
-            total[:] = self.bias
-            for dy in range(3):
-                line = padded[row + dy]
-                for dx in range(3):
-                    np.multiply(line[dx : dx + w], self.weight[dy, dx], out=part)
-                    total += part
-        return _floor(out)
-
-
-@dataclass(frozen=True)
-class Block:
-    """Residual block as in training: [1x1, leaky, depthwise 3x3, 1x1], then (if there) [1x1, leaky, 1x1]."""
-
-    enter: Linear
-    depthwise: Depthwise
-    leave: Linear
-    expand: Linear | None
-    reduce: Linear | None
-
-    @classmethod
-    def load(cls, arrays: Arrays, name: str) -> Block:
-        """From the layers `name.enter`, `.depthwise`, `.leave` and, where present, `.expand`, `.reduce`."""
-        wide = f"{name}.expand.weight" in arrays
-        return cls(
-            Linear.load(arrays, f"{name}.enter"),
-            Depthwise.load(arrays, f"{name}.depthwise"),
-            Linear.load(arrays, f"{name}.leave"),
-            Linear.load(arrays, f"{name}.expand") if wide else None,
-            Linear.load(arrays, f"{name}.reduce") if wide else None,
-        )
-
-    def __call__(self, x: Floats, where: NDArray[np.bool_] | None = None) -> Floats:
-        """[h, w, C] -> [h, w, C], or [n, C] at the positions `where` [h, w] alone."""
-        inner = self.depthwise(_leaky(self.enter(x)))
-        if where is not None:
-            x, inner = x[where], inner[where]
-        x = np.clip(x + self.leave(inner), -CLIP, CLIP)
-        if self.expand is not None and self.reduce is not None:
-            x = np.clip(x + self.reduce(_leaky(self.expand(x))), -CLIP, CLIP)
-        return x
+OCTAVE = 256  # entries of the table of powers of two
 
 
 PASSES = 4  # of the base layer
@@ -188,25 +60,51 @@ def checkerboard(height: int, width: int, number: int | None) -> NDArray[np.bool
     return mask
 
 
+def _streams(arrays: Arrays, name: str, limit: float) -> Streams:
+    """A table of multiples of 2**-FRACTION."""
+    return (integers(arrays, name, 2, -limit, limit) * 2.0**-FRACTION).astype(np.float32)
+
+
+def features_of(arrays: Arrays) -> tuple[int, int]:
+    """Channels of the refinement's networks, and of the features: as many codes, or pairs."""
+    width, features = arrays["prior.steps.0.join.weight"].shape
+    return width, features
+
+
+class CodePairs:
+    """The codewords as the networks see them: a pair of codes for each of their numbers."""
+
+    def __init__(self, arrays: Arrays) -> None:
+        self._pairs = stored(integers(arrays, "codes", 2, SIGNED.low, SIGNED.low + 255))
+        self._unknown = stored(np.zeros(self._pairs.shape[1]))
+
+    def of(self, indices: Ints) -> Bytes:
+        """Of base indices [h, w]: [h, w, 2 D] uint8."""
+        return self._pairs[indices]
+
+    def known(self, indices: Ints, known: NDArray[np.bool_]) -> Bytes:
+        """The same where `known` [h, w] is true, zeros elsewhere."""
+        return np.where(known[:, :, None], self._pairs[np.where(known, indices, 0)], self._unknown)
+
+
 class BasePrior:
     """Base indices already decoded -> frequencies of the next ones, in four parallel passes over the grid."""
 
-    def __init__(self, arrays: Arrays, codebook: BaseCodebook) -> None:
-        self.codebook = codebook
-        self.enter = Linear.load(arrays, "base_prior.enter")
-        self.passes = _within("base_prior.passes", _integers(arrays, "base_prior.passes", 2), -MAX_TABLE, MAX_TABLE)
-        self.spread = Depthwise.load(arrays, "base_prior.spread")
-        self.blocks = [Block.load(arrays, f"base_prior.blocks.{i}") for i in range(2)]
-        self.out = Linear.load(arrays, "base_prior.out")
-        _within("codebook", codebook.vectors, -CLIP, CLIP)
-        exp2 = _within("base_prior.exp2", _integers(arrays, "base_prior.exp2", 1), 1, 2 * LOG_ONE)
-        self.exp2 = exp2.astype(np.int64)
+    def __init__(self, arrays: Arrays, codebook: BaseCodebook, engine: Engine | None = None) -> None:
+        self._engine: Engine = Plain(arrays) if engine is None else engine
+        self._codes = CodePairs(arrays)
+        self._size = codebook.size
+        self._passes = _streams(arrays, "base_prior.passes", ROOM / 2)
+        exp2 = integers(arrays, "base_prior.exp2", 1, 1, 2 * LOG_ONE).astype(np.int64)
+        outputs = arrays["base_prior.out.bias"].shape
         if not 2 <= codebook.size <= MAX_CODEBOOK:
             raise ModelError("the model's codebook has a size that is no use")
-        if self.exp2.shape != (256,) or self.out.bias.shape != (codebook.size,):
+        if exp2.shape != (OCTAVE,) or outputs != (codebook.size,) or len(arrays["codes"]) != codebook.size:
             raise ModelError("the model's base prior does not fit its codebook")
+        octaves = int(exp2.max()).bit_length()  # behind these all weights are zero
+        self._weights: Floats = np.concatenate([*(exp2 >> n for n in range(octaves)), [0]]).astype(np.float64)
 
-    def frequencies(self, indices: Ints, known: NDArray[np.bool_], number: int) -> Ints:
+    def frequencies(self, indices: Ints, known: NDArray[np.bool_], number: int) -> Floats:
         """Frequencies of the indices of one pass.
 
         Args:
@@ -214,19 +112,18 @@ class BasePrior:
             number: the pass, 0 to 3.
 
         Returns:
-            [n, K] int64 >= 0, each row summing to TOTAL - K, for the n positions of the pass in raster order.
+            [n, K] integers >= 0, each row summing to TOTAL - K, for the n positions of the pass in raster order.
         """
-        h, w = indices.shape
-        code = self.codebook.values(np.where(known, indices, 0)) * known[:, :, None]
-        x = np.clip(self.enter(code) + self.passes[number], -CLIP, CLIP)
-        x = self.blocks[0](self.spread(_leaky(x)))
-        logits = self.out(self.blocks[1](x, quarter(h, w, number)))
-        # log2 units of 2**-ACT_BITS -> below the maximum, in 1/256 octaves -> integer frequencies by table and shift
-        below = ((logits.max(1, keepdims=True) - logits) * (256 / 2**ACT_BITS)).astype(np.int64)
-        weights = self.exp2[below & 255] >> np.minimum(below >> 8, 62)
-        room = TOTAL - self.codebook.size
-        frequencies: Ints = weights * room // weights.sum(1, keepdims=True)
-        frequencies[np.arange(len(weights)), below.argmin(1)] += room - frequencies.sum(1)
+        where = quarter(indices.shape[0], indices.shape[1], number)
+        logits = self._engine.indices(self._codes.known(indices, known), self._passes[number], where)
+        # octaves below the maximum, in 1/256 -> weights by table -> frequencies
+        steps = (logits.max(1, keepdims=True) - logits) * np.float32(OCTAVE)
+        below = np.minimum(steps, np.float32(len(self._weights) - 1)).astype(np.int32)
+        frequencies: Floats = self._weights[below]
+        room = TOTAL - self._size
+        frequencies *= room * TOTAL // frequencies.sum(1, keepdims=True).astype(np.int64) * 2.0**-24
+        np.floor(frequencies, out=frequencies)
+        frequencies[np.arange(len(below)), below.argmin(1)] += room - frequencies.sum(1)
         return frequencies
 
 
@@ -234,108 +131,99 @@ class BasePrior:
 class Step:
     """One parallel step of the refinement: a channel chunk, everywhere or at one half of the checkerboard."""
 
+    number: int
     channels: slice
     half: int | None
-    seen: int
-    context: Linear | None
-    carry: Linear | None
-    base: Linear
-    quality: Floats  # [100, N]
-    block1: Block
-    block2: Block
-    out: Linear
+    mean_scale: Floats  # [C], from outputs to units of 2**-LATENT_BITS
+    quality: Streams  # [rows, N]
 
 
 class RefinementPrior:
     """Base layer and latents already decoded -> mean (fixed point) and scale class of the next latents."""
 
-    def __init__(self, arrays: Arrays) -> None:
-        self.enter = Linear.load(arrays, "prior.enter")
-        names = {name.split(".")[2] for name in arrays if name.startswith("prior.blocks.")}
-        self.blocks = [Block.load(arrays, f"prior.blocks.{i}") for i in range(len(names))]
-        self.base_mean = Linear.load(arrays, "prior.base_mean")
-
-        def table(name: str, ndim: int, low: float, high: float) -> Floats:
-            return _within(f"prior.{name}", _integers(arrays, f"prior.{name}", ndim), low, high)
-
-        self.sigma = table("sigma", 1, 0, MAX_SIGMA)  # units 2**-LATENT_BITS
-        self.inverse_sigma = table("inverse_sigma", 1, 0, MAX_TABLE)  # units 2**-ACT_BITS
-        self.log2_ratio = table("log2_ratio", 2, -MAX_TABLE, MAX_TABLE)  # [100, M] log2(sigma / step), 2**-ACT_BITS
-        self.step_size = table("step_size", 2, 1, MAX_TABLE)  # [100, M], units 2**-LATENT_BITS
-        chunks = table("chunks", 1, 1, 2**16).astype(int)
+    def __init__(self, arrays: Arrays, engine: Engine | None = None) -> None:
+        self._engine: Engine = Plain(arrays) if engine is None else engine
+        self._codes = CodePairs(arrays)
+        self._ratio = _streams(arrays, "prior.ratio", MAX_RATIO)  # [rows, M]
+        self.step_size = integers(arrays, "prior.step_size", 2, 1, MAX_STEP)  # [rows, M], units 2**-LATENT_BITS
+        self._unit = integers(arrays, "prior.unit", 1, 1, MAX_STEP) * 2.0**-UNIT_BITS
+        self._base_scale = integers(arrays, "prior.base_scale", 1, 0, MAX_MEAN_SCALE) * 2.0**-MEAN_BITS
+        self._context_scale = integers(arrays, "prior.context_scale", 1, 0, MAX_CONTEXT_SCALE) * 2.0**-CONTEXT_BITS
+        chunks = integers(arrays, "prior.chunks", 1, 1, 2**16).astype(int)
+        halves = integers(arrays, "prior.halves", 1, 1, 2).astype(int)
         self.latents = int(chunks.sum())
         self.rows = len(self.step_size)  # of the tables with a row per tune and quality
-        shapes = {self.sigma.shape, self.inverse_sigma.shape, self.log2_ratio.shape[1:], self.step_size.shape[1:]}
-        if shapes != {(self.latents,)} or self.rows % 100 or len(self.log2_ratio) != self.rows:
+        shapes = {self._ratio.shape, self.step_size.shape}
+        if shapes != {(self.rows, self.latents)} or self.rows % 100 or halves.shape != chunks.shape:
             raise ModelError("the tables of the model's refinement prior do not fit together")
-        farthest = LATENT_CLIP + self.sigma * (CLIP * 2.0**-ACT_BITS) + 1  # of a latent from the base layer's mean
-        _within("prior.inverse_sigma", farthest * self.inverse_sigma, 0, EXACT / 4)
-        halves = table("halves", 1, 1, 2).astype(int) if "prior.halves" in arrays else np.full(len(chunks), 2)
-        if halves.shape != chunks.shape:
+        if {self._base_scale.shape, self._context_scale.shape} != {(self.latents,)}:
             raise ModelError("the tables of the model's refinement prior do not fit together")
-        self.steps = list(self._steps(arrays, [int(c) for c in chunks], [int(n) for n in halves]))
-
-        self.activity = Linear.load(arrays, "prior.activity") if "prior.activity.weight" in arrays else None
-        if self.activity is not None:
-            self.strength = table("strength", 1, -MAX_TABLE, MAX_TABLE)  # [rows] of steps by place, 2**-ACT_BITS
-            self.factors = table("factors", 1, 1, MAX_TABLE)  # [2 PLACE_LIMIT + 1] of the step, 2**-FACTOR_BITS
-            if self.strength.shape != (self.rows,) or self.factors.shape != (2 * PLACE_LIMIT + 1,):
+        self.steps = list(self._steps(arrays, [int(c) for c in chunks], [int(n) for n in halves], self.rows))
+        self._activity = Linear.load(arrays, "prior.activity", added=0) if "prior.activity.weight" in arrays else None
+        if self._activity is not None:
+            self._strength = integers(arrays, "prior.strength", 1, -MAX_STRENGTH, MAX_STRENGTH)  # [rows]
+            self._factors = integers(arrays, "prior.factors", 1, 1, MAX_FACTOR)  # of the step, 2**-FACTOR_BITS
+            if self._strength.shape != (self.rows,) or self._factors.shape != (2 * PLACE_LIMIT + 1,):
                 raise ModelError("the tables of the model's steps by place do not fit together")
-            _within("prior.factors", self.step_size.max() * self.factors, 1, EXACT / 4)
+            largest = self.step_size.max() * self._factors.max() * 2.0**-FACTOR_BITS
+            if largest > MAX_STEP or self._activity.weight.shape != (features_of(arrays)[1], 1):
+                raise ModelError("the tables of the model's steps by place do not fit together")
 
     @staticmethod
-    def _steps(arrays: Arrays, chunks: list[int], halves: list[int]) -> Iterator[Step]:
+    def _steps(arrays: Arrays, chunks: list[int], halves: list[int], rows: int) -> Iterator[Step]:
+        width, features = features_of(arrays)
         start, number = 0, 0
         for chunk, count in zip(chunks, halves, strict=True):
             for half in range(count):
-                name, seen = f"prior.steps.{number}", start + half * chunk
-                yield Step(
-                    slice(start, start + chunk),
-                    half if count == 2 else None,
-                    seen,
-                    Linear.load(arrays, f"{name}.context") if seen else None,
-                    Linear.load(arrays, f"{name}.carry") if f"{name}.carry.weight" in arrays else None,
-                    Linear.load(arrays, f"{name}.base"),
-                    _within(name, _integers(arrays, f"{name}.quality", 2), -MAX_TABLE, MAX_TABLE),
-                    Block.load(arrays, f"{name}.block1"),
-                    Block.load(arrays, f"{name}.block2"),
-                    Linear.load(arrays, f"{name}.out"),
-                )
+                name, channels = f"prior.steps.{number}", slice(start, start + chunk)
+                scale = integers(arrays, f"{name}.mean_scale", 1, 0, MAX_MEAN_SCALE) * 2.0**-MEAN_BITS
+                quality = _streams(arrays, f"{name}.quality", ROOM / 2)
+                inputs = features + 2 * (start + half * chunk) + (width if number else 0)
+                shapes = scale.shape, quality.shape, arrays[f"{name}.join.weight"].shape
+                if shapes != ((chunk,), (rows, width), (width, inputs)):
+                    raise ModelError("the tables of the model's refinement prior do not fit together")
+                yield Step(number, channels, half if count == 2 else None, scale, quality)
                 number += 1
             start += chunk
 
-    def base(self, code: Floats) -> tuple[Floats, Floats]:
-        """Features and the base layer's own latents.
-
-        Args:
-            code: [h, w, D] codewords, units 2**-ACT_BITS.
+    def base(self, indices: Ints) -> tuple[Bytes, Floats]:
+        """What base indices [h, w] say of the latents.
 
         Returns:
-            features [h, w, N] (2**-ACT_BITS) and means [h, w, M] (2**-LATENT_BITS).
+            features [h, w, F] for `predict`, and means [h, w, M] (2**-LATENT_BITS).
         """
-        f = self.enter(code)
-        for block in self.blocks:
-            f = block(f)
-        return f, self._unnormalise(self.base_mean(f), slice(None))
+        features, means = self._engine.base(self._codes.of(indices))
+        return features, np.clip(np.rint(means * self._base_scale), -LATENT_CLIP, LATENT_CLIP)
 
-    def _unnormalise(self, x: Floats, channels: slice) -> Floats:
-        """Units of a channel's deviation (2**-ACT_BITS) -> latent units (2**-LATENT_BITS)."""
-        return np.floor(x * self.sigma[channels] * 2.0**-ACT_BITS + 0.5)
+    def feature_values(self, features: Bytes) -> Floats:
+        """Features from `base` in the units of the float network, [h, w, N]: for the search of high efforts."""
+        codes, width = codes_of(features).astype(np.float64), len(self._unit)
+        if codes.shape[-1] > width:
+            codes = codes[..., :width] + codes[..., width:] / FINER
+        return codes * self._unit
 
-    def normalise(self, latents: Floats, base_mean: Floats, channels: slice) -> Floats:
-        """What a decoded latent adds to the base layer's mean, in units of the channel's deviation, as context."""
-        x = (latents - base_mean) * self.inverse_sigma[channels] * 2.0**-LATENT_BITS
-        return np.clip(np.floor(x + 0.5), -CLIP, CLIP)
+    def nothing_known(self, shape: tuple[int, int]) -> Bytes:
+        """The contexts of a tile of which no latent is decoded: [h, w, 2 M] uint8."""
+        return np.full((*shape, 2 * self.latents), -SIGNED.low, np.uint8)
 
-    def places(self, features: Floats, row: int) -> Floats | None:
+    def contexts(self, above: Floats, channels: slice) -> Bytes:
+        """What decoded latents add to the base layer's means, [n, C] (2**-LATENT_BITS): pairs [n, 2 C] of codes.
+
+        The two codes of a latent stand side by side.
+        """
+        both = stored(pair(above * self._context_scale[channels]))
+        count, width = above.shape
+        return both.reshape(count, 2, width).transpose(0, 2, 1).reshape(count, 2 * width)
+
+    def places(self, features: Bytes, row: int) -> Floats | None:
         """Place classes [h, w], integers up to PLACE_LIMIT: how coarse the steps are, from the base layer alone.
 
         None where the step is the same everywhere: there is no such table, or the tune does not use it.
         """
-        if self.activity is None or not self.strength[row]:
+        if self._activity is None or not self._strength[row]:
             return None
-        activity = self.activity(features)[:, :, 0]
-        place = np.floor(activity * self.strength[row] * (PLACES_PER_OCTAVE * 2.0 ** (-2 * ACT_BITS)) + 0.5)
+        activity = self._activity(codes_of(features))[:, :, 0].astype(np.float64)
+        place = np.rint(activity * self._strength[row] * (PLACES_PER_OCTAVE * 2.0**-STRENGTH_BITS))
         return np.asarray(np.clip(place, -PLACE_LIMIT, PLACE_LIMIT))
 
     def sizes(self, step: Step, row: int, places: Floats | None) -> Floats:
@@ -344,46 +232,39 @@ class RefinementPrior:
         if places is None:
             return size
         where = checkerboard(places.shape[0], places.shape[1], step.half)
-        factor = self.factors[places[where].astype(np.int64) + PLACE_LIMIT]
-        return np.maximum(1, np.floor(size * factor[:, None] * 2.0**-FACTOR_BITS + 0.5))
+        factor = self._factors[places[where].astype(np.int64) + PLACE_LIMIT]
+        return np.maximum(1, np.rint(size * factor[:, None] * 2.0**-FACTOR_BITS))
 
     def predict(
         self,
         step: Step,
-        known: Floats,
-        features: Floats,
+        known: Bytes,
+        features: Bytes,
         base_mean: Floats,
         row: int,
         places: Floats | None,
-        before: Floats | None,
-    ) -> tuple[Floats, Ints, Floats]:
+        before: Bytes | None,
+    ) -> tuple[Floats, Classes, Bytes]:
         """Mean and scale class of the latents of one step.
 
         Args:
             step: one of `self.steps`.
-            known: [h, w, M] context from `normalise`, zero where nothing is decoded yet.
+            known: [h, w, 2 M] contexts, as `nothing_known` gives them where nothing is decoded yet.
             features, base_mean: from `base`.
             row: of the tables (`Setting.row`).
             places: from `places`.
             before: [h, w, N] what the step before gave as its third; None for the first.
 
         Returns:
-            means [n, C] (2**-LATENT_BITS) and classes [n, C] int64 in [0, 64), for the n positions of the step in
+            means [n, C] (2**-LATENT_BITS) and classes [n, C] uint8 in [0, 64), for the n positions of the step in
             raster order and the C channels of its chunk; and what is `before` to the next step.
         """
-        x = step.base(features) + step.quality[row]
-        if step.context is not None:
-            x += step.context(known[:, :, : step.seen])
-        if step.carry is not None and before is not None:
-            x += step.carry(before)
-        where = checkerboard(features.shape[0], features.shape[1], step.half)
-        before = step.block1(np.clip(x, -CLIP, CLIP, out=x))
-        out = step.out(step.block2(before, where))
-        count = out.shape[1] // 2
-        mean = base_mean[where][:, step.channels] + self._unnormalise(out[:, :count], step.channels)
-        log2_scale = out[:, count:] + self.log2_ratio[row, step.channels]
+        where = None if step.half is None else checkerboard(base_mean.shape[0], base_mean.shape[1], step.half)
+        offset, ratio = step.quality[row], self._ratio[row, step.channels][None]
         if places is not None:
-            log2_scale -= places[where][:, None] * (2.0**ACT_BITS / PLACES_PER_OCTAVE)
-        place = (log2_scale - CLASS_ORIGIN * 2**ACT_BITS) * CLASSES_PER_OCTAVE
-        classes = np.floor(place * 2.0**-ACT_BITS + 0.5)
-        return mean, np.clip(classes, 0, CLASSES - 1).astype(np.int64), before
+            here = places.ravel() if where is None else places[where]
+            ratio = ratio - (here[:, None] * (CLASSES_PER_OCTAVE / PLACES_PER_OCTAVE)).astype(np.float32)
+        outputs, classes, before = self._engine.step(step.number, features, known, before, offset, ratio, where)
+        around = base_mean[:, :, step.channels]
+        means = around.reshape(len(outputs), -1) if where is None else around[where]
+        return means + np.rint(outputs * step.mean_scale), classes, before

@@ -8,6 +8,7 @@ decoder's, which come from the file alone.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,11 @@ _NO_MEMORY = re.compile(r"bad_alloc|allocate memory|memory of \d+ is smaller")  
 
 
 @span("networks loaded")
-def session(graph: bytes, threads: int) -> Any:
+def session(graph: bytes, threads: int, *, optimise: bool = True) -> Any:
     """An ONNX Runtime session of a graph that holds all of its weights itself.
+
+    Args:
+        optimise: let ONNX Runtime rewrite the graph: faster at run time, slower to load.
 
     Raises:
         LimitError: there is not enough memory.
@@ -41,6 +45,8 @@ def session(graph: bytes, threads: int) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # waiting threads leave the processor
     options.log_severity_level = 3
     options.enable_cpu_mem_arena = False  # give memory back between tiles of different sizes
+    if not optimise:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
@@ -54,6 +60,23 @@ def _check_memory(error: Exception) -> None:
         raise LimitError("not enough memory to run the model: reduce the picture, or take fewer threads") from None
 
 
+def ask(session: Any, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    """The outputs of a graph.
+
+    Raises:
+        LimitError: there is not enough memory.
+        ModelError: it cannot be run.
+    """
+    try:
+        outputs: list[NDArray[Any]] = session.run(None, inputs)
+    except MemoryError:
+        raise
+    except Exception as error:
+        _check_memory(error)
+        raise ModelError(f"the model's graph cannot be run ({one_line(error)})") from None
+    return outputs
+
+
 @span("transform")
 def run(session: Any, height: int, width: int, /, **inputs: NDArray[Any]) -> list[NDArray[np.float32]]:
     """Runs a graph whose outputs are [1, C, height, width] float32.
@@ -62,13 +85,7 @@ def run(session: Any, height: int, width: int, /, **inputs: NDArray[Any]) -> lis
         LimitError: there is not enough memory.
         ModelError: they are not, or it cannot be run: a model of somebody's own that does not fit.
     """
-    try:
-        outputs: list[NDArray[np.float32]] = session.run(None, inputs)
-    except MemoryError:
-        raise
-    except Exception as error:
-        _check_memory(error)
-        raise ModelError(f"the model's graph cannot be run ({one_line(error)})") from None
+    outputs = ask(session, inputs)
     for output in outputs:
         if output.dtype != np.float32 or output.ndim != 4 or output.shape[2:] != (height, width):
             raise ModelError(

@@ -12,13 +12,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vqcodec.bitstream.codebook import Floats, Ints, Setting, dequantise
+from vqcodec.bitstream.codebook import LATENT_CLIP, Classes, Floats, Ints, Setting, dequantise
 from vqcodec.bitstream.entropy import ClassTables
 from vqcodec.model.prior import PASSES, BasePrior, RefinementPrior, Step, checkerboard, quarter
 from vqcodec.spans import span
 
 # Chooses or reads the base indices of one pass: (positions [h, w], frequencies [n, K]) -> indices [n]
-BaseChooser = Callable[[NDArray[np.bool_], Ints], Ints]
+BaseChooser = Callable[[NDArray[np.bool_], Floats], Ints]
 
 
 class Predicted(NamedTuple):
@@ -27,7 +27,7 @@ class Predicted(NamedTuple):
     step: Step
     where: NDArray[np.bool_]  # [h, w], the positions
     means: Floats  # [n, C], 2**-LATENT_BITS
-    classes: Ints  # [n, C]
+    classes: Classes  # [n, C]
     sizes: Floats  # [n, C] or [C] quantiser steps, 2**-LATENT_BITS
 
 
@@ -49,35 +49,46 @@ def walk_base(prior: BasePrior, shape: tuple[int, int], choose: BaseChooser) -> 
 
 @span("prior")
 def walk_refinement(
-    prior: RefinementPrior, tables: ClassTables | None, code: Floats, setting: Setting, choose: Chooser
+    prior: RefinementPrior, tables: ClassTables | None, base: Ints, setting: Setting, choose: Chooser
 ) -> tuple[Floats, Ints]:
     """Go through the refinement's steps.
 
     Args:
         tables: say where in its bin an index stands; None: in the middle (before there are tables).
-        code: [h, w, D] codewords of the base layer.
+        base: [h, w] base indices.
         setting: quality 2 to 100, and tune.
 
     Returns:
         latents [h, w, M] (2**-LATENT_BITS) and indices [h, w, M] int64.
     """
-    features, base_mean = prior.base(code)
+    features, base_mean = prior.base(base)
     latents, indices = base_mean.copy(), np.zeros(base_mean.shape, np.int64)
-    known, before = np.zeros_like(base_mean), None
+    known, before = prior.nothing_known((base.shape[0], base.shape[1])), None
     places = prior.places(features, setting.row)
     for step in prior.steps:
-        where = checkerboard(code.shape[0], code.shape[1], step.half)
+        channels = step.channels
+        where = checkerboard(base.shape[0], base.shape[1], step.half)
         mean, classes, before = prior.predict(step, known, features, base_mean, setting.row, places, before)
         sizes = prior.sizes(step, setting.row, places)
         chosen = choose(Predicted(step, where, mean, classes, sizes))
-        shrink = np.zeros(chosen.shape) if tables is None else tables.reconstruction(chosen, classes)
-        values = dequantise(chosen, mean, sizes, shrink)
+        values = _values(chosen, mean, sizes, tables, classes)
         # Boolean index on the positions, slice on the channels
-        latents[:, :, step.channels][where] = values
-        indices[:, :, step.channels][where] = chosen
-        around = base_mean[:, :, step.channels][where]
-        known[:, :, step.channels][where] = prior.normalise(values, around, step.channels)
+        latents[:, :, channels][where] = values
+        indices[:, :, channels][where] = chosen
+        if step.number + 1 < len(prior.steps):
+            above = values - base_mean[:, :, channels][where]
+            known[:, :, 2 * channels.start : 2 * channels.stop][where] = prior.contexts(above, channels)
     return latents, indices
+
+
+def _values(indices: Ints, mean: Floats, sizes: Floats, tables: ClassTables | None, classes: Classes) -> Floats:
+    """Latents of the indices [n, C]; few indices are not zero, and only these take work."""
+    values: Floats = np.clip(mean, -LATENT_CLIP, LATENT_CLIP)
+    at = np.nonzero(indices)
+    few = indices[at]
+    shrink = np.zeros(few.shape) if tables is None else tables.reconstruction(few, classes[at])
+    values[at] = dequantise(few, mean[at], np.broadcast_to(sizes, indices.shape)[at], shrink)
+    return values
 
 
 def given(indices: Ints) -> Chooser:

@@ -29,7 +29,9 @@ from vqcodec.bitstream.codebook import BaseCodebook, Floats, Ints, Setting, anch
 from vqcodec.bitstream.entropy import ClassTables
 from vqcodec.errors import ModelError, UsageError
 from vqcodec.messages import one_line
+from vqcodec.model import engines
 from vqcodec.model.gradient import Gradient
+from vqcodec.model.layers import integers
 from vqcodec.model.prior import BasePrior, RefinementPrior
 from vqcodec.model.transforms import Analysis, RealisticSynthesis, Synthesis
 from vqcodec.model.walk import BaseChooser, Chooser, Predicted, walk_base, walk_refinement
@@ -46,6 +48,7 @@ REALISTIC = "realistic.onnx"
 MAX_FILE_BYTES = 256 * 2**20
 MAX_CARD_BYTES = 2**20
 MAX_ARRAYS = 4096
+MAX_CODEWORD = 2**23
 FILES = ("tables.npz", "analysis.onnx", "synthesis.onnx")
 CARD_RANGES = {  # of the numbers in model.json
     "anchors": (2, 1024), "lambda_min": (1e-6, 1e12), "lambda_max": (1e-6, 1e12),
@@ -183,6 +186,22 @@ def read_tables(data: bytes) -> dict[str, NDArray[np.generic]]:
     return arrays
 
 
+def _try_out(base_prior: BasePrior, prior: RefinementPrior, tables: ClassTables, setting: Setting) -> None:
+    """Goes once through both priors, so that arrays of a stranger's model that do not fit are found out now."""
+
+    def base(where: NDArray[np.bool_], frequencies: Floats) -> Ints:
+        return np.zeros(len(frequencies), np.int64)
+
+    def refinement(predicted: Predicted) -> Ints:
+        channels = predicted.step.channels
+        shape = int(predicted.where.sum()), channels.stop - channels.start
+        if predicted.means.shape != shape or predicted.classes.shape != shape:
+            raise ValueError("a step of the refinement prior does not fit its channels")
+        return np.zeros(shape, np.int64)
+
+    walk_refinement(prior, tables, walk_base(base_prior, (2, 2), base), setting, refinement)
+
+
 class Model:
     """A loaded model. The transforms are loaded when first used: a decoder needs no analysis."""
 
@@ -192,34 +211,20 @@ class Model:
         self._loading = threading.RLock()  # threads that ask for a graph at once load it once
         arrays = read_tables(files.verified("tables.npz"))
         try:
-            self.codebook = BaseCodebook(arrays["codebook"].astype(np.float64))
-            self.base_prior = BasePrior(arrays, self.codebook)
-            self.prior = RefinementPrior(arrays)
+            self.codebook = BaseCodebook(integers(arrays, "codebook", 2, -MAX_CODEWORD, MAX_CODEWORD))
+            plain = engines.Plain(arrays)
+            engine = engines.choose(plain, files.verified if engines.BASE in files.card["files"] else None, threads)
+            self.base_prior = BasePrior(arrays, self.codebook, engine)
+            self.prior = RefinementPrior(arrays, engine)
             self.tables = ClassTables.load(arrays)
+            if self.prior.rows != MAX_QUALITY * len(files.tunes):
+                raise ValueError("the tables do not have a row for every quality of every tune")
             if files.folder.parent != WEIGHTS:
-                self._try_out()
+                base_prior, prior = BasePrior(arrays, self.codebook, plain), RefinementPrior(arrays, plain)
+                for tune in range(len(files.tunes)):
+                    _try_out(base_prior, prior, self.tables, Setting(DEFAULT_QUALITY, tune))
         except (KeyError, ValueError, IndexError, TypeError) as error:
             raise ModelError(f"the tables of the model {files.id} are malformed ({one_line(error)})") from None
-
-    def _try_out(self) -> None:
-        """Goes once through both priors, so that arrays of a stranger's model that do not fit are found out now."""
-
-        def base(where: NDArray[np.bool_], frequencies: Ints) -> Ints:
-            if frequencies.shape != (1, self.codebook.size):
-                raise ValueError("the base prior does not fit the codebook")
-            return np.zeros(1, np.int64)
-
-        def refinement(predicted: Predicted) -> Ints:
-            channels = predicted.step.channels
-            shape = int(predicted.where.sum()), channels.stop - channels.start
-            if predicted.means.shape != shape or predicted.classes.shape != shape:
-                raise ValueError("a step of the refinement prior does not fit its channels")
-            return np.zeros(shape, np.int64)
-
-        if self.prior.rows != MAX_QUALITY * len(self.files.tunes):
-            raise ValueError("the tables do not have a row for every quality of every tune")
-        for tune in self.files.tunes:
-            self.walk_refinement(self.walk_base((2, 2), base), self.setting(DEFAULT_QUALITY, tune), refinement)
 
     def walk_base(self, shape: tuple[int, int], choose: BaseChooser) -> Ints:
         """Go through the passes of the base layer: indices [h, w] int64 (walk.py)."""
@@ -243,11 +248,11 @@ class Model:
 
     def walk_refinement(self, base: Ints, setting: Setting, choose: Chooser) -> tuple[Floats, Ints]:
         """Go through the steps of the refinement on base indices [h, w]: latents and indices [h, w, M] (walk.py)."""
-        return walk_refinement(self.prior, self.tables, self.codebook.values(base), setting, choose)
+        return walk_refinement(self.prior, self.tables, base, setting, choose)
 
     def base_latents(self, base: Ints) -> Floats:
         """What base indices [h, w] alone stand for: latents [h, w, M] (2**-LATENT_BITS)."""
-        return self.prior.base(self.codebook.values(base))[1]
+        return self.prior.base(base)[1]
 
     def prepare(self, *graphs: Graph) -> None:
         """Load these graphs now: before several threads ask for them, and before any work is done.

@@ -108,8 +108,8 @@ def finish(
     base_prior, bits = train_base_prior(model, pictures, o.base_minutes, device, seed, o.base_crops, start)
     save_by_rename(path, {"model": base_prior.state_dict(), "bits": bits})
     model = model.to(device).eval()
-    tables = integer_tables(model, base_prior)
-    tables = count_tables(tables, analysed(model, pictures, o.samples, 384, seed + 1, device), model)
+    samples = analysed(model, pictures, o.samples, 384, seed + 1, device)
+    tables = count_tables(integer_tables(model, base_prior, samples), samples, model)
     folder: Path = o.out / "model"
     write_model(folder, o.name, model, tables, {"base_bits_per_index": round(bits, 3)})
     return folder

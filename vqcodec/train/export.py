@@ -9,94 +9,37 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from vqcodec.bitstream.codebook import ACT_BITS, LATENT_BITS, anchor_weights, quality_level
-from vqcodec.model.prior import FACTOR_BITS, LOG_ONE, PLACE_LIMIT, PLACES_PER_OCTAVE
+from vqcodec.bitstream.codebook import CODE_BITS
+from vqcodec.model.prior import LOG_ONE, OCTAVE
 from vqcodec.model.zoo import GRADIENT
+from vqcodec.train.calibrate import prior_tables
 from vqcodec.train.codec import Codec
+from vqcodec.train.finish import Sample
 from vqcodec.train.graph import Graph
 from vqcodec.train.graph import array as _array
-from vqcodec.train.layers import Block
-from vqcodec.train.prior import BasePrior, PriorStep
+from vqcodec.train.prior import BasePrior
+from vqcodec.train.prior_graph import prior_graphs
 from vqcodec.train.refinement import refinement_graph
-
-Tables = dict[str, NDArray[Any]]
-
-
-def _round_layer(out: Tables, name: str, weight: Tensor, bias: Tensor | None) -> None:
-    """Weights to 16 bits under a power of two per layer, bias at the scale of the sums."""
-    w = _array(weight)
-    peak = float(np.abs(w).max(initial=0)) or 1.0
-    shift = min(24, math.floor(math.log2(32767 / peak)))
-    out[f"{name}.weight"] = np.rint(w * 2.0**shift).astype(np.int16)
-    b = np.zeros(len(w)) if bias is None else _array(bias)
-    out[f"{name}.bias"] = np.rint(b * 2.0 ** (ACT_BITS + shift)).astype(np.int64)
-    out[f"{name}.shift"] = np.array(shift, np.int64)
+from vqcodec.train.rounding import Tables
 
 
-def _round_conv(out: Tables, name: str, conv: nn.Conv2d) -> None:
-    weight = conv.weight[:, 0] if conv.groups > 1 else conv.weight[:, :, 0, 0]
-    _round_layer(out, name, weight, conv.bias)
+def integer_tables(model: Codec, base_prior: BasePrior, samples: Sequence[Sample]) -> Tables:
+    """Codebook and priors in integers; the frequency tables (`tables.*`) are counted on them afterwards.
 
-
-def _round_block(out: Tables, name: str, block: Block) -> None:
-    for part in block.layers():
-        _round_conv(out, f"{name}.{part}", getattr(block, part))
-
-
-def integer_tables(model: Codec, base_prior: BasePrior) -> Tables:
-    """Codebook and priors in integers; the frequency tables (`tables.*`) are counted on them afterwards."""
-    out: Tables = {}
-    one = 2.0**ACT_BITS
-    out["codebook"] = np.rint(_array(model.quantiser.codebook) * one).astype(np.int32)
-    p = model.prior
-    _round_conv(out, "prior.enter", p.enter)
-    for i, block in enumerate(p.blocks):
-        _round_block(out, f"prior.blocks.{i}", block)
-    _round_conv(out, "prior.base_mean", p.base_mean)
-    per_tune = np.stack([anchor_weights(quality_level(q), model.config.anchors) for q in range(1, 101)])
-    rows = np.kron(np.eye(len(model.config.tunes)), per_tune)  # [100 tunes, R]: a row per tune and quality
-    for i, step in enumerate(p.steps):
-        assert isinstance(step, PriorStep)
-        name = f"prior.steps.{i}"
-        if step.context is not None:
-            _round_conv(out, f"{name}.context", step.context)
-        if step.carry is not None:
-            _round_conv(out, f"{name}.carry", step.carry)
-        _round_conv(out, f"{name}.base", step.base)
-        out[f"{name}.quality"] = np.rint(rows @ _array(step.quality) * one).astype(np.int32)
-        _round_block(out, f"{name}.block1", step.block1)
-        _round_block(out, f"{name}.block2", step.block2)
-        _round_conv(out, f"{name}.out", step.out)
-    sigma = _array(p.sigma)
-    out["prior.sigma"] = np.rint(sigma * 2.0**LATENT_BITS).astype(np.int32)
-    out["prior.inverse_sigma"] = np.rint(one / sigma).astype(np.int32)
-    step_size = np.maximum(1, np.rint(np.exp(rows @ _array(model.log_step)) * 2.0**LATENT_BITS))
-    out["prior.step_size"] = step_size.astype(np.int32)
-    out["prior.log2_ratio"] = np.rint((np.log2(sigma * 2.0**LATENT_BITS) - np.log2(step_size)) * one).astype(np.int32)
-    if p.by_place.any():
-        _round_conv(out, "prior.activity", p.activity)
-        strength = rows @ _array(p.place_strength * p.by_place)
-        out["prior.strength"] = np.rint(strength * one).astype(np.int32)
-        octaves = np.arange(-PLACE_LIMIT, PLACE_LIMIT + 1) / PLACES_PER_OCTAVE
-        out["prior.factors"] = np.rint(2.0 ** (octaves + FACTOR_BITS)).astype(np.int32)
-    out["prior.chunks"] = np.array(p.chunks, np.int32)
-    out["prior.halves"] = np.array(p.halves, np.int32)
-    b = base_prior
-    _round_conv(out, "base_prior.enter", b.enter)
-    out["base_prior.passes"] = np.rint(_array(b.passes) * one).astype(np.int32)
-    _round_conv(out, "base_prior.spread", b.spread)
-    for i, block in enumerate(b.blocks):
-        _round_block(out, f"base_prior.blocks.{i}", block)
-    _round_conv(out, "base_prior.out", b.out)
-    out["base_prior.exp2"] = np.rint(LOG_ONE * 2.0 ** (-np.arange(256) / 256)).astype(np.int32)
-    return out
+    Args:
+        samples: crops of one size through the analysis, on which the rounding is measured.
+    """
+    return {
+        "codebook": np.rint(_array(model.quantiser.codebook) * 2.0**CODE_BITS).astype(np.int32),
+        "base_prior.exp2": np.rint(LOG_ONE * 2.0 ** (-np.arange(OCTAVE) / OCTAVE)).astype(np.int32),
+        **prior_tables(model.cpu().eval(), base_prior.cpu().eval(), samples),
+    }
 
 
 def analysis_graph(model: Codec) -> bytes:
@@ -145,7 +88,7 @@ def halos(model: Codec) -> tuple[int, int]:
 
 
 def write_model(folder: Path, name: str, model: Codec, tables: Tables, notes: dict[str, Any]) -> None:
-    """Write the model folder: `tables.npz`, the three graphs, `model.json` with their sizes and sha256.
+    """Write the model folder: `tables.npz`, the graphs, `model.json` with their sizes and sha256.
 
     Args:
         folder: made if missing.
@@ -158,8 +101,11 @@ def write_model(folder: Path, name: str, model: Codec, tables: Tables, notes: di
     (folder / "analysis.onnx").write_bytes(analysis_graph(model))
     (folder / "synthesis.onnx").write_bytes(synthesis_graph(model))
     (folder / GRADIENT).write_bytes(refinement_graph(model))
+    graphs = prior_graphs(tables)
+    for path, data in graphs.items():
+        (folder / path).write_bytes(data)
     files = {}
-    for path in ("tables.npz", "analysis.onnx", "synthesis.onnx", GRADIENT):
+    for path in ("tables.npz", "analysis.onnx", "synthesis.onnx", GRADIENT, *graphs):
         data = (folder / path).read_bytes()
         files[path] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     analysis_halo, synthesis_halo = halos(model)

@@ -92,7 +92,7 @@ def quick_files(
     for name in ("onnx", "onnxruntime", "constriction"):  # found out before the work, not after it
         importlib.import_module(name)
     samples = analysed(model, pictures, QUICK_SAMPLES, QUICK_SIDE, 0, pictures.device)
-    tables = count_tables(integer_tables(model, order0_prior(model, samples)), samples, model)
+    tables = count_tables(integer_tables(model, order0_prior(model, samples), samples), samples, model)
     say(
         f"files of {min(count, len(validation))} pictures: base indices without context, tables of {len(samples)} crops"
     )

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vqcodec.bitstream.codebook import BaseCodebook, Ints, Setting, quality_level, quantise
+from vqcodec.bitstream.codebook import Classes, Ints, Setting, quality_level, quantise
 from vqcodec.bitstream.entropy import TOTAL, ClassTables
 from vqcodec.codec.encode import cheapen
 from vqcodec.model.prior import CLASS_ORIGIN, CLASSES_PER_OCTAVE, RefinementPrior
@@ -153,7 +153,7 @@ class _Counts:
         self.offset = np.zeros((64, 3))
         self.number = np.zeros((64, 3))
 
-    def add(self, indices: NDArray[np.int64], t: NDArray[np.float64], classes: NDArray[np.int64]) -> None:
+    def add(self, indices: NDArray[np.int64], t: NDArray[np.float64], classes: Classes) -> None:
         np.add.at(self.histogram, (classes.ravel(), np.clip(indices, -SPAN, SPAN).ravel() + SPAN), 1)
         magnitude = np.minimum(np.abs(indices), 2).ravel()
         inward = ((indices - t) * np.sign(indices)).ravel()
@@ -212,14 +212,14 @@ def count_tables(tables: dict[str, NDArray[Any]], samples: Sequence[Sample], mod
     Returns:
         `tables` with the `tables.*` arrays added.
     """
-    prior, codebook = RefinementPrior(tables), BaseCodebook(tables["codebook"].astype(np.float64))
+    prior = RefinementPrior(tables)
     counted: dict[str, NDArray[Any]] | None = None
     for _ in range(2):
         counts = _Counts()
         current = ClassTables.load(counted) if counted else None
         for sample in samples:
             lagrangian = float(model.lambda_of(torch.tensor(quality_level(sample.setting.quality))))
-            _count_one(prior, codebook, current, sample, counts, lagrangian)
+            _count_one(prior, current, sample, counts, lagrangian)
         counted = counts.tables(counted["tables.limits"].astype(np.int64) if counted else None)
     assert counted is not None
     return {**tables, **counted}
@@ -227,7 +227,6 @@ def count_tables(tables: dict[str, NDArray[Any]], samples: Sequence[Sample], mod
 
 def _count_one(
     prior: RefinementPrior,
-    codebook: BaseCodebook,
     tables: ClassTables | None,
     sample: Sample,
     counts: _Counts,
@@ -242,4 +241,4 @@ def _count_one(
         counts.add(indices, t, p.classes)
         return indices
 
-    walk_refinement(prior, tables, codebook.values(sample.base), sample.setting, choose)
+    walk_refinement(prior, tables, sample.base, sample.setting, choose)

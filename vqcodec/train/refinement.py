@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from vqcodec.model.engines import CLASSES
 from vqcodec.model.gradient import INPUTS
-from vqcodec.model.prior import CLASS_ORIGIN, CLASSES, CLASSES_PER_OCTAVE
+from vqcodec.model.prior import CLASS_ORIGIN, CLASSES_PER_OCTAVE
 from vqcodec.train.codec import Codec
 from vqcodec.train.graph import Graph, array
 from vqcodec.train.layers import STRIDE

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """A model folder back to torch: ONNX graphs and integer tables -> `Codec` and `BasePrior`, to train on from.
 
-What is exported again equals the folder: the graphs byte for byte, the tables to one unit of their rounding.
+The graphs are exported again byte for byte. The networks of the priors come back in the units of their codes: what they
+compute is what the integers compute, but for the rounding of codes.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vqcodec.bitstream.codebook import ACT_BITS, LATENT_BITS, anchor_weights, quality_level
+from vqcodec.bitstream.codebook import CODE_BITS, LATENT_BITS, anchor_weights, quality_level
 from vqcodec.errors import InputError
+from vqcodec.model.layers import FINER, FRACTION
+from vqcodec.model.prior import CLASS_ORIGIN, CLASSES_PER_OCTAVE, CONTEXT_BITS, MEAN_BITS, STRENGTH_BITS
 from vqcodec.model.zoo import ModelFiles, find, read_tables
 from vqcodec.train.codec import Codec
 from vqcodec.train.config import ModelConfig
@@ -24,7 +27,7 @@ from vqcodec.train.layers import Block, Gain
 from vqcodec.train.prior import BasePrior, PriorStep, RefinementPrior
 
 Tables = Mapping[str, NDArray[Any]]
-ONE = 2.0**ACT_BITS
+STREAM = 2.0**FRACTION
 
 
 def _tensor(array: NDArray[Any]) -> Tensor:
@@ -71,14 +74,14 @@ class _Graph:
 def _config(tables: Tables, files: ModelFiles) -> ModelConfig:
     """The shape of a shipped model; what its tables do not show is the default."""
     return ModelConfig(
-        latents=len(tables["prior.sigma"]),
+        latents=len(tables["prior.base_scale"]),
         chunks=tuple(int(width) for width in tables["prior.chunks"]),
         checkerboard=tuple(int(halves) for halves in tables["prior.halves"]),
         codebook_size=tables["codebook"].shape[0],
         codebook_dim=tables["codebook"].shape[1],
         prior_width=tables["prior.enter.weight"].shape[0],
         base_prior_width=tables["base_prior.enter.weight"].shape[0],
-        carry="prior.steps.1.carry.weight" in tables,
+        carry=_carries(tables),
         tunes=files.tunes,
         anchors=int(files.card["anchors"]),
         lambda_min=float(files.card["lambda_min"]),
@@ -86,19 +89,49 @@ def _config(tables: Tables, files: ModelFiles) -> ModelConfig:
     )
 
 
-def _sigma(tables: Tables) -> Tensor:
-    """Deviations of the latents [M]: the middle of what both of their rounded tables allow."""
-    sigma, inverse = tables["prior.sigma"].astype(float), tables["prior.inverse_sigma"].astype(float)
-    low = np.maximum((sigma - 0.5) / 2.0**LATENT_BITS, ONE / (inverse + 0.5))
-    high = np.minimum((sigma + 0.5) / 2.0**LATENT_BITS, ONE / (inverse - 0.5))
-    return _tensor((low + high) / 2)
+def _sigma(tables: Tables) -> NDArray[np.float64]:
+    """Deviations of the latents [M]: what scales and steps say together, as `calibrate.py` makes them."""
+    octaves = tables["prior.ratio"].astype(np.float64) / (STREAM * CLASSES_PER_OCTAVE) + CLASS_ORIGIN
+    steps = tables["prior.step_size"] * 2.0**-LATENT_BITS
+    sigma: NDArray[np.float64] = 2.0 ** np.mean(octaves + np.log2(steps), 0)
+    return sigma
 
 
-def _set_conv(layer: nn.Conv2d, tables: Tables, name: str) -> None:
-    shift = float(tables[f"{name}.shift"])
-    layer.weight.copy_(_tensor(tables[f"{name}.weight"] / 2.0**shift).reshape(layer.weight.shape))
+def _features(tables: Tables) -> int:
+    """How many codes the features of the base layer have: one for each channel, or a pair."""
+    return int(tables["prior.steps.0.join.weight"].shape[1])
+
+
+def _carries(tables: Tables) -> bool:
+    """Whether steps go on from the features of the one before."""
+    width, inputs = tables["prior.steps.1.join.weight"].shape
+    seen = int(tables["prior.chunks"][0])
+    return bool(inputs == _features(tables) + 2 * seen + width)
+
+
+def _rows(tables: Tables, name: str) -> NDArray[np.float64]:
+    """The weights of a layer in units of codes and streams: [O, I], or [C, 9]."""
+    weight = tables[f"{name}.weight"].astype(np.float64)
+    rows: NDArray[np.float64] = weight.reshape(len(weight), -1) * 2.0 ** -tables[f"{name}.shift"].astype(float)[:, None]
+    return rows
+
+
+def _set_conv(
+    layer: nn.Conv2d, tables: Tables, name: str, columns: slice = slice(None), out: NDArray[np.float64] | None = None
+) -> None:
+    """Set a layer from some columns of an integer one; `out` [O] is what its outputs are multiplied by.
+
+    Where the layer takes pairs, the first codes alone count: the second ones are what rounding leaves of them.
+    """
+    weight = _rows(tables, name)[:, columns]
+    weight = weight[:, : layer.weight[0].numel()]
+    depthwise = tables[f"{name}.weight"].ndim == 3  # whose bias is in units of its sums
+    units = 2.0 ** -tables[f"{name}.shift"].astype(np.float64) if depthwise else 1 / STREAM
+    bias = tables[f"{name}.bias"] * units
+    scale = np.ones(len(weight)) if out is None else out
+    layer.weight.copy_(_tensor(weight * scale[:, None]).reshape(layer.weight.shape))
     if layer.bias is not None:
-        layer.bias.copy_(_tensor(tables[f"{name}.bias"] / (ONE * 2.0**shift)))
+        layer.bias.copy_(_tensor(bias * scale))
 
 
 def _set_block(block: Block, tables: Tables, name: str) -> None:
@@ -107,22 +140,53 @@ def _set_block(block: Block, tables: Tables, name: str) -> None:
 
 
 def _set_prior(prior: RefinementPrior, tables: Tables, anchors: int) -> None:
-    _set_conv(prior.enter, tables, "prior.enter")
+    """Everything of the refinement's prior but its deviations, which are set already, and the first layer."""
+    sigma = prior.sigma.double().numpy()
+    to_sigma = 2.0 ** -(MEAN_BITS + LATENT_BITS) / sigma
     for i, block in enumerate(prior.blocks):
         _set_block(block, tables, f"prior.blocks.{i}")
-    _set_conv(prior.base_mean, tables, "prior.base_mean")
+    _set_conv(prior.base_mean, tables, "prior.base_mean", out=tables["prior.base_scale"] * to_sigma)
     if "prior.activity.weight" in tables:
         _set_conv(prior.activity, tables, "prior.activity")
-        prior.place_strength.copy_(_at_anchors(tables["prior.strength"] / ONE, anchors))
-    for i, step in enumerate(prior.steps):
-        assert isinstance(step, PriorStep)
-        name = f"prior.steps.{i}"
-        for part in ("context", "carry", "base", "out"):
-            if getattr(step, part) is not None:
-                _set_conv(getattr(step, part), tables, f"{name}.{part}")
-        step.quality.copy_(_at_anchors(tables[f"{name}.quality"] / ONE, anchors))
-        _set_block(step.block1, tables, f"{name}.block1")
-        _set_block(step.block2, tables, f"{name}.block2")
+        prior.place_strength.copy_(_at_anchors(tables["prior.strength"] * 2.0**-STRENGTH_BITS, anchors))
+    context_scale = tables["prior.context_scale"] * 2.0 ** (LATENT_BITS - CONTEXT_BITS) * sigma
+    start = number = 0
+    for chunk, halves in zip(prior.chunks, prior.halves, strict=True):
+        for half in range(halves):
+            step, name = prior.steps[number], f"prior.steps.{number}"
+            assert isinstance(step, PriorStep)
+            _set_step(step, tables, name, context_scale[: start + half * chunk], anchors)
+            scales = np.full(chunk, 1 / CLASSES_PER_OCTAVE)
+            means = tables[f"{name}.mean_scale"] * to_sigma[start : start + chunk]
+            _set_conv(step.out, tables, f"{name}.out", out=np.concatenate([means, scales]))
+            number += 1
+        start += chunk
+
+
+def _set_step(step: PriorStep, tables: Tables, name: str, context_scale: NDArray[np.float64], anchors: int) -> None:
+    """The layers of a step but the last; `context_scale` [seen] turns contexts into codes."""
+    features, seen = _features(tables), len(context_scale)
+    _set_conv(step.base, tables, f"{name}.join", slice(0, features))
+    if step.context is not None:
+        first = _rows(tables, f"{name}.join")[:, features : features + 2 * seen : 2] * context_scale
+        step.context.weight.copy_(_tensor(first).reshape(step.context.weight.shape))
+    if step.carry is not None:
+        last = _rows(tables, f"{name}.join")[:, features + 2 * seen :]
+        step.carry.weight.copy_(_tensor(last).reshape(step.carry.weight.shape))
+        if step.carry.bias is not None:
+            step.carry.bias.zero_()  # the joined layer has one bias
+    step.quality.copy_(_at_anchors(tables[f"{name}.quality"] / STREAM, anchors))
+    _set_block(step.block1, tables, f"{name}.block1")
+    _set_block(step.block2, tables, f"{name}.block2")
+
+
+def _enter(layer: nn.Conv2d, tables: Tables, name: str) -> None:
+    """Set a layer whose inputs are codewords; codewords are their codes times a unit each."""
+    dim = layer.weight.shape[1]
+    words, codes = tables["codebook"] * 2.0**-CODE_BITS, tables["codes"][:, :dim] + tables["codes"][:, dim:] / FINER
+    unit = (words * codes).sum(0) / (codes * codes).sum(0)
+    _set_conv(layer, tables, name)
+    layer.weight.div_(_tensor(unit)[None, :, None, None])
 
 
 def _at_anchors(table: NDArray[np.float64], anchors: int) -> Tensor:
@@ -145,21 +209,23 @@ def load_shipped(name: str | Path) -> tuple[Codec, BasePrior]:
     try:
         config = _config(tables, files)
         model, base_prior = Codec(config), BasePrior(config)
-        sigma = _sigma(tables)
+        sigma = _tensor(_sigma(tables))
         for part in (model.analysis, model.synthesis, model.prior):
             part.sigma.copy_(sigma)
         _set_transforms(model, files, sigma)
-        codebook = _tensor(tables["codebook"] / ONE)
+        codebook = _tensor(tables["codebook"] * 2.0**-CODE_BITS)
         model.quantiser.codebook.copy_(codebook)
         model.quantiser.counts.fill_(1.0)
         model.quantiser.sums.copy_(codebook)
         model.quantiser.started.fill_(True)
+        _enter(model.prior.enter, tables, "prior.enter")
         _set_prior(model.prior, tables, config.anchors)
         steps = np.log(tables["prior.step_size"] / 2.0**LATENT_BITS)
         model.log_step.copy_(_at_anchors(steps, config.anchors))
-        for part_name in ("enter", "spread", "out"):
+        _enter(base_prior.enter, tables, "base_prior.enter")
+        base_prior.passes.copy_(_tensor(tables["base_prior.passes"] / STREAM))
+        for part_name in ("spread", "out"):
             _set_conv(getattr(base_prior, part_name), tables, f"base_prior.{part_name}")
-        base_prior.passes.copy_(_tensor(tables["base_prior.passes"] / ONE))
         for i, block in enumerate(base_prior.blocks):
             _set_block(block, tables, f"base_prior.blocks.{i}")
     except (KeyError, IndexError, RuntimeError, ValueError) as error:

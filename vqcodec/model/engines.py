@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: MIT
+"""Who computes the priors' networks: ONNX Runtime's 8-bit kernels, or the NumPy layers that are their reference.
+
+Both give the same integers, so the choice is one of speed and never changes a byte. A graph must give the reference's
+answer to a small question before it is trusted. Otherwise the reference takes over, and one line on stderr says so.
+VQCODEC_ENGINE=plain or =onnx in the environment forces one of them.
+
+Codes cross this interface as uint8, less the low end of their range (layers.py); arrays are [h, w, C], positions of a
+tile row by row.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Callable
+from threading import RLock
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vqcodec.errors import ModelError, UsageError
+from vqcodec.model.layers import (
+    ACTIVE,
+    FRACTION,
+    ROOM,
+    SIGNED,
+    Arrays,
+    Block,
+    Codes,
+    Depthwise,
+    Linear,
+    Streams,
+    clipped,
+    integers,
+    leaky,
+    pair,
+    rounded,
+)
+from vqcodec.model.transforms import ask, session
+
+CLASSES = 64
+BASE, INDICES, STEP = "prior-base.onnx", "prior-indices.onnx", "prior-step-{}.onnx"
+ENVIRONMENT = "VQCODEC_ENGINE"
+MAX_OFFSET = 2.0**23 * 2.0**-FRACTION  # of a vector of the quality or the pass
+Bytes = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+
+
+class Engine(Protocol):
+    """What the priors ask for. M latents, N channels, K codewords of D numbers."""
+
+    def base(self, code: Bytes) -> tuple[Bytes, Streams]:
+        """Pairs of the codewords [h, w, 2 D] -> features [h, w, N or 2 N], and outputs for the base means [h, w, M]."""
+
+    def step(
+        self,
+        number: int,
+        features: Bytes,
+        known: Bytes,
+        before: Bytes | None,
+        quality: Streams,
+        ratio: Streams,
+        where: Mask | None,
+    ) -> tuple[Streams, Bytes, Bytes]:
+        """One step of the refinement.
+
+        Args:
+            features: from `base`.
+            known: [h, w, 2 M] pairs of the contexts.
+            before: [h, w, N] what the step before gave as its third; None for the first.
+            quality: [N], what is added for the quality.
+            ratio: [n, C] or [1, C], what is added to the scales.
+            where: [h, w], the n positions of the step; None for all of them.
+
+        Returns:
+            outputs for the means [n, C], classes [n, C] in [0, CLASSES), and what is `before` to the next step.
+        """
+
+    def indices(self, code: Bytes, offset: Streams, where: Mask) -> Streams:
+        """Pairs of the codewords known, offset [N] of the pass -> logits [n, K] of the positions `where` [h, w]."""
+
+
+T = TypeVar("T")
+Question = Callable[[Engine], tuple[NDArray[Any], ...]]
+PROBED: Mask = np.arange(12).reshape(3, 4) % 2 == 1  # the grid of the small question
+
+
+def stored(codes: NDArray[Any], low: int = SIGNED.low) -> Bytes:
+    """Codes as they cross the interface."""
+    return (codes - low).astype(np.uint8)
+
+
+def codes_of(data: Bytes) -> Codes:
+    """Signed codes as numbers."""
+    return data.astype(np.float32) + np.float32(SIGNED.low)
+
+
+class _Step:
+    """The layers of one step."""
+
+    def __init__(self, arrays: Arrays, name: str) -> None:
+        offset = np.abs(integers(arrays, f"{name}.quality", 2, -ROOM / 2, ROOM / 2)).max(initial=0) * 2.0**-FRACTION
+        self.join = Linear.load(arrays, f"{name}.join", added=float(offset))
+        self.block1 = Block.load(arrays, f"{name}.block1")
+        self.block2 = Block.load(arrays, f"{name}.block2")
+        self.out = Linear.load(arrays, f"{name}.out", added=MAX_OFFSET / 2)
+
+
+class Plain:
+    """The reference: float32 products of integers."""
+
+    def __init__(self, arrays: Arrays) -> None:
+        self._enter = Linear.load(arrays, "prior.enter")
+        names = {name.split(".")[2] for name in arrays if name.startswith("prior.blocks.")}
+        self._blocks = [Block.load(arrays, f"prior.blocks.{i}") for i in range(len(names))]
+        self._base_mean = Linear.load(arrays, "prior.base_mean")
+        count = len({name.split(".")[2] for name in arrays if name.startswith("prior.steps.")})
+        self._steps = [_Step(arrays, f"prior.steps.{i}") for i in range(count)]
+        passes = np.abs(integers(arrays, "base_prior.passes", 2, -ROOM / 2, ROOM / 2)).max(initial=0) * 2.0**-FRACTION
+        self._indices_enter = Linear.load(arrays, "base_prior.enter", added=float(passes))
+        self._spread = Depthwise.load(arrays, "base_prior.spread")
+        self._indices_blocks = [Block.load(arrays, f"base_prior.blocks.{i}") for i in range(2)]
+        self._logits = Linear.load(arrays, "base_prior.out", added=0)
+
+    def base(self, code: Bytes) -> tuple[Bytes, Streams]:
+        """See Engine."""
+        x = clipped(self._enter(codes_of(code)))
+        for block in self._blocks:
+            x = block(x)
+        features = rounded(x) if self._steps[0].join.weight.shape[0] == x.shape[-1] else pair(x)
+        return stored(features), self._base_mean(self._base_mean.take(x))
+
+    def step(
+        self,
+        number: int,
+        features: Bytes,
+        known: Bytes,
+        before: Bytes | None,
+        quality: Streams,
+        ratio: Streams,
+        where: Mask | None,
+    ) -> tuple[Streams, Bytes, Bytes]:
+        """See Engine."""
+        layers = self._steps[number]
+        seen = layers.join.weight.shape[0] - features.shape[-1] - (0 if before is None else before.shape[-1])
+        inputs = [features, known[:, :, :seen], *([] if before is None else [before])]
+        x = clipped(layers.join(codes_of(np.concatenate(inputs, -1))) + quality)
+        x = layers.block1(x)
+        after = stored(rounded(x))
+        if where is None:
+            where = np.ones(x.shape[:2], bool)
+        y = layers.out(layers.out.take(layers.block2(x, where)))
+        count = y.shape[1] // 2
+        classes = np.clip(np.rint(y[:, count:] + ratio), 0, CLASSES - 1)
+        return y[:, :count], classes.astype(np.uint8), after
+
+    def indices(self, code: Bytes, offset: Streams, where: Mask) -> Streams:
+        """See Engine."""
+        x = self._spread(rounded(leaky(self._indices_enter(codes_of(code)) + offset), ACTIVE))
+        x = self._indices_blocks[1](self._indices_blocks[0](x), where)
+        return self._logits(self._logits.take(x))
+
+
+class Different(ModelError):
+    """A graph does not give the answer of the reference."""
+
+
+class Onnx:
+    """Graphs with 8-bit kernels (train/prior_graph.py writes them), loaded when first used and held to the reference.
+
+    Args:
+        read: name of a graph -> its bytes.
+        threads: of ONNX Runtime; 0 for one per processor.
+        plain: the reference.
+
+    Raises:
+        Different: by all methods, if the graph gives another answer than the reference.
+    """
+
+    def __init__(self, read: Callable[[str], bytes], threads: int, plain: Plain) -> None:
+        self._read, self._threads, self._plain = read, threads, plain
+        self._sessions: dict[str, Any] = {}
+        self._lock = RLock()
+
+    def _run(self, name: str, question: Question, inputs: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """Outputs of a graph; `question` is what both engines are asked before its first use."""
+        with self._lock:
+            if name not in self._sessions:
+                self._sessions[name] = session(self._read(name), self._threads, optimise=False)
+                pairs = zip(question(self), question(self._plain), strict=True)
+                if not all(a.shape == b.shape and a.dtype == b.dtype and (a == b).all() for a, b in pairs):
+                    raise Different(f"the model's graph {name} does not give the numbers that it must give")
+        return ask(self._sessions[name], inputs)
+
+    def base(self, code: Bytes) -> tuple[Bytes, Streams]:
+        """See Engine."""
+        features, means = self._run(BASE, lambda engine: engine.base(_probe(code)), {"code": code[None]})
+        return features[0], means[0]
+
+    def step(
+        self,
+        number: int,
+        features: Bytes,
+        known: Bytes,
+        before: Bytes | None,
+        quality: Streams,
+        ratio: Streams,
+        where: Mask | None,
+    ) -> tuple[Streams, Bytes, Bytes]:
+        """See Engine."""
+
+        def question(engine: Engine) -> tuple[NDArray[Any], ...]:
+            last = None if before is None else _probe(before)
+            half = None if where is None else PROBED
+            return engine.step(number, _probe(features), _probe(known), last, quality, ratio[:1], half)
+
+        inputs: dict[str, NDArray[Any]] = {"features": features[None], "quality": quality, "ratio": ratio}
+        inputs["known"] = known[None]
+        if before is not None:
+            inputs["before"] = before[None]
+        if where is not None:
+            inputs["where"] = np.flatnonzero(where)
+        means, classes, after = self._run(STEP.format(number), question, inputs)
+        return means, classes, after[0]
+
+    def indices(self, code: Bytes, offset: Streams, where: Mask) -> Streams:
+        """See Engine."""
+
+        def question(engine: Engine) -> tuple[NDArray[Any], ...]:
+            return (engine.indices(_probe(code), offset, PROBED),)
+
+        inputs: dict[str, NDArray[Any]] = {"code": code[None], "offset": offset, "where": np.flatnonzero(where)}
+        (logits,) = self._run(INDICES, question, inputs)
+        return logits
+
+
+class Trusted:
+    """ONNX Runtime as long as it gives the answers of the reference."""
+
+    def __init__(self, onnx: Onnx, plain: Plain) -> None:
+        self._engine: Engine = onnx
+        self._plain = plain
+
+    def _ask(self, question: Callable[[Engine], T]) -> T:
+        try:
+            return question(self._engine)
+        except ImportError:  # the indices need no ONNX Runtime
+            self._engine = self._plain
+        except Different as error:
+            if self._engine is not self._plain:  # another thread may have been faster
+                self._engine = self._plain
+                print(f"vqcodec: {error}; going on with NumPy, slower and exact", file=sys.stderr)
+        return question(self._plain)
+
+    def base(self, code: Bytes) -> tuple[Bytes, Streams]:
+        """See Engine."""
+        return self._ask(lambda engine: engine.base(code))
+
+    def step(
+        self,
+        number: int,
+        features: Bytes,
+        known: Bytes,
+        before: Bytes | None,
+        quality: Streams,
+        ratio: Streams,
+        where: Mask | None,
+    ) -> tuple[Streams, Bytes, Bytes]:
+        """See Engine."""
+        return self._ask(lambda engine: engine.step(number, features, known, before, quality, ratio, where))
+
+    def indices(self, code: Bytes, offset: Streams, where: Mask) -> Streams:
+        """See Engine."""
+        return self._ask(lambda engine: engine.indices(code, offset, where))
+
+
+def _probe(like: Bytes) -> Bytes:
+    """Codes for the small question, as many channels as `like` has; every other one is an extreme."""
+    shape = (*PROBED.shape, like.shape[-1])
+    number = np.arange(math.prod(shape), dtype=np.int64) * 2654435761 % 2**32 >> 11
+    codes = np.where(number & 1024, 255 * (number >> 9 & 1), number & 255)
+    return codes.astype(np.uint8).reshape(shape)
+
+
+def choose(plain: Plain, read: Callable[[str], bytes] | None, threads: int) -> Engine:
+    """The engine for a model.
+
+    Args:
+        plain: the reference, on the model's tables.
+        read: name of a graph -> its bytes; None for a model without graphs.
+        threads: of ONNX Runtime; 0 for one per processor.
+
+    Raises:
+        UsageError: the environment asks for an engine that there is not.
+    """
+    wanted = os.environ.get(ENVIRONMENT, "")
+    if wanted not in ("", "plain", "onnx"):
+        raise UsageError(f"{ENVIRONMENT} must be plain or onnx, not {wanted!r}")
+    if wanted == "plain" or read is None:
+        return plain
+    onnx = Onnx(read, threads, plain)
+    return onnx if wanted == "onnx" else Trusted(onnx, plain)
