@@ -75,8 +75,8 @@ def coded(model: Codec, photo: NDArray[np.uint8], tune: int = 0) -> tuple[torch.
 def test_a_wider_prior_and_another_tune_change_nothing_yet(shipped: Codec, photo: NDArray[np.uint8]) -> None:
     wide = widened(shipped, replace(shipped.config, prior_width=160, tunes=("psnr", "eye"))).eval()
     assert wide.prior.enter.weight.shape[0] == 160
-    bits, restored = coded(shipped, photo)
     for tune in (0, 1):
+        bits, restored = coded(shipped, photo, tune)
         again = coded(wide, photo, tune)
         torch.testing.assert_close(again[0], bits, rtol=1e-4, atol=0)
         torch.testing.assert_close(again[1], restored, rtol=0, atol=1e-4)

@@ -215,7 +215,8 @@ class Onnx:
         def question(engine: Engine) -> tuple[NDArray[Any], ...]:
             last = None if before is None else _probe(before)
             half = None if where is None else PROBED
-            return engine.step(number, _probe(features), _probe(known), last, quality, ratio[:1], half)
+            level = np.zeros_like(ratio, shape=(1, ratio.shape[1]))  # there may be no position, and no row
+            return engine.step(number, _probe(features), _probe(known), last, quality, level, half)
 
         inputs: dict[str, NDArray[Any]] = {"features": features[None], "quality": quality, "ratio": ratio}
         inputs["known"] = known[None]
