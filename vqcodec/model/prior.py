@@ -27,6 +27,7 @@ CLIP = 2.0**23  # of activations: +-512 in real numbers
 EXACT = 2.0**53
 MAX_SHIFT, MAX_TABLE, MAX_SIGMA = 48, 2.0**30, 2.0**27
 MAX_CODEBOOK = 2**16
+STEP_HALO = 2  # latents around a tile that its steps see, from the base layer alone; even, for the checkerboard
 CLASSES = 64
 CLASSES_PER_OCTAVE = 6
 PLACES_PER_OCTAVE = 8  # place classes per doubling of the quantiser step
@@ -253,6 +254,8 @@ class RefinementPrior:
         self.enter = Linear.load(arrays, "prior.enter")
         names = {name.split(".")[2] for name in arrays if name.startswith("prior.blocks.")}
         self.blocks = [Block.load(arrays, f"prior.blocks.{i}") for i in range(len(names))]
+        # Latents around a tile whose base layer decides what is predicted in it: `base` looks one away for each block
+        self.halo = len(self.blocks) + STEP_HALO
         self.base_mean = Linear.load(arrays, "prior.base_mean")
 
         def table(name: str, ndim: int, low: float, high: float) -> Floats:

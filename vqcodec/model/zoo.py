@@ -32,7 +32,7 @@ from vqcodec.messages import one_line
 from vqcodec.model.gradient import Gradient
 from vqcodec.model.prior import BasePrior, RefinementPrior
 from vqcodec.model.transforms import Analysis, RealisticSynthesis, Synthesis
-from vqcodec.model.walk import BaseChooser, Chooser, Predicted, walk_base, walk_refinement
+from vqcodec.model.walk import Base, BaseChooser, Chooser, Predicted, walk_base, walk_refinement
 from vqcodec.options import DEFAULT_QUALITY, DEFAULT_TUNE, MAX_QUALITY, TUNES, ModelName
 from vqcodec.spans import span
 
@@ -219,7 +219,8 @@ class Model:
         if self.prior.rows != MAX_QUALITY * len(self.files.tunes):
             raise ValueError("the tables do not have a row for every quality of every tune")
         for tune in self.files.tunes:
-            self.walk_refinement(self.walk_base((2, 2), base), self.setting(DEFAULT_QUALITY, tune), refinement)
+            whole = Base.alone(self.walk_base((2, 2), base))
+            self.walk_refinement(whole, self.setting(DEFAULT_QUALITY, tune), refinement)
 
     def walk_base(self, shape: tuple[int, int], choose: BaseChooser) -> Ints:
         """Go through the passes of the base layer: indices [h, w] int64 (walk.py)."""
@@ -241,13 +242,19 @@ class Model:
             raise UsageError(f"the model {self.files.id} has no tune {wanted!r}, only {' and '.join(self.files.tunes)}")
         return wanted
 
-    def walk_refinement(self, base: Ints, setting: Setting, choose: Chooser) -> tuple[Floats, Ints]:
-        """Go through the steps of the refinement on base indices [h, w]: latents and indices [h, w, M] (walk.py)."""
-        return walk_refinement(self.prior, self.tables, self.codebook.values(base), setting, choose)
+    def walk_refinement(self, base: Base, setting: Setting, choose: Chooser) -> tuple[Floats, Ints]:
+        """Go through the steps of a tile's refinement: latents and indices [h, w, M] (walk.py)."""
+        code = self.codebook.values(base.indices)
+        return walk_refinement(self.prior, self.tables, code, setting, choose, base.tile)
 
-    def base_latents(self, base: Ints) -> Floats:
-        """What base indices [h, w] alone stand for: latents [h, w, M] (2**-LATENT_BITS)."""
-        return self.prior.base(self.codebook.values(base))[1]
+    def base_features(self, base: Base) -> tuple[Floats, Floats]:
+        """What the prior makes of a tile's base layer: features [h, w, N] and latents [h, w, M] (2**-LATENT_BITS)."""
+        features, latents = self.prior.base(self.codebook.values(base.indices))
+        return features[base.tile.slices], latents[base.tile.slices]
+
+    def base_latents(self, base: Base) -> Floats:
+        """What a tile's base layer alone stands for: latents [h, w, M] (2**-LATENT_BITS)."""
+        return self.base_features(base)[1]
 
     def prepare(self, *graphs: Graph) -> None:
         """Load these graphs now: before several threads ask for them, and before any work is done.
