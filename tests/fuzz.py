@@ -73,7 +73,7 @@ def main() -> None:
         for number, data in enumerate(small_files()):
             (folder / f"good-{number}.vqc").write_bytes(data)
 
-    def synthesis(_: object, latents: np.ndarray, hat: np.ndarray) -> np.ndarray:
+    def synthesis(_: object, latents: np.ndarray, *more: object) -> np.ndarray:
         assert np.isfinite(latents).all()
         return np.zeros((16 * latents.shape[0], 16 * latents.shape[1], 3), np.uint8)
 

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vqcodec.bitstream.tiles import Grid
+from vqcodec.bitstream.tiles import LATENT_STRIDE, Grid
 from vqcodec.codec import decode
 from vqcodec.options import TILE_LOG2, DecodeOptions
 from vqcodec.pictures import read
@@ -68,11 +68,13 @@ def restored_at_once(data: bytes) -> U8:
     """The picture of a file by one run of the synthesis over all of it: no strips and no halos."""
     contents, model, grid, _ = decode.open_file(data, DecodeOptions())
     latents = np.empty((grid.latent_height, grid.latent_width, model.prior.latents), np.float32)
-    reader = decode.TileReader(model, contents, partial=False)
+    reader = decode.TileReader(model, grid, contents, partial=False)
     for tile in grid.tiles:
         latents[tile.latents.slices] = reader.latents(tile)
     header = contents.header
-    found: U8 = model.synthesis(latents, model.synthesis_weights(header.quality, base_only=contents.refinement is None))
+    weights = model.synthesis_weights(header.quality, base_only=contents.refinement is None)
+    window, corrections = grid.latents.scaled(LATENT_STRIDE), reader.corrections(grid.tile(0))
+    found: U8 = model.synthesis(latents, weights, window, corrections)
     return found[: header.height, : header.width]
 
 

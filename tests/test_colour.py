@@ -10,8 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 import vqcodec
-from vqcodec.bitstream import colour, container
+from vqcodec.bitstream import colour, container, corrections
 from vqcodec.bitstream.colour import Colour
+from vqcodec.bitstream.corrections import Corrections
 from vqcodec.bitstream.entropy import Encoder
 from vqcodec.codec import decode, encode
 from vqcodec.model import zoo
@@ -89,12 +90,14 @@ def test_coded_and_back(model: zoo.Model, degree: int) -> None:
     indices = rng.integers(-3, 4, (len(colour.terms(degree)), 3))
     indices[-1] = 700, -70_000, 0  # escapes
     layer = Colour(int(rng.integers(16)), indices)
-    payload = layer.payload(model.tables)
-    found = colour.read(payload, model.tables)
+    payload = Corrections(layer).payload(model.tables)
+    assert payload is not None
+    found = corrections.read(payload, model.tables, 48, 32).colour
+    assert found is not None
     assert found.exponent == layer.exponent
     np.testing.assert_array_equal(found.indices, indices)
     with pytest.raises(vqcodec.DamagedError, match="left over behind the colour layer"):
-        colour.read(payload + b"12345678", model.tables)
+        corrections.read(payload + b"12345678", model.tables, 48, 32)
     again = Colour.of_array(layer.array())
     assert again.exponent == layer.exponent
     np.testing.assert_array_equal(again.indices, indices)
@@ -134,11 +137,11 @@ def test_the_same_layer_on_any_number_of_threads(photo: U8) -> None:
 
 
 def test_a_damaged_first_tile_does_not_take_the_layer_with_it(photo: U8) -> None:
-    picture = read.load(tinted(photo))
+    picture = read.load(np.tile(tinted(photo), (1, 2, 1)))  # three tiles; the second one's refinement goes with it
     whole = encode.encode(picture, 20, EncodeOptions(tile_log2=8))
     first = next(s for s in container.read_header(whole).sections() if s.kind == container.BASE)
     found = decode.decode(flipped(whole, first), DecodeOptions(allow_partial=True))
-    np.testing.assert_array_equal(found.rgb[:, 256 + 64 :], decode.decode(whole).rgb[:, 256 + 64 :])
+    np.testing.assert_array_equal(found.rgb[:, 512 + 64 :], decode.decode(whole).rgb[:, 512 + 64 :])
 
 
 def test_a_damaged_layer_costs_only_itself(photo: U8) -> None:
@@ -164,7 +167,7 @@ def test_hostile_layers_are_refused(model: zoo.Model) -> None:
     coder = Encoder()
     coder.put_uniform(7, colour.DEGREES)
     with pytest.raises(vqcodec.DamagedError, match="of a degree that there is not"):
-        colour.read(coder.finish(), model.tables)
+        corrections.read(coder.finish(), model.tables, 48, 32)
     picture = np.full((1, 3, 4, 4), 0.5, np.float32)
     Colour(0, np.full((35, 3), 2**20)).apply(picture)  # as large as any that can be coded
     assert np.isfinite(picture).all()

@@ -138,7 +138,7 @@ def contents(draw: st.DrawFn) -> Contents:
         quality=draw(st.integers(1, 100)),
         model=draw(st.binary(min_size=4, max_size=4)),
         gray=draw(st.booleans()),
-        tile_log2=draw(st.integers(8, 12)),
+        tile_log2=draw(st.integers(8, 10)),
         srgb=draw(st.booleans()),
     )
     layer = st.tuples(*[payloads] * header.tile_count)
@@ -346,6 +346,7 @@ def test_swapped_and_foreign_payloads_are_found() -> None:
         (raw_header(version=0), "no format version 0"),
         (raw_header()[:9], "cut off inside its header"),
         (raw_header()[:-1], "cut off inside its header"),
+        (raw_header(flags=0x60), "reserved bits.*newer vqcodec"),
         (raw_header(flags=0xA0), "reserved bits.*newer vqcodec"),
         (raw_header(quality=0x80 + 75, sides=b"\x00\x14\x0a"), "reserved bits.*newer vqcodec"),
         (raw_header(quality=0x80 + 75, sides=b"\x10\x14\x0a"), "reserved bits.*newer vqcodec"),
@@ -431,7 +432,7 @@ def test_pixel_limit() -> None:
     with pytest.raises(LimitError):
         unpack_partial(data, max_pixels=5999)
     with pytest.raises(LimitError):  # before the missing payloads are looked for
-        unpack(raw_header(sides=b"\x80\x80\x40\x01", flags=0x80, table=b"\x01" * 256), max_pixels=2**20 - 1)
+        unpack(raw_header(sides=b"\x80\x80\x40\x01", table=b"\x01" * 1024), max_pixels=2**20 - 1)
 
 
 @pytest.mark.parametrize(

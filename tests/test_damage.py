@@ -62,13 +62,18 @@ def test_a_flipped_bit_costs_one_tile(tiled: bytes, whole: U8, photo: U8, tile: 
             vqcodec.decode(data)
         assert str(caught.value).startswith(place)
         picture, damage = restored(data)
-        assert len(damage) == 2
+        lost = kind == container.BASE
+        near = {n for n in range(6) if lost and n != tile and abs(n % 3 - tile % 3) < 2}  # their refinement hangs on it
+        assert len(damage) == 2 + lost
         assert damage[0].startswith(place)
-        assert damage[1].startswith(f"1 of 6 tiles {fate}")
-        assert place in damage[1]
+        (said,) = (line for line in damage[1:] if line.startswith(f"1 of 6 tiles {fate}"))
+        assert place in said
+        assert any(line.startswith(f"{len(near)} of 6 tiles restored coarsely") for line in damage) == lost
         for other in range(6):
-            if other != tile:  # beyond the halo of four latents not one level differs, within it few do
-                a, b = tile_of(picture, other), tile_of(whole, other)
+            a, b = tile_of(picture, other), tile_of(whole, other)
+            if other in near:
+                assert 15 < psnr(a, tile_of(photo, other)) < psnr(b, tile_of(photo, other))
+            elif other != tile:  # beyond the halo of four latents not one level differs, within it few do
                 assert psnr(a, b) > 36
                 far = np.ones(a.shape[:2], bool)
                 far[: 64 * (other // 3 == 1)] = far[192 + 64 * (other // 3) :] = False
@@ -179,21 +184,21 @@ def test_what_is_left_is_written_and_said_with_an_exit_code_of_its_own(
     tiled: bytes, whole: U8, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("a.vqc").write_bytes(hit(hit(tiled, container.BASE, 4), container.REFINEMENT, 1))
+    Path("a.vqc").write_bytes(hit(hit(tiled, container.BASE, 5), container.REFINEMENT, 1))
     assert cli.main(["decompress", "a.vqc", "a.png"]) == 4
-    assert capsys.readouterr().err.startswith("vqcodec: a.vqc: tile 4 (x 256..511, y 256..399), base layer: ")
+    assert capsys.readouterr().err.startswith("vqcodec: a.vqc: tile 5 (x 512..599, y 256..399), base layer: ")
     assert not Path("a.png").exists()
     assert cli.main(["decompress", "a.vqc", "a.png", "--allow-partial"]) == 8
     lines = capsys.readouterr().err.splitlines()
     assert all(line.startswith("vqcodec: ") for line in lines)
-    assert [word in "\n".join(lines) for word in ("1 of 6 tiles lost", "1 of 6 tiles restored coarsely")] == [
+    assert [word in "\n".join(lines) for word in ("1 of 6 tiles lost", "3 of 6 tiles restored coarsely")] == [
         True,
         True,
     ]
     assert lines[-1] == "vqcodec: a.vqc: damaged; a.png shows what is left of it"
     with Image.open("a.png") as picture:
         found = np.asarray(picture)
-    assert (tile_of(found, 4) == MISSING_GRAY).all()
+    assert (tile_of(found, 5) == MISSING_GRAY).all()
     assert psnr(tile_of(found, 3), tile_of(whole, 3)) > 36
     Path("b.vqc").write_bytes(tiled[:10])
     assert cli.main(["decompress", "b.vqc", "b.png", "--allow-partial"]) == 4

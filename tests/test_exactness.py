@@ -168,9 +168,7 @@ def test_floats_given_by_a_broken_synthesis_do_not_matter(monkeypatch: pytest.Mo
     """With transforms that give nothing but noise the indices of a file stay what they are."""
     from vqcodec.model.transforms import Synthesis
 
-    def noise(
-        self: Synthesis, latents: NDArray[np.float32], hat: NDArray[np.float64], colour: object = None
-    ) -> NDArray[np.uint8]:
+    def noise(self: Synthesis, latents: NDArray[np.float32], *more: object) -> NDArray[np.uint8]:
         return np.random.default_rng().integers(0, 256, (16 * latents.shape[0], 16 * latents.shape[1], 3), np.uint8)
 
     monkeypatch.setattr(Synthesis, "__call__", noise)

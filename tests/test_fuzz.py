@@ -24,7 +24,8 @@ from tests.conftest import PHOTOGRAPHS
 from tests.golden.make import FOLDER
 from tests.mutate import Parts, broken, hostile
 from vqcodec.bitstream import container, entropy
-from vqcodec.bitstream.colour import Colour
+from vqcodec.bitstream.corrections import Corrections
+from vqcodec.bitstream.tiles import Rect
 from vqcodec.codec import encode, tokens
 from vqcodec.model import zoo
 from vqcodec.model.transforms import Synthesis
@@ -65,14 +66,13 @@ def flat_synthesis(monkeypatch: pytest.MonkeyPatch) -> None:
     """The synthesis costs most of a small file's time, and no file can do more to it than give it numbers."""
 
     def synthesis(
-        _: Synthesis, latents: NDArray[np.float32], hat: NDArray[np.float64], colour: Colour | None = None
+        _: Synthesis, latents: NDArray[np.float32], hat: NDArray[np.float64], window: Rect, corrections: Corrections
     ) -> NDArray[np.uint8]:
         assert np.isfinite(latents).all()
         assert np.isfinite(hat).all()
-        if colour is not None:
-            picture = np.full((1, 3, 16, 16), 0.3, np.float32)
-            colour.apply(picture)
-            assert np.isfinite(picture).all()
+        picture = np.full((1, 3, 16, 16), 0.3, np.float32)
+        corrections.apply(picture, Rect(window.x0, window.y0, window.x0 + 16, window.y0 + 16))
+        assert np.isfinite(picture).all()
         return np.zeros((16 * latents.shape[0], 16 * latents.shape[1], 3), np.uint8)
 
     monkeypatch.setattr(Synthesis, "__call__", synthesis)

@@ -18,6 +18,7 @@ from vqcodec.codec import search
 from vqcodec.errors import ModelError
 from vqcodec.model import zoo
 from vqcodec.model.gradient import INPUTS, Gradient
+from vqcodec.model.walk import Base
 
 U8 = NDArray[np.uint8]
 
@@ -85,7 +86,7 @@ def test_it_ends_no_worse_than_it_began(photo: U8, iterations: int, monkeypatch:
     monkeypatch.setitem(vars(model), "gradient", lying)
     base = np.zeros((h, w), np.int64)
     plan = search.Plan(iterations, 0.5)
-    assert (search.search(model, plan, start, base, rgb, model.setting(50), 100.0) == start).all()
+    assert (search.search(model, plan, start, Base.alone(base), rgb, model.setting(50), 100.0) == start).all()
     assert max(calls) > 0  # it was led astray
 
 

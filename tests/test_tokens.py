@@ -40,10 +40,11 @@ def options(data: bytes) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", [np.int32, np.int64, np.int16])
 def test_indices_to_a_file_and_back(tiled: bytes, kind: type) -> None:
-    base, refinement, colour = vqcodec.indices(tiled)
+    base, refinement, colour, drift = vqcodec.indices(tiled)
     assert refinement is not None
     assert colour is not None
-    given = base.astype(kind), refinement.astype(kind), colour.astype(kind)
+    assert drift is not None
+    given = base.astype(kind), refinement.astype(kind), colour.astype(kind), drift.astype(kind)
     data = vqcodec.from_indices(*given, **options(tiled))
     assert data == tiled
 
@@ -76,7 +77,7 @@ def test_base_indices_of_ones_own() -> None:
 
 def test_refinement_indices_of_ones_own(tiled: bytes) -> None:
     """Changed ones that have a code come back as they are; one without is named, and shown all the same."""
-    base, refinement, _ = vqcodec.indices(tiled)
+    base, refinement, *_ = vqcodec.indices(tiled)
     assert refinement is not None
     given = options(tiled)
     changed = refinement.copy()
@@ -122,11 +123,13 @@ def test_other_tiles_are_another_picture(tiled: bytes) -> None:
         ({"colour": np.full((5, 3), 16)}, "InputError", "0 to 15"),
         ({"colour": np.arange(15).reshape(5, 3)}, "InputError", "one number three times"),
         ({"colour": np.array([[2, 2, 2], [2**30, 0, 0]])}, "InputError", "indices of a colour layer"),
+        ({"drift": np.zeros((6, 5, 3))}, "InputError", "a drift layer is integers"),
+        ({"drift": np.zeros((6, 5, 3), int)}, "InputError", "5 x 5 cells does not fit a picture of 300 x 270"),
         ({"model": "nothing"}, "ModelError", "no model"),
     ],
 )
 def test_arrays_that_are_no_indices(tiled: bytes, changes: dict[str, Any], error: str, words: str) -> None:
-    base, refinement, _ = vqcodec.indices(tiled)
+    base, refinement, *_ = vqcodec.indices(tiled)
     assert refinement is not None
     if isinstance(changes.get("refinement"), str):
         changes = {"refinement": refinement + 2**21}

@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 
 import vqcodec
 from tests.mutate import scrambled
-from vqcodec.bitstream import container, tiles
+from vqcodec.bitstream import tiles
 from vqcodec.cli import main as cli
 from vqcodec.codec import decode, encode
 from vqcodec.model import zoo
+from vqcodec.model.walk import Base
 from vqcodec.pictures import read
 
 Tables = dict[str, NDArray[Any]]
@@ -184,12 +185,11 @@ def test_scrambled_tables(monkeypatch: pytest.MonkeyPatch, tables: Tables, photo
         latents = np.zeros((2, 3, model.prior.latents), np.float32)
         vectors = np.zeros((2, 3, model.codebook.vectors.shape[1]), np.float32)
         base = encode.nearest(model, vectors)
-        payload = encode.encode_base(model, base)
-        fine, indices, _ = encode.encode_refinement(model, latents, base, encode.Tradeoff(50, 1))
-        header = container.Header(48, 32, 50, b"none")
-        restored = decode.decode_tile(model, tiles.Grid(48, 32, 1024).tile(0), header, payload, fine)
-        assert np.array_equal(restored[1], base), (seed, name)
-        assert np.array_equal(restored[2], indices), (seed, name)  # type: ignore[arg-type]
+        fine, indices, _ = encode.encode_refinement(model, latents, Base.alone(base), encode.Tradeoff(50, 1))
+        coarse = decode.decode_base(model, tiles.Grid(48, 32, 1024).tile(0), encode.encode_base(model, base))
+        assert np.array_equal(coarse, base), (seed, name)
+        restored = decode.decode_refinement(model, Base.alone(coarse), model.setting(50), fine)[1]
+        assert np.array_equal(restored, indices), (seed, name)
         found["model"] += 1
     assert min(found["model"], found["ModelError"]) > 8, found
 

@@ -166,13 +166,14 @@ def indices(
 
     Returns:
         base indices [h, w] int32 and refinement indices [h, w, M] int32 (None in a base-only file), with h, w the
-        picture's size over 16, rounded up; and the colour layer, [1 + K, 3] int32 (None in a file without one), whose
-        first row is the exponent of its step.
+        picture's size over 16, rounded up; and the two parts of the colour layer (None in a file without): its
+        polynomial, [1 + K, 3] int32, and its slow shifts, [1 + rows, columns, 3] int32. The first row of each holds the
+        exponent of its step.
 
     Examples:
         >>> import numpy as np, vqcodec
         >>> data = vqcodec.encode(np.full((40, 100, 3), 128, np.uint8), quality=50)
-        >>> base, refinement, colour = vqcodec.indices(data)
+        >>> base, refinement, colour, drift = vqcodec.indices(data)
         >>> base.shape, base.dtype, refinement.shape[:2]
         ((3, 7), dtype('int32'), (3, 7))
     """
@@ -243,6 +244,7 @@ def from_indices(
     base: NDArray[Any],
     refinement: NDArray[Any] | None = None,
     colour: NDArray[Any] | None = None,
+    drift: NDArray[Any] | None = None,
     *,
     width: int | None = None,
     height: int | None = None,
@@ -257,12 +259,12 @@ def from_indices(
     Args:
         base: [h, w] integers in [0, codebook size).
         refinement: [h, w, M] integers, as `indices` gives them; None for the base layer alone.
-        colour: [1 + K, 3] integers, as `indices` gives them; None for no colour layer.
+        colour, drift: integers of the colour layer, as `indices` gives them; None for none.
         width, height: of the picture in pixels; default 16 w and 16 h, at most 15 less.
         quality: 2 to 100, the one that the refinement was made with; none for the base layer alone.
         tune: the one that the refinement was made with (`info` says it); None for the model's default.
         gray: the picture is gray.
-        tile_side: 256, 512, 1024, 2048 or 4096, the one that the refinement was made with (`info` says it).
+        tile_side: 256, 512 or 1024, the one that the refinement was made with (`info` says it).
         model: id or folder of the model whose indices these are; None for the default.
 
     Returns:
@@ -280,7 +282,7 @@ def from_indices(
         >>> vqcodec.indices(data).base.shape
         (3, 7)
     """
-    given = tokens.of_arrays(base, refinement, width, height, quality, gray, tile_side, colour, tune)
+    given = tokens.of_arrays(base, refinement, width, height, quality, gray, tile_side, colour, drift, tune)
     return tokens.to_file(given, model=EncodeOptions(model=model).model)
 
 
@@ -288,6 +290,7 @@ def decode_indices(
     base: NDArray[Any],
     refinement: NDArray[Any] | None = None,
     colour: NDArray[Any] | None = None,
+    drift: NDArray[Any] | None = None,
     *,
     width: int | None = None,
     height: int | None = None,
@@ -315,6 +318,6 @@ def decode_indices(
         >>> vqcodec.decode_indices(np.zeros((3, 7), np.int32)).size
         (112, 48)
     """
-    given = tokens.of_arrays(base, refinement, width, height, quality, gray, tile_side, colour, tune)
+    given = tokens.of_arrays(base, refinement, width, height, quality, gray, tile_side, colour, drift, tune)
     options = DecodeOptions(threads=threads, model=model)
     return write.to_pil(tokens.to_picture(given, threads=options.threads, model=options.model))

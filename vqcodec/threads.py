@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -65,6 +65,23 @@ def in_order(work: Callable[[T], R], items: Iterable[T], at_once: int) -> Iterat
             yield pending.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C what is not begun is not worth waiting for
+
+
+class Once(Generic[T, R]):
+    """A function whose results several threads ask for: each is worked out once, by the first that asks."""
+
+    def __init__(self, work: Callable[[T], R]) -> None:
+        self._work, self._guard = work, threading.Lock()
+        self._locks: dict[T, threading.Lock] = {}
+        self._results: dict[T, R] = {}
+
+    def __call__(self, item: T) -> R:
+        with self._guard:
+            lock = self._locks.setdefault(item, threading.Lock())
+        with lock:
+            if item not in self._results:
+                self._results[item] = self._work(item)
+            return self._results[item]
 
 
 @cache

@@ -71,6 +71,7 @@ def main() -> None:
             "base": digest(found.base),
             "refinement": None if found.refinement is None else digest(found.refinement),
             "colour": None if found.colour is None else digest(found.colour),
+            "drift": None if found.drift is None else digest(found.drift),
         }
     (FOLDER / "expected.json").write_text(json.dumps(expected, indent=1) + "\n", encoding="utf-8")
 

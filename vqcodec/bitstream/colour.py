@@ -26,6 +26,7 @@ from vqcodec.errors import DamagedError, InputError
 from vqcodec.spans import span
 
 MAX_DEGREE = 4
+NO_DEGREE = 5  # says that there is no polynomial
 DEGREES, STEPS, CLASSES = 8, 16, 64  # what the coder has a place for
 LARGEST_STEP = 4 / 255  # of coefficients; each further exponent halves it
 BLOCK = 1 << 14  # pixels worked on at a time: they stay in the cache
@@ -87,10 +88,15 @@ class Colour:
         """Of the polynomial."""
         return next(n for n in range(MAX_DEGREE + 1) if len(terms(n)) == len(self.indices))
 
+    @property
+    def values(self) -> Floats:
+        """The coefficients, [K, 3]."""
+        return np.asarray(self.indices * (LARGEST_STEP / 2**self.exponent))
+
     @span("colour layer")
     def apply(self, picture: Planes) -> None:
         """Correct a picture [1, 3, H, W] float32, nominally in [0, 1], in place."""
-        weights = np.ascontiguousarray(self.indices.T * (LARGEST_STEP / 2**self.exponent), np.float32)
+        weights = np.ascontiguousarray(self.values.T, np.float32)
         planes, degree = picture.reshape(3, -1), self.degree
         for start in range(0, planes.shape[1], BLOCK):
             part = planes[:, start : start + BLOCK]
@@ -120,35 +126,38 @@ class Colour:
             raise InputError(f"the first row of a colour layer is one number three times, 0 to {STEPS - 1}")
         return cls(int(array[0, 0]), array[1:])
 
-    def payload(self, tables: ClassTables) -> bytes:
+    def write(self, coder: Encoder, tables: ClassTables) -> None:
         """Code it: degree, exponent, and for each degree's terms their scale class and their indices."""
-        coder = Encoder()
         coder.put_uniform(self.degree, DEGREES)
         coder.put_uniform(self.exponent, STEPS)
         for group in _groups(self.indices, self.degree):
             number = _best_class(group, tables)
             coder.put_uniform(number, CLASSES)
             coder.put_refinement(group, np.full(group.shape, number), tables)
-        return coder.finish()
 
 
-def read(payload: bytes, tables: ClassTables) -> Colour:
-    """What `Colour.payload` wrote.
+def read(coder: Decoder, tables: ClassTables) -> Colour | None:
+    """What `Colour.write` wrote, or `write_none`.
 
     Raises:
         DamagedError: it cannot have been written by it.
     """
-    coder = Decoder(payload)
-    degree, exponent = coder.get_uniform(DEGREES), coder.get_uniform(STEPS)
+    degree = coder.get_uniform(DEGREES)
+    if degree == NO_DEGREE:
+        return None
+    exponent = coder.get_uniform(STEPS)
     if degree > MAX_DEGREE:
         raise DamagedError("the colour layer is of a degree that there is not")
     groups = []
     for n in range(degree + 1):
         shape = ((n + 1) * (n + 2) // 2, 3)
         groups.append(coder.get_refinement(np.full(shape, coder.get_uniform(CLASSES)), tables))
-    if not coder.exhausted():
-        raise DamagedError("data is left over behind the colour layer")
     return Colour(exponent, np.concatenate(groups))
+
+
+def write_none(coder: Encoder) -> None:
+    """Code that there is no polynomial."""
+    coder.put_uniform(NO_DEGREE, DEGREES)
 
 
 def _groups(indices: Ints, degree: int) -> list[Ints]:
@@ -177,14 +186,19 @@ class Sums(NamedTuple):
 
 
 @span("colour layer")
-def sums(restored: Planes, original: NDArray[np.uint8], stride: int) -> Sums:
-    """Of every `stride`-th pixel of every `stride`-th row of [1, 3, >= H, >= W] and [H, W, 3]."""
-    height, width = original.shape[:2]
-    r, g, b = (np.clip(plane[:height:stride, :width:stride], 0, 1).ravel() for plane in restored[0])
+def sums(restored: Planes, original: NDArray[np.uint8], stride: int) -> tuple[Sums, Planes]:
+    """Of every `stride`-th pixel of every `stride`-th row of [3, H, W], in [0, 1], and [H, W, 3].
+
+    Returns:
+        the sums, and every term's value at these pixels, [ceil(H / stride), ceil(W / stride), K].
+    """
+    part = restored[:, ::stride, ::stride]
+    r, g, b = (plane.ravel() for plane in part)
     wanted = original[::stride, ::stride].reshape(-1, 3).astype(np.float32) / np.float32(255)
     features = _features(r, g, b, MAX_DEGREE)
     missing = wanted - np.stack([r, g, b], 1)
-    return Sums((features @ features.T).astype(np.float64), (features @ missing).astype(np.float64), len(r))
+    seen = Sums((features @ features.T).astype(np.float64), (features @ missing).astype(np.float64), len(r))
+    return seen, features.reshape(-1, *part.shape[1:]).transpose(1, 2, 0)
 
 
 class Fit:

@@ -24,7 +24,7 @@ VERSION = 1
 MAX_SIDE = 1 << 24  # [pixels]
 MAX_TILES = 1 << 20
 MAX_METADATA_BYTES = 16 << 20  # ICC or EXIF, uncompressed
-MIN_TILE_LOG2, MAX_TILE_LOG2 = 8, 12
+MIN_TILE_LOG2, MAX_TILE_LOG2 = 8, 10
 
 FLAG_GRAY, FLAG_ALPHA, FLAG_ICC, FLAG_EXIF, FLAG_REFINEMENT = 1, 2, 4, 8, 16
 TILE_SHIFT = 5  # of the tile side's three bits in the flags

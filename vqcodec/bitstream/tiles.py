@@ -59,6 +59,10 @@ class Rect:
         """Returns the same rectangle in coordinates that start at the corner of `outer`: the crop out of it."""
         return Rect(self.x0 - outer.x0, self.y0 - outer.y0, self.x1 - outer.x0, self.y1 - outer.y0)
 
+    def grown(self, by: int) -> Rect:
+        """Returns the rectangle that is larger by so much on every side."""
+        return Rect(self.x0 - by, self.y0 - by, self.x1 + by, self.y1 + by)
+
     def scaled(self, factor: int) -> Rect:
         """Returns the rectangle with all coordinates times `factor`: latents to pixels with `LATENT_STRIDE`."""
         return Rect(self.x0 * factor, self.y0 * factor, self.x1 * factor, self.y1 * factor)
@@ -166,8 +170,11 @@ class Grid:
         """
         assert halo_latents >= 0
         rect = inner.latents if isinstance(inner, Tile) else inner
-        grown = Rect(rect.x0 - halo_latents, rect.y0 - halo_latents, rect.x1 + halo_latents, rect.y1 + halo_latents)
-        return grown.intersection(self.latents)
+        return rect.grown(halo_latents).intersection(self.latents)
+
+    def tiles_around(self, tile: Tile, halo_latents: int) -> list[Tile]:
+        """Returns the tile and those in which the latents of its halo lie, in raster order."""
+        return self.tiles_in(self.with_halo(tile.latents, halo_latents).scaled(LATENT_STRIDE))
 
     def latents_of(self, pixels: Rect) -> Rect:
         """Returns the latents whose 16 x 16 pixels meet a region of the picture, clipped to the picture."""

@@ -10,27 +10,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vqcodec.bitstream import colour, container
+from vqcodec.bitstream import container, corrections
 from vqcodec.bitstream.codebook import Floats, Ints, Setting, real
-from vqcodec.bitstream.colour import Colour
+from vqcodec.bitstream.corrections import NONE, Corrections
 from vqcodec.bitstream.entropy import CutDecoder, Decoder
 from vqcodec.bitstream.tiles import Grid, Rect, Tile
 from vqcodec.codec.synthesis import restore
 from vqcodec.errors import DamagedError, UsageError
 from vqcodec.model import zoo
 from vqcodec.model.prior import PASSES
-from vqcodec.model.walk import Predicted
+from vqcodec.model.walk import Base, Predicted
 from vqcodec.model.zoo import Model
 from vqcodec.options import DecodeOptions, Region
 from vqcodec.pictures import metadata, png
 from vqcodec.pictures.picture import Picture, Strips, gray_means
-from vqcodec.threads import Progress, share, with_single_blas
+from vqcodec.threads import Once, Progress, share, with_single_blas
 
 MAX_PLACES = 12  # of damaged tiles that are listed
 LOST = "lost, and shown gray"
@@ -132,27 +131,6 @@ def _alpha(contents: container.PartialContents, partial: bool, damage: list[str]
 # ---- one tile --------------------------------------------------------------------------------------------------------
 
 
-def payloads_of(contents: container.PartialContents, tile: Tile) -> tuple[bytes | None, bytes | None]:
-    """A tile's base and refinement payload; None where damaged, and None for a refinement that no tile has."""
-    return contents.base[tile.index], None if contents.refinement is None else contents.refinement[tile.index]
-
-
-def decode_tile(
-    model: Model, tile: Tile, header: container.Header, base: bytes, refinement: bytes | None
-) -> tuple[NDArray[np.float32], Ints, Ints | None]:
-    """One tile's payloads -> latents [h, w, M] float32 and the indices of both layers.
-
-    Raises:
-        DamagedError: the payloads do not decode under this model.
-    """
-    indices = decode_base(model, tile, base)
-    if refinement is None:
-        return real(model.base_latents(indices)), indices, None
-    setting = model.setting(header.quality, header.tune)
-    latents, levels = decode_refinement(model, indices, setting, refinement)
-    return real(latents), indices, levels
-
-
 def decode_base(model: Model, tile: Tile, payload: bytes) -> Ints:
     """One tile's base layer: payload -> indices [h, w] int64."""
     coder = Decoder(payload)
@@ -163,8 +141,8 @@ def decode_base(model: Model, tile: Tile, payload: bytes) -> Ints:
     return indices
 
 
-def decode_refinement(model: Model, base: Ints, setting: Setting, payload: bytes) -> tuple[Floats, Ints]:
-    """One tile's refinement: payload, base indices [h, w] -> latents (2**-LATENT_BITS) and indices, [h, w, M]."""
+def decode_refinement(model: Model, base: Base, setting: Setting, payload: bytes) -> tuple[Floats, Ints]:
+    """One tile's refinement: payload, base layer -> latents (2**-LATENT_BITS) and indices, [h, w, M]."""
     coder = Decoder(payload)
 
     def read(predicted: Predicted) -> Ints:
@@ -189,7 +167,7 @@ def decode_cut_base(model: Model, tile: Tile, cut: container.Cut) -> tuple[Ints,
     return model.walk_base((tile.latents.height, tile.latents.width), choose), passes
 
 
-def decode_cut_refinement(model: Model, base: Ints, setting: Setting, cut: container.Cut) -> tuple[Floats, int]:
+def decode_cut_refinement(model: Model, base: Base, setting: Setting, cut: container.Cut) -> tuple[Floats, int]:
     """A refinement that was cut off: latents (2**-LATENT_BITS), the predicted means from where it ends; whole steps."""
     coder, steps = CutDecoder(cut.start, cut.size_bytes), 0
 
@@ -210,28 +188,33 @@ def named(tile: Tile) -> Iterator[None]:
         raise DamagedError(f"{tile.place}: {error}") from None
 
 
-@dataclass
+class _Coarse(NamedTuple):
+    """What is known of a tile's base layer."""
+
+    there: bool  # its indices can be used
+    fate: str | None  # what to say of it; None: it is as it was
+
+
 class TileReader:
-    """Reads the latents of tiles; a damaged tile ends it all, or (`partial`) is made up for and noted."""
+    """Reads the latents of tiles; a damaged tile ends it all, or (`partial`) is made up for and noted.
 
-    model: Model
-    grid: Grid
-    contents: container.PartialContents
-    partial: bool
-    reasons: list[str] = field(default_factory=list)  # payloads whose checksum is right and whose contents are not
-    fates: dict[int, str] = field(default_factory=dict)  # what became of tiles that are not as they were
+    A tile's refinement depends on the base layers of the tiles around it. Each of them is read once.
+    """
 
-    def __post_init__(self) -> None:
-        header = self.contents.header
-        self._setting = self.model.setting(header.quality, header.tune)
-        self._weights = [
-            self.model.synthesis_weights(self._setting, base_only=base_only) for base_only in (False, True)
-        ]
-        self._layer: Colour | None = None
+    def __init__(self, model: Model, grid: Grid, contents: container.PartialContents, partial: bool) -> None:
+        self.model, self.grid, self.contents, self.partial = model, grid, contents, partial
+        self.base = np.zeros((grid.latent_height, grid.latent_width), np.int32)  # indices, of the tiles read so far
+        self.reasons: list[str] = []  # payloads whose checksum is right and whose contents are not
+        self.fates: dict[int, str] = {}  # what became of tiles that are not as they were
+        header = contents.header
+        self._setting = model.setting(header.quality, header.tune)
+        self._weights = [model.synthesis_weights(self._setting, base_only=base_only) for base_only in (False, True)]
+        self._read_once = Once(self._read_base)
         self._coarse: set[int] = set()  # tiles shown as if the file had no refinement
-        if self.contents.colour is not None:
+        self.layer = NONE
+        if contents.colour is not None:
             with self._forgiven():
-                self._layer = colour.read(self.contents.colour, self.model.tables)
+                self.layer = corrections.read(contents.colour, model.tables, header.width, header.height)
 
     def weights(self, tile: Tile) -> Floats | None:
         """Weights for the synthesis of the tile; None for a missing one."""
@@ -239,39 +222,49 @@ class TileReader:
             return None
         return self._weights[self.contents.refinement is None or tile.index in self._coarse]
 
-    def colour(self, tile: Tile) -> Colour | None:
+    def corrections(self, tile: Tile) -> Corrections:
         """The colour layer, which was fitted to tiles with their refinement."""
-        return None if tile.index in self._coarse else self._layer
+        return NONE if tile.index in self._coarse else self.layer
 
     def latents(self, tile: Tile) -> NDArray[np.float32]:
         """The tile's latents [h, w, M]; zeros for a missing one."""
-        base = self._base(tile)
-        if base is None:
-            self.fates[tile.index] = LOST
+        there, fate = self._read_once(tile.index)
+        if fate is not None:
+            self.fates[tile.index] = fate
+        if not there:
             return np.zeros((tile.latents.height, tile.latents.width, self.model.prior.latents), np.float32)
-        if self.contents.refinement is None:
-            return real(self.model.base_latents(base))
-        fine = None if tile.index in self.fates else self._refinement(tile, base)
-        if fine is not None:
-            return real(fine)
-        self._coarse.add(tile.index)
-        self.fates.setdefault(tile.index, COARSE)
-        return real(self.model.base_latents(base))
+        base = self.around(tile)
+        if self.contents.refinement is not None:
+            fine = None if base is None else self._refinement(tile, base)
+            if fine is not None:
+                return real(fine)
+            self._coarse.add(tile.index)
+            self.fates.setdefault(tile.index, COARSE)
+        return real(self.model.base_latents(base or Base.of(self.base, self.grid, tile, 0)))
 
-    def _base(self, tile: Tile) -> Ints | None:
-        """The tile's base indices [h, w]; None where nothing is left of them."""
-        payload, cut = self.contents.base[tile.index], self.contents.cut
+    def around(self, tile: Tile) -> Base | None:
+        """The base layer of the tile and around it; None where (`partial`) something of it is not as it was."""
+        halo = self.model.prior.halo
+        for near in self.grid.tiles_around(tile, halo):
+            if self._read_once(near.index) != _Coarse(True, None):
+                return None
+        return Base.of(self.base, self.grid, tile, halo)
+
+    def _read_base(self, index: int) -> _Coarse:
+        """Read a tile's base indices, as far as there is something left of them."""
+        tile, payload, cut = self.grid.tile(index), self.contents.base[index], self.contents.cut
         if payload is not None:
             with self._forgiven(), named(tile):
-                return decode_base(self.model, tile, payload)
-        elif cut is not None and (cut.kind, cut.tile) == (container.BASE, tile.index):
-            base, passes = decode_cut_base(self.model, tile, cut)
+                self.base[tile.latents.slices] = decode_base(self.model, tile, payload)
+                return _Coarse(True, None)
+        elif cut is not None and (cut.kind, cut.tile) == (container.BASE, index):
+            indices, passes = decode_cut_base(self.model, tile, cut)
             if passes:
-                self.fates[tile.index] = f"restored coarsely, from {passes} of {PASSES} passes of the base layer"
-                return base
-        return None
+                self.base[tile.latents.slices] = indices
+                return _Coarse(True, f"restored coarsely, from {passes} of {PASSES} passes of the base layer")
+        return _Coarse(False, LOST)
 
-    def _refinement(self, tile: Tile, base: Ints) -> Floats | None:
+    def _refinement(self, tile: Tile, base: Base) -> Floats | None:
         """The tile's latents [h, w, M] in units of 2**-LATENT_BITS; None where the base layer's are as good."""
         assert self.contents.refinement is not None
         payload, cut = self.contents.refinement[tile.index], self.contents.cut

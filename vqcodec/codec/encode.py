@@ -16,24 +16,25 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vqcodec.bitstream import colour, container
+from vqcodec.bitstream import container
 from vqcodec.bitstream.codebook import LATENT_BITS, Classes, Floats, Ints, Setting, quantise, real
-from vqcodec.bitstream.colour import Colour
+from vqcodec.bitstream.corrections import NONE, Corrections
 from vqcodec.bitstream.entropy import ClassTables, Encoder
 from vqcodec.bitstream.tiles import LATENT_STRIDE, Grid, Rect, Tile
+from vqcodec.codec.fit import Fit, Seen
 from vqcodec.codec.search import PLANS, search
+from vqcodec.codec.synthesis import Strip, strips
 from vqcodec.model import zoo
-from vqcodec.model.walk import Chooser, Predicted, given
+from vqcodec.model.walk import Base, Chooser, Predicted, given
 from vqcodec.model.zoo import Model
 from vqcodec.options import BASE_ONLY_QUALITY, DEFAULT_QUALITY, EncodeOptions, check_quality
 from vqcodec.pictures import metadata, png
 from vqcodec.pictures.picture import Picture
 from vqcodec.spans import span
-from vqcodec.threads import Progress, in_order, share, single_blas
+from vqcodec.threads import Once, Progress, in_order, share, single_blas
 
 CHEAPEN_EFFORT = 2  # from here on the nearest index gives way to a cheaper one
 COLOUR_EFFORT = 3  # from here on the encoder fits a colour layer
-COLOUR_TILES = 16  # to the pixels of about so many tiles at most
 
 
 @dataclass(frozen=True)
@@ -101,9 +102,12 @@ class PictureEncoder:
 
     def file(self, quality: int, lambda_scale: float = 1.0) -> bytes:
         """The whole file at a quality."""
+        return self.pack(quality, self.layers(quality, lambda_scale))
+
+    def layers(self, quality: int, lambda_scale: float = 1.0) -> Layers:
+        """The payloads of all tiles at a quality."""
         tradeoff = Tradeoff(quality, self.options.effort, lambda_scale, self.options.tune)
-        layers = encode_layers(self.model, self.picture.rgb, tradeoff, self.grid, self.at_once, progress=self.progress)
-        return self.pack(quality, layers)
+        return encode_layers(self.model, self.picture.rgb, tradeoff, self.grid, self.at_once, progress=self.progress)
 
     def pack(self, quality: int, layers: Layers) -> bytes:
         """The file that holds these payloads."""
@@ -111,7 +115,7 @@ class PictureEncoder:
             self.width, self.height, quality, self.model.files.checksum, self.picture.gray, self.options.tile_log2,
             srgb=self.side.srgb, tune=self.tune,
         )  # fmt: skip
-        colour = None if layers.colour is None else layers.colour.payload(self.model.tables)
+        colour = layers.colour.payload(self.model.tables)
         _, *side = self.side
         return container.pack(container.Contents(header, layers.base, layers.refinement, colour, *side))
 
@@ -146,7 +150,7 @@ class Layers(NamedTuple):
 
     base: tuple[bytes, ...]
     refinement: tuple[bytes, ...] | None
-    colour: Colour | None = None
+    colour: Corrections = NONE
 
 
 def encode_layers(
@@ -163,38 +167,90 @@ def encode_layers(
 
     `at_once` is how many tiles to work on at a time. `visit` sees every tile, on the thread that coded it.
     """
-    fits = tradeoff.effort >= COLOUR_EFFORT
     model.prepare("analysis")
     if tradeoff.effort in PLANS and not tradeoff.base_only:
         model.prepare("gradient")
-    if fits:
-        model.prepare("synthesis")
-    weights = model.synthesis_weights(tradeoff.setting(model), base_only=tradeoff.base_only)
-    fit = colour.Fit(rgb.shape[0] * rgb.shape[1], tradeoff.lagrangian(model))
-    every, stride = -(-grid.tile_count // COLOUR_TILES), 2 if grid.tile_count == 1 else 4
-
-    def work(tile: Tile) -> tuple[bytes, bytes | None, colour.Sums | None]:
-        latents, vectors = analyse(model, rgb, grid, tile, tradeoff.setting(model))
-        coded = encode_tile(model, padded(rgb, tile.latents), latents, vectors, tradeoff)
-        if visit:
-            visit(tile, coded)
-        sums = None
-        if fits and tile.index % every == 0:
-            sums = colour.sums(model.synthesis.unrounded(coded.latents, weights), rgb[tile.pixels.slices], stride)
-        return coded.base, coded.refinement, sums
-
-    base: list[bytes] = []
-    fine: list[bytes] = []
+    tiles = _Tiles(model, rgb, tradeoff, grid, at_once, visit)
+    layer = NONE
     with single_blas():
-        for number, (coarse, refinement, sums) in enumerate(in_order(work, grid.tiles, at_once)):
-            base.append(coarse)
-            fine += [] if refinement is None else [refinement]
-            if sums:
-                fit.add(sums)
+        if tradeoff.effort >= COLOUR_EFFORT:
+            model.prepare("synthesis")
+            layer = _colour_layer(tiles, progress)
+        else:
+            for number, _ in enumerate(in_order(tiles.latents, grid.tiles, at_once)):
+                if progress:
+                    progress(number + 1, grid.tile_count)
+    numbers = range(grid.tile_count)
+    fine = None if tradeoff.base_only else tuple(tiles.refinement[number] for number in numbers)
+    return Layers(tuple(tiles.base[number] for number in numbers), fine, layer)
+
+
+def _colour_layer(tiles: _Tiles, progress: Progress | None) -> Corrections:
+    """Codes all tiles, restores them, and fits the colour layer."""
+    model, rgb, grid, tradeoff = tiles.model, tiles.rgb, tiles.grid, tiles.tradeoff
+    weights = model.synthesis_weights(tradeoff.setting(model), base_only=tradeoff.base_only)
+    fit = Fit(grid.width, grid.height, model.lagrangian(tradeoff.quality))  # not scaled: sizes would jump
+    done = 0
+    for strip in strips(grid, tiles.latents, model.synthesis_halo, tiles.at_once, grid.pixels):
+
+        def see(tile: Tile, strip: Strip = strip) -> Seen:
+            latents, window = strip.latents(tile.pixels)
+            rows, columns = tile.pixels.relative_to(window).slices
+            restored = model.synthesis.unrounded(latents, weights)[0, :, rows, columns]
+            return fit.see(restored, rgb[tile.pixels.slices], tile.pixels)
+
+        for seen in in_order(see, strip.tiles, tiles.at_once):
+            fit.add(seen)
+            done += 1
             if progress:
-                progress(number + 1, grid.tile_count)
-    layer = fit.solve(model.tables) if fits else None
-    return Layers(tuple(base), None if tradeoff.base_only else tuple(fine), layer)
+                progress(done, grid.tile_count)
+    return fit.solve(model.tables)
+
+
+class _Tiles:
+    """Codes the tiles of a picture one by one, in any order and from several threads; each once.
+
+    A tile's refinement depends on the base layers of the tiles around it, so they are analysed first. What has been
+    analysed waits until it is coded.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        rgb: NDArray[np.uint8],
+        tradeoff: Tradeoff,
+        grid: Grid,
+        at_once: int,
+        visit: Callable[[Tile, CodedTile], None] | None,
+    ) -> None:
+        self.model, self.rgb, self.tradeoff, self.grid, self.at_once = model, rgb, tradeoff, grid, at_once
+        self.visit = visit
+        self.base: dict[int, bytes] = {}
+        self.refinement: dict[int, bytes] = {}
+        self._indices = np.zeros((grid.latent_height, grid.latent_width), np.int32)  # of the base layer
+        self._analysed: dict[int, NDArray[np.float32]] = {}
+        self._analyse_once = Once(self._analyse)
+
+    def latents(self, tile: Tile) -> NDArray[np.float32]:
+        """Code a tile, and give the latents [h, w, M] that a decoder will have."""
+        halo = self.model.prior.halo
+        for near in self.grid.tiles_around(tile, halo):
+            self._analyse_once(near.index)
+        base = Base.of(self._indices, self.grid, tile, halo)
+        latents = self._analysed.pop(tile.index)
+        coded = encode_tile(self.model, padded(self.rgb, tile.latents), latents, base, self.tradeoff)
+        if self.visit:
+            self.visit(tile, coded)
+        self.base[tile.index] = coded.base
+        if coded.refinement is not None:
+            self.refinement[tile.index] = coded.refinement
+        return coded.latents
+
+    def _analyse(self, index: int) -> None:
+        tile = self.grid.tile(index)
+        latents, vectors = analyse(self.model, self.rgb, self.grid, tile, self.tradeoff.setting(self.model))
+        self._indices[tile.latents.slices] = nearest(self.model, vectors)
+        self._analysed[index] = latents
 
 
 # ---- one tile --------------------------------------------------------------------------------------------------------
@@ -230,20 +286,19 @@ class CodedTile(NamedTuple):
 
 
 def encode_tile(
-    model: Model, rgb: NDArray[np.uint8], latents: NDArray[np.float32], vectors: NDArray[np.float32], tradeoff: Tradeoff
+    model: Model, rgb: NDArray[np.uint8], latents: NDArray[np.float32], base: Base, tradeoff: Tradeoff
 ) -> CodedTile:
-    """One tile: pixels [16 h, 16 w, 3], latents [h, w, M] and base vectors [h, w, D]."""
-    base = nearest(model, vectors)
-    coarse = encode_base(model, base)
+    """One tile: pixels [16 h, 16 w, 3], latents [h, w, M], and the base layer."""
+    coarse = encode_base(model, base.inner)
     if tradeoff.base_only:
-        return CodedTile(coarse, None, base, None, real(model.base_latents(base)))
+        return CodedTile(coarse, None, base.inner, None, real(model.base_latents(base)))
     fine, indices, decoded = encode_refinement(model, latents, base, tradeoff)
     if tradeoff.effort in PLANS:
         plan, lagrangian = PLANS[tradeoff.effort], tradeoff.lagrangian(model)
         setting = tradeoff.setting(model)
         better = search(model, plan, indices, base, rgb, setting, lagrangian)
         fine, indices, decoded = encode_indices(model, base, setting, given(better))
-    return CodedTile(coarse, fine, base, indices, real(decoded))
+    return CodedTile(coarse, fine, base.inner, indices, real(decoded))
 
 
 def encode_base(model: Model, indices: Ints) -> bytes:
@@ -264,9 +319,9 @@ def nearest(model: Model, vectors: NDArray[np.float32]) -> Ints:
 
 
 def encode_refinement(
-    model: Model, latents: NDArray[np.float32], base: Ints, tradeoff: Tradeoff
+    model: Model, latents: NDArray[np.float32], base: Base, tradeoff: Tradeoff
 ) -> tuple[bytes, Ints, Floats]:
-    """One tile's refinement: latents [h, w, M], base indices [h, w] -> payload, indices, latents (2**-LATENT_BITS)."""
+    """One tile's refinement: latents [h, w, M], base layer -> payload, indices, latents (2**-LATENT_BITS)."""
     real_latents = latents.astype(np.float64)
 
     setting, lagrangian = tradeoff.setting(model), tradeoff.lagrangian(model)
@@ -282,7 +337,7 @@ def encode_refinement(
     return encode_indices(model, base, setting, choose)
 
 
-def encode_indices(model: Model, base: Ints, setting: Setting, choose: Chooser) -> tuple[bytes, Ints, Floats]:
+def encode_indices(model: Model, base: Base, setting: Setting, choose: Chooser) -> tuple[bytes, Ints, Floats]:
     """As `encode_refinement`, of the indices that `choose` gives; those of a class without code become zero."""
     coder = Encoder()
 

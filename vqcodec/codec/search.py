@@ -21,6 +21,7 @@ from vqcodec.bitstream.codebook import LATENT_BITS, MAX_INDEX, Floats, Ints, Set
 from vqcodec.bitstream.entropy import ClassTables
 from vqcodec.model.gradient import Array, Gradient
 from vqcodec.model.prior import PLACES_PER_OCTAVE
+from vqcodec.model.walk import Base
 from vqcodec.model.zoo import Model
 from vqcodec.spans import span
 
@@ -137,7 +138,7 @@ class _Picture:
 
 @span("choice of indices")
 def search(
-    model: Model, plan: Plan, indices: Ints, base: Ints, rgb: NDArray[np.uint8], setting: Setting, lagrangian: float
+    model: Model, plan: Plan, indices: Ints, base: Base, rgb: NDArray[np.uint8], setting: Setting, lagrangian: float
 ) -> Ints:
     """Indices that cost less.
 
@@ -145,7 +146,7 @@ def search(
         model: with its gradient.
         plan: of the effort.
         indices: [h, w, M] int64, where to start.
-        base: [h, w] int64, the base layer's.
+        base: the base layer of the tile and around it.
         rgb: [16 h, 16 w, 3] uint8, the pixels to restore.
         setting: quality 2 to 100, and tune.
         lagrangian: bits per pixel per unit of mean squared error.
@@ -156,7 +157,7 @@ def search(
     h, w, channels = indices.shape
     costs, weight = _Costs.of(model.tables), lagrangian / 3
     step = model.prior.step_size[setting.row] * 2.0**-LATENT_BITS
-    features, base_mean = model.prior.base(base)
+    features, base_mean = model.base_features(base)
     places = model.prior.places(features, setting.row)
     by_place = np.ones((h, w)) if places is None else 2.0 ** (places / PLACES_PER_OCTAVE)
     rows, columns = np.indices((h, w))

@@ -7,14 +7,14 @@ tiles above and below must be known too; more than that never lies in memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vqcodec.bitstream.codebook import Floats
-from vqcodec.bitstream.colour import Colour
+from vqcodec.bitstream.corrections import Corrections
 from vqcodec.bitstream.tiles import LATENT_STRIDE, Grid, Rect, Tile
 from vqcodec.model.zoo import Model
 from vqcodec.threads import Progress, in_order
@@ -33,8 +33,44 @@ class TileSource(Protocol):
     def weights(self, tile: Tile) -> Floats | None:
         """For the synthesis (`Model.synthesis_weights`); None for a tile to be shown gray."""
 
-    def colour(self, tile: Tile) -> Colour | None:
-        """The colour layer; None where there is none."""
+    def corrections(self, tile: Tile) -> Corrections:
+        """What is to be added to the restored tile."""
+
+
+class Strip(NamedTuple):
+    """Some rows of tiles and the latents that their synthesis needs."""
+
+    pixels: Rect  # of the area
+    tiles: list[Tile]
+    rows: _TileRows
+    halo: int  # latents
+
+    def latents(self, inner: Rect) -> tuple[Latents, Rect]:
+        """The latents for an area of a tile (pixels) with those around it, and where they lie, in pixels."""
+        grid = self.rows.grid
+        window = grid.with_halo(grid.latents_of(inner), self.halo)
+        return self.rows.window(window), window.scaled(LATENT_STRIDE)
+
+
+def strips(grid: Grid, latents_of: Callable[[Tile], Latents], halo: int, at_once: int, area: Rect) -> Iterator[Strip]:
+    """Goes through an area of the picture from the top.
+
+    Args:
+        latents_of: asked once for each tile that the area or its halo meets, when a strip needs it.
+        halo: latents that the synthesis looks at around a tile.
+        at_once: how many tiles are worked on at a time.
+        area: in pixels, inside the picture and not empty.
+    """
+    tiles = grid.tiles_in(area)
+    rows = _TileRows(grid, latents_of, grid.with_halo(grid.latents_of(area), halo), at_once)
+    columns = tiles[-1].column - tiles[0].column + 1
+    height = -(-at_once // columns)  # rows of tiles in a strip: enough work for everyone
+    for start in range(0, len(tiles), height * columns):
+        part = tiles[start : start + height * columns]
+        top, bottom = max(area.y0, part[0].pixels.y0), min(area.y1, part[-1].pixels.y1)
+        pixels = Rect(area.x0, top, area.x1, bottom)
+        rows.need(grid.with_halo(grid.latents_of(pixels), halo))
+        yield Strip(pixels, part, rows, halo)
 
 
 def restore(
@@ -56,37 +92,29 @@ def restore(
         progress: called with (done, all) after each tile.
     """
     halo = model.realistic_halo if texture else model.synthesis_halo
-    all_tiles = grid.tiles_in(area)
-    rows = _TileRows(grid, source, grid.with_halo(grid.latents_of(area), halo), at_once)
-    columns = all_tiles[-1].column - all_tiles[0].column + 1
-    height = -(-at_once // columns)  # rows of tiles in a strip: enough work for everyone
-    done = 0
-    for start in range(0, len(all_tiles), height * columns):
-        tiles = all_tiles[start : start + height * columns]
-        top, bottom = max(area.y0, tiles[0].pixels.y0), min(area.y1, tiles[-1].pixels.y1)
-        rows.need(grid.with_halo(grid.latents_of(Rect(area.x0, top, area.x1, bottom)), halo))
-        strip = np.empty((bottom - top, area.width, 3), np.uint8)
+    done, count = 0, len(grid.tiles_in(area))
+    for strip in strips(grid, source.latents, halo, at_once, area):
+        picture = np.empty((strip.pixels.height, area.width, 3), np.uint8)
 
-        def one(tile: Tile, strip: NDArray[np.uint8] = strip, top: int = top) -> None:
-            p = tile.pixels.intersection(area)
+        def one(tile: Tile, strip: Strip = strip, picture: NDArray[np.uint8] = picture) -> None:
+            inner = tile.pixels.intersection(area)
             weights = source.weights(tile)
-            part = strip[p.y0 - top : p.y1 - top, p.x0 - area.x0 : p.x1 - area.x0]
+            part = picture[inner.relative_to(strip.pixels).slices]
             if weights is None:
                 part[:] = MISSING_GRAY
                 return
-            window = grid.with_halo(grid.latents_of(p), halo)
-            latents, seen = rows.window(window), window.scaled(LATENT_STRIDE)
+            latents, seen = strip.latents(inner)
             if texture:
-                pixels = model.realistic(latents, weights, texture, seen, source.colour(tile))
+                pixels = model.realistic(latents, weights, texture, seen, source.corrections(tile))
             else:
-                pixels = model.synthesis(latents, weights, source.colour(tile))
-            part[:] = pixels[p.relative_to(seen).slices]
+                pixels = model.synthesis(latents, weights, seen, source.corrections(tile))
+            part[:] = pixels[inner.relative_to(seen).slices]
 
-        for _ in in_order(one, tiles, min(at_once, REALISTIC_AT_ONCE) if texture else at_once):
+        for _ in in_order(one, strip.tiles, min(at_once, REALISTIC_AT_ONCE) if texture else at_once):
             done += 1
             if progress:
-                progress(done, len(all_tiles))
-        yield strip
+                progress(done, count)
+        yield picture
 
 
 class _TileRows:
@@ -96,8 +124,8 @@ class _TileRows:
         field: the latents that will be asked for, from the top; tiles outside are not decoded.
     """
 
-    def __init__(self, grid: Grid, source: TileSource, field: Rect, at_once: int) -> None:
-        self.grid, self.source, self.at_once = grid, source, at_once
+    def __init__(self, grid: Grid, latents_of: Callable[[Tile], Latents], field: Rect, at_once: int) -> None:
+        self.grid, self.latents_of, self.at_once = grid, latents_of, at_once
         self.side = grid.tile_side // LATENT_STRIDE
         self.columns = range(field.x0 // self.side, -(-field.x1 // self.side))
         self.lines: dict[int, Latents] = {}  # by the number of their first line in the grid of latents
@@ -117,7 +145,7 @@ class _TileRows:
             for column in self.columns
         ]
         left = wanted[0].latents.x0 if wanted else 0
-        for tile, latents in zip(wanted, in_order(self.source.latents, wanted, self.at_once), strict=True):
+        for tile, latents in zip(wanted, in_order(self.latents_of, wanted, self.at_once), strict=True):
             r = tile.latents
             if tile.column == self.columns.start:
                 width = min(self.grid.latent_width, self.columns.stop * self.side) - left

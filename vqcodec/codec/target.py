@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from vqcodec.codec import decode, encode
 from vqcodec.codec.encode import CHEAPEN_EFFORT, Layers, PictureEncoder, Tradeoff
 from vqcodec.codec.search import PLANS
 from vqcodec.errors import LimitError
+from vqcodec.model.walk import Base
 from vqcodec.options import BASE_ONLY_QUALITY, DEFAULT_QUALITY, MAX_QUALITY, DecodeOptions, EncodeOptions, Target
 from vqcodec.pictures.picture import Picture, psnr
 from vqcodec.threads import Progress, in_order, single_blas
@@ -36,6 +37,7 @@ SAMPLE_SIDE = 512  # [pixels] of the pieces that estimates for a large picture a
 SAMPLE_GRID = 3  # so many of them beside and above each other
 LOG_SIZE_PER_QUALITY = 0.035  # first guesses of slopes
 PSNR_PER_QUALITY = 0.16  # [dB]
+EXACT_DB = 100.0  # what counts as the PSNR of a picture that comes back as it was
 LOG_SIZE_PER_LOG_LAMBDA = 0.1
 LAMBDA_SCALES = (0.5, 2.0)
 
@@ -86,7 +88,9 @@ class _Encoder(PictureEncoder):
 
     def full(self, quality: int, lambda_scale: float = 1.0) -> Reached:
         """The whole file at a quality."""
-        data = self.file(quality, lambda_scale)
+        layers = self.layers(quality, lambda_scale)
+        self.colour_bytes[quality] = len(layers.colour.payload(self.model.tables) or b"")
+        data = self.pack(quality, layers)
         return Reached(data, quality, 8 * len(data) / self.pixels)
 
     def decoded(self, quality: int) -> Reached:
@@ -95,10 +99,21 @@ class _Encoder(PictureEncoder):
         options = DecodeOptions(threads=self.options.threads, model=self.options.model, max_pixels=self.pixels)
         return replace(reached, psnr=psnr(self.picture.rgb, decode.decode(reached.data, options).rgb))
 
-    def fixed_bytes(self) -> int:
-        """About the size of the file without its payloads."""
+    @cached_property
+    def bare_bytes(self) -> int:
+        """About the size of the file without its payloads and its colour layer."""
         empty = (b"",) * self.grid.tile_count
         return len(self.pack(DEFAULT_QUALITY, Layers(empty, empty))) + 3 * len(empty)  # the lengths are longer then
+
+    @cached_property
+    def colour_bytes(self) -> dict[int, int]:
+        """By the qualities tried, what the colour layer takes."""
+        return {}
+
+    def fixed_bytes(self, quality: int) -> int:
+        """About the size of the file without its payloads, with the colour layer of the nearest quality tried."""
+        tried = self.colour_bytes
+        return self.bare_bytes + (tried[min(tried, key=lambda other: abs(other - quality))] if tried else 0)
 
     def sample(self) -> Picture:
         """The picture, or where it is large, pieces from all over it put together."""
@@ -150,7 +165,9 @@ class _Estimator:
 
             def refinement_bytes(tile: Tile) -> int:
                 latents, _, base = self.tiles[tile.index]
-                return len(encode.encode_refinement(self.model, latents.astype(np.float32), base, tradeoff)[0])
+                return len(
+                    encode.encode_refinement(self.model, latents.astype(np.float32), Base.alone(base), tradeoff)[0]
+                )
 
             total += sum(in_order(refinement_bytes, self.grid.tiles, self.at_once))
         return self.ratio * total
@@ -165,13 +182,13 @@ class _Estimator:
 
 def _reach_size(encoder: _Encoder, wanted_bytes: float, *, limit: bool) -> Reached:
     """The file whose size is nearest to the one wanted; with `limit`, the largest that is not above it."""
-    estimator, fixed_bytes = _Estimator(encoder), encoder.fixed_bytes()
+    estimator = _Estimator(encoder)
     aim = math.log(wanted_bytes) + (math.log(LIMIT_AIM) if limit else 0.0)
     correction = 1.0  # payload as it is over payload as estimated
     tried: dict[tuple[int, float], Reached] = {}
 
     def log_size(quality: int, lambda_scale: float = 1.0) -> float:
-        return math.log(fixed_bytes + correction * estimator.size(quality, lambda_scale))
+        return math.log(encoder.fixed_bytes(quality) + correction * estimator.size(quality, lambda_scale))
 
     quality = DEFAULT_QUALITY
     for _ in range(MAX_ATTEMPTS):
@@ -183,9 +200,8 @@ def _reach_size(encoder: _Encoder, wanted_bytes: float, *, limit: bool) -> Reach
         share = len(reached.data) / wanted_bytes
         if (1 - TOLERANCE < share <= 1) if limit else abs(share - 1) < CLOSE:
             return reached
-        correction *= max(len(reached.data) - fixed_bytes, 1) / max(
-            math.exp(log_size(quality, lambda_scale)) - fixed_bytes, 1
-        )
+        payload = max(len(reached.data) - encoder.fixed_bytes(quality), 1)
+        correction = payload / max(estimator.size(quality, lambda_scale), 1)
     if not limit:
         return min(tried.values(), key=lambda file: abs(math.log(len(file.data) / wanted_bytes)))
     return _below(encoder, wanted_bytes, list(tried.values()))
@@ -277,5 +293,6 @@ def _lowest_quality(value: Callable[[int], float], wanted: float, guess: int) ->
     while high - low > 1:
         known[quality] = value(quality)
         low, high = (low, quality) if known[quality] >= wanted else (quality, high)
-        quality = _between(low, high, known, wanted, quality + (wanted - known[quality]) / PSNR_PER_QUALITY)
+        reached = min(known[quality], EXACT_DB)  # it may be infinite
+        quality = _between(low, high, known, wanted, quality + (wanted - reached) / PSNR_PER_QUALITY)
     return high

@@ -14,7 +14,8 @@ A token file is NumPy's .npz (a zip archive of .npy arrays, no pickled objects) 
     latent_channels  [] int32               M
     base_0 ...       [h, w] int32           of each picture, h and w its sides over 16, rounded up
     refinement_0 ... [h, w, M] int32        of each picture whose quality is not 1
-    colour_0 ...     [1 + K, 3] int32       of each picture that has a colour layer
+    colour_0 ...     [1 + K, 3] int32       of each picture whose colour layer has a polynomial
+    drift_0 ...      [1 + r, c, 3] int32    of each picture whose colour layer has slow shifts, of r x c cells
 """
 
 from __future__ import annotations
@@ -29,9 +30,8 @@ from numpy.typing import NDArray
 
 from vqcodec.bitstream import container
 from vqcodec.bitstream.arrays import read_array
-from vqcodec.bitstream.colour import Colour
 from vqcodec.bitstream.tiles import LATENT_STRIDE
-from vqcodec.codec.tokens import Tokens
+from vqcodec.codec.tokens import Tokens, colour_layer
 from vqcodec.errors import InputError, LimitError
 from vqcodec.model.zoo import Model
 from vqcodec.options import BASE_ONLY_QUALITY, DEFAULT_MAX_PIXELS, TUNES
@@ -61,8 +61,9 @@ class Writer:
         self._put(f"base_{number}", tokens.base)
         if tokens.refinement is not None:
             self._put(f"refinement_{number}", tokens.refinement)
-        if tokens.colour is not None:
-            self._put(f"colour_{number}", tokens.colour.array())
+        for name, part in tokens.colour._asdict().items():
+            if part is not None:
+                self._put(f"{name}_{number}", part.array())
         self._names.append(name)
         self._tunes.append(self.model.tune(tokens.tune))
         self._tokens.append((tokens.width, tokens.height, tokens.quality, tokens.gray, tokens.tile_side))
@@ -140,11 +141,14 @@ class Reader:
         refinement = None
         if quality != BASE_ONLY_QUALITY:
             refinement = self._get(f"refinement_{number}", "iu", 3, (rows, columns, self._channels))
-        colour = None
-        if f"colour_{number}.npy" in self._archive.NameToInfo:
-            colour = Colour.of_array(self._get(f"colour_{number}", "iu", 2))
+        parts = [
+            self._get(f"{name}_{number}", "iu", ndim) if f"{name}_{number}.npy" in self._archive.NameToInfo else None
+            for name, ndim in (("colour", 2), ("drift", 3))
+        ]
         gray, tile_side = bool(self._gray[number]), int(self._tile_sides[number])
-        return Tokens(base, refinement, width, height, quality, gray, tile_side, colour, self._tunes[number])
+        return Tokens(
+            base, refinement, width, height, quality, gray, tile_side, colour_layer(*parts), self._tunes[number]
+        )
 
     def _get(self, name: str, kinds: str, ndim: int, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
         """One array; how much it may unpack to is known before it is unpacked."""

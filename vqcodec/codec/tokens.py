@@ -16,13 +16,15 @@ from numpy.typing import NDArray
 from vqcodec.bitstream import container
 from vqcodec.bitstream.codebook import MAX_INDEX, Floats, Ints, Setting, real
 from vqcodec.bitstream.colour import Colour
+from vqcodec.bitstream.corrections import NONE, Corrections
+from vqcodec.bitstream.drift import Drift
 from vqcodec.bitstream.tiles import LATENT_STRIDE, Grid, Tile
 from vqcodec.codec.encode import CodedTile, PictureEncoder, Tradeoff, encode_base, encode_indices, encode_layers
 from vqcodec.codec.indices import read_indices
 from vqcodec.codec.synthesis import restore
 from vqcodec.errors import InputError, UsageError
 from vqcodec.model import zoo
-from vqcodec.model.walk import Predicted, given
+from vqcodec.model.walk import Base, Predicted, given
 from vqcodec.model.zoo import Model
 from vqcodec.options import (
     BASE_ONLY_QUALITY,
@@ -52,7 +54,7 @@ class Tokens:
         gray: the picture goes back as gray.
         tile_side: in pixels; the refinement is predicted within tiles, so the same indices in other tiles are another
             picture.
-        colour: the colour layer; None for none.
+        colour: the colour layer.
         tune: "psnr" or "eye", on which the steps depend as well; None for the model's default.
     """
 
@@ -63,7 +65,7 @@ class Tokens:
     quality: int
     gray: bool = False
     tile_side: int = 1 << TILE_LOG2
-    colour: Colour | None = None
+    colour: Corrections = NONE
     tune: str | None = None
 
 
@@ -74,11 +76,22 @@ def of_file(data: bytes, options: DecodeOptions = DecodeOptions()) -> Tokens:
         DamagedError, LimitError, ModelError
     """
     header = container.read_header(data).header
-    base, refinement, colour = read_indices(data, options)
+    base, refinement, *parts = read_indices(data, options)
     quality = BASE_ONLY_QUALITY if refinement is None else header.quality
-    layer = None if colour is None else Colour.of_array(colour)
+    layer = colour_layer(*parts)
     return Tokens(
         base, refinement, header.width, header.height, quality, header.gray, header.tile_side, layer, header.tune
+    )
+
+
+def colour_layer(colour: NDArray[Any] | None, drift: NDArray[Any] | None) -> Corrections:
+    """The colour layer of its parts' arrays.
+
+    Raises:
+        InputError: no layer has them.
+    """
+    return Corrections(
+        None if colour is None else Colour.of_array(colour), None if drift is None else Drift.of_array(drift)
     )
 
 
@@ -117,20 +130,20 @@ def to_file(tokens: Tokens, *, model: ModelName | None = None) -> bytes:
     """
     loaded = zoo.load(zoo.find(model))
     tokens, grid = _checked(loaded, tokens)
-    base, fine = zip(*(_payloads(loaded, tokens, tile) for tile in grid.tiles), strict=True)
+    base, fine = zip(*(_payloads(loaded, tokens, grid, tile) for tile in grid.tiles), strict=True)
     header = container.Header(
         tokens.width, tokens.height, tokens.quality, loaded.files.checksum, tokens.gray,
         tokens.tile_side.bit_length() - 1, tune=loaded.tune(tokens.tune),
     )  # fmt: skip
-    colour = None if tokens.colour is None else tokens.colour.payload(loaded.tables)
+    colour = tokens.colour.payload(loaded.tables)
     return container.pack(container.Contents(header, base, None if tokens.refinement is None else fine, colour))
 
 
-def _payloads(model: Model, tokens: Tokens, tile: Tile) -> tuple[bytes, bytes]:
+def _payloads(model: Model, tokens: Tokens, grid: Grid, tile: Tile) -> tuple[bytes, bytes]:
     """The payloads of one tile; the refinement's is empty where there is none."""
     here = tile.latents.slices
-    base = tokens.base[here].astype(np.int64)
-    coarse = encode_base(model, base)
+    base = Base.of(tokens.base, grid, tile, model.prior.halo)
+    coarse = encode_base(model, base.inner)
     if tokens.refinement is None:
         return coarse, b""
     fine = tokens.refinement[here].astype(np.int64)
@@ -164,7 +177,7 @@ def to_picture(tokens: Tokens, *, threads: int = 0, model: ModelName | None = No
     loaded = zoo.load(files, each)
     loaded.prepare("synthesis")
     with single_blas():
-        rgb = np.concatenate(list(restore(loaded, grid, _TokenTiles(loaded, tokens), at_once, grid.pixels)))
+        rgb = np.concatenate(list(restore(loaded, grid, _TokenTiles(loaded, tokens, grid), at_once, grid.pixels)))
     return Picture(gray_means(rgb) if tokens.gray else rgb, gray=tokens.gray)
 
 
@@ -174,9 +187,10 @@ class _TokenTiles:
 
     model: Model
     tokens: Tokens
+    grid: Grid
 
     def latents(self, tile: Tile) -> NDArray[np.float32]:
-        base = self.tokens.base[tile.latents.slices].astype(np.int64)
+        base = Base.of(self.tokens.base, self.grid, tile, self.model.prior.halo)
         if self.tokens.refinement is None:
             return real(self.model.base_latents(base))
         fine = self.tokens.refinement[tile.latents.slices].astype(np.int64)
@@ -185,7 +199,7 @@ class _TokenTiles:
     def weights(self, tile: Tile) -> Floats:
         return self.model.synthesis_weights(_setting(self.model, self.tokens), base_only=self.tokens.refinement is None)
 
-    def colour(self, tile: Tile) -> Colour | None:
+    def corrections(self, tile: Tile) -> Corrections:
         return self.tokens.colour
 
 
@@ -202,6 +216,7 @@ def of_arrays(
     gray: bool,
     tile_side: int,
     colour: NDArray[Any] | None = None,
+    drift: NDArray[Any] | None = None,
     tune: str | None = None,
 ) -> Tokens:
     """Tokens of what a user of the Python interface gave; see `api.from_indices`.
@@ -218,7 +233,7 @@ def of_arrays(
     width = base.shape[1] * LATENT_STRIDE if width is None else whole_number("width", width, -(2**63))
     height = base.shape[0] * LATENT_STRIDE if height is None else whole_number("height", height, -(2**63))
     tile_side = whole_number("the side of a tile", tile_side, 1)
-    layer = None if colour is None else Colour.of_array(colour)
+    layer = colour_layer(colour, drift)
     return Tokens(base, refinement, width, height, quality, gray, tile_side, layer, tune)
 
 
@@ -235,6 +250,12 @@ def _checked(model: Model, tokens: Tokens) -> tuple[Tokens, Grid]:
             f"{tokens.width} x {tokens.height} pixels"
         )
     _check_range("base", base, 0, model.codebook.size - 1)
+    drift = tokens.colour.drift
+    if drift is not None and not drift.fits(width, height):
+        rows, columns = drift.indices.shape[:2]
+        raise InputError(
+            f"a drift layer of {rows} x {columns} cells does not fit a picture of {width} x {height} pixels"
+        )
     if refinement is None:
         if quality != BASE_ONLY_QUALITY:
             raise UsageError("the base layer alone has no quality: leave it out, or give the refinement")

@@ -24,6 +24,7 @@ from vqcodec.errors import ModelError
 from vqcodec.model.engines import Bytes, Engine, Plain, codes_of, stored
 from vqcodec.model.layers import FINER, FRACTION, ROOM, SIGNED, Arrays, Linear, Streams, integers, pair
 
+STEP_HALO = 2  # latents around a tile that its steps see, from the base layer alone; even, for the checkerboard
 CLASSES_PER_OCTAVE = 6
 PLACES_PER_OCTAVE = 8  # place classes per doubling of the quantiser step
 PLACE_LIMIT = 16
@@ -144,6 +145,9 @@ class RefinementPrior:
     def __init__(self, arrays: Arrays, engine: Engine | None = None) -> None:
         self._engine: Engine = Plain(arrays) if engine is None else engine
         self._codes = CodePairs(arrays)
+        blocks = {name.split(".")[2] for name in arrays if name.startswith("prior.blocks.")}
+        # Latents around a tile whose base layer decides what is predicted in it: `base` looks one away for each block
+        self.halo = len(blocks) + STEP_HALO
         self._ratio = _streams(arrays, "prior.ratio", MAX_RATIO)  # [rows, M]
         self.step_size = integers(arrays, "prior.step_size", 2, 1, MAX_STEP)  # [rows, M], units 2**-LATENT_BITS
         self._unit = integers(arrays, "prior.unit", 1, 1, MAX_STEP) * 2.0**-UNIT_BITS

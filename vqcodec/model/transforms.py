@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vqcodec.bitstream.colour import Colour
+from vqcodec.bitstream.corrections import NONE, Corrections
 from vqcodec.bitstream.tiles import Rect
 from vqcodec.errors import LimitError, ModelError
 from vqcodec.messages import one_line
@@ -125,21 +125,25 @@ class Synthesis:
         self._session = session(graph, threads)
 
     def __call__(
-        self, latents: NDArray[np.float32], weights: NDArray[np.float64], colour: Colour | None = None
+        self,
+        latents: NDArray[np.float32],
+        weights: NDArray[np.float64],
+        window: Rect,
+        corrections: Corrections = NONE,
     ) -> NDArray[np.uint8]:
         """Synthesise.
 
         Args:
             latents: [h, w, M] float32.
             weights: [A + 1] weights of the quality's anchors; the last stands for the base layer alone.
-            colour: the colour layer, where the picture has one.
+            window: where these latents lie in the picture, in pixels, [16 h] x [16 w].
+            corrections: what is added to the restored picture.
 
         Returns:
             [16 h, 16 w, 3] uint8.
         """
         picture = self.unrounded(latents, weights)
-        if colour is not None:
-            colour.apply(picture)
+        corrections.apply(picture, window)
         return _samples(picture)
 
     def unrounded(self, latents: NDArray[np.float32], weights: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -171,12 +175,12 @@ class RealisticSynthesis:
         weights: NDArray[np.float64],
         realism: float,
         window: Rect,
-        colour: Colour | None = None,
+        corrections: Corrections = NONE,
     ) -> NDArray[np.uint8]:
         """Synthesise.
 
         Args:
-            latents, weights, colour: as `Synthesis` takes them.
+            latents, weights, corrections: as `Synthesis` takes them.
             realism: 0 (the faithful picture) to 1.
             window: where these latents lie in the picture, in pixels, [16 h] x [16 w]: it decides the noise.
 
@@ -184,8 +188,7 @@ class RealisticSynthesis:
             [16 h, 16 w, 3] uint8.
         """
         picture = self._faithful.unrounded(latents, weights)
-        if colour is not None:
-            colour.apply(picture)
+        corrections.apply(picture, window)
         y = np.ascontiguousarray(latents.transpose(2, 0, 1))[None]
         both = np.concatenate([weights, realism * weights])[None].astype(np.float32)
         strength = np.full((1, 1, 1, 1), realism, np.float32)

@@ -30,11 +30,12 @@ from vqcodec.bitstream.entropy import ClassTables
 from vqcodec.errors import ModelError, UsageError
 from vqcodec.messages import one_line
 from vqcodec.model import engines
+from vqcodec.model.engines import Bytes
 from vqcodec.model.gradient import Gradient
 from vqcodec.model.layers import integers
 from vqcodec.model.prior import BasePrior, RefinementPrior
 from vqcodec.model.transforms import Analysis, RealisticSynthesis, Synthesis
-from vqcodec.model.walk import BaseChooser, Chooser, Predicted, walk_base, walk_refinement
+from vqcodec.model.walk import Base, BaseChooser, Chooser, Predicted, walk_base, walk_refinement
 from vqcodec.options import DEFAULT_QUALITY, DEFAULT_TUNE, MAX_QUALITY, TUNES, ModelName
 from vqcodec.spans import span
 
@@ -246,13 +247,18 @@ class Model:
             raise UsageError(f"the model {self.files.id} has no tune {wanted!r}, only {' and '.join(self.files.tunes)}")
         return wanted
 
-    def walk_refinement(self, base: Ints, setting: Setting, choose: Chooser) -> tuple[Floats, Ints]:
-        """Go through the steps of the refinement on base indices [h, w]: latents and indices [h, w, M] (walk.py)."""
-        return walk_refinement(self.prior, self.tables, base, setting, choose)
+    def walk_refinement(self, base: Base, setting: Setting, choose: Chooser) -> tuple[Floats, Ints]:
+        """Go through the steps of a tile's refinement: latents and indices [h, w, M] (walk.py)."""
+        return walk_refinement(self.prior, self.tables, base.indices, setting, choose, base.tile)
 
-    def base_latents(self, base: Ints) -> Floats:
-        """What base indices [h, w] alone stand for: latents [h, w, M] (2**-LATENT_BITS)."""
-        return self.prior.base(base)[1]
+    def base_features(self, base: Base) -> tuple[Bytes, Floats]:
+        """What the prior makes of a tile's base layer: features [h, w, F] and latents [h, w, M] (2**-LATENT_BITS)."""
+        features, latents = self.prior.base(base.indices)
+        return features[base.tile.slices], latents[base.tile.slices]
+
+    def base_latents(self, base: Base) -> Floats:
+        """What a tile's base layer alone stands for: latents [h, w, M] (2**-LATENT_BITS)."""
+        return self.base_features(base)[1]
 
     def prepare(self, *graphs: Graph) -> None:
         """Load these graphs now: before several threads ask for them, and before any work is done.
