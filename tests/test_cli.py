@@ -814,7 +814,13 @@ def test_training_without_torch(run: Run, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "torch", None)
     done = run("train", "pictures", "-o", "x")
     assert_fails(done, 2)
-    assert done.err == "vqcodec: training needs torch: pip install 'vqcodec[train]'\n"
+    hint = "pip install 'vqcodec[train]'; for a torch without CUDA, name PyTorch's package index for CPU builds"
+    assert done.err == f"vqcodec: training needs torch: {hint} with --extra-index-url\n"
+    assert_fails(run("train", "pictures"), 2, "-o/--out", "train --help")
+    assert_fails(run("train", "pictures", "-o", "x", "--phase", "none"), 2, "none", "joint")
+    with pytest.raises(SystemExit) as request:
+        run("train", "--help")
+    assert not request.value.code
 
 
 def test_pictures_are_searched_by_suffixes_that_can_be_read() -> None:
