@@ -133,7 +133,7 @@ def test_a_tiny_model_gets_a_realistic_decoder(
     for k in range(2):
         Image.fromarray(photo[60 * k : 60 * k + 200, :300]).save(data / f"{k}.png")
     shape = [x for setting in TINY for x in ("--set-model", setting)]
-    common = ["--threads", 1, "--set", "crop=64", "--set", "batch=2", "--set", "log_seconds=0"]
+    common = ["--no-finish", "--threads", 1, "--set", "crop=64", "--set", "batch=2", "--set", "log_seconds=0"]
     run(data, "-o", out, *common, *shape, "--set", "steps=3")
     finish = ["--phase", "finish", "--base-minutes", "0.01", "--base-crops", 32, "--samples", 10]
     run(data, "-o", out, *common, "--resume", out / "last.pt", *finish)

@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -284,6 +285,140 @@ def test_two_inputs_never_become_the_same_output(run: Run, here: Path, coded: by
     assert (here / "out/photo.vqc").read_bytes() == coded
 
 
+# ---- where the output goes -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "written"),
+    [
+        ("new.png", "new.vqc"),
+        ("folder/new.png", "folder/new.vqc"),
+        ("new.png -o deep.vqc", "deep.vqc"),
+        ("new.png -o folder", "folder/new.vqc"),
+        ("new.png -o made", "made/new.vqc"),
+        ("new.png -o v1.0/", "v1.0/new.vqc"),
+        ("new.png folder", "folder/new.vqc"),
+        ("new.png made/", "made/new.vqc"),
+        ("new.png named", "named"),
+        ("new.png -o named.data", "named.data"),
+    ],
+)
+def test_where_the_output_of_one_input_goes(run: Run, here: Path, coded: bytes, arguments: str, written: str) -> None:
+    (here / "folder").mkdir()
+    for name in ("new.png", "folder/new.png"):
+        (here / name).write_bytes((here / "photo.png").read_bytes())
+    before = contents(here)
+    assert run("compress", *QUALITY, *arguments.split()) == Done(0, b"", "")
+    new = {name: data for name, data in contents(here).items() if before.get(name, 0) != data and data is not None}
+    assert new == {written: coded}
+
+
+def test_the_last_name_may_be_the_folder_of_several(run: Run, here: Path, coded: bytes) -> None:
+    (here / "in").mkdir()
+    for name in ("in/b.png", "c.png"):
+        (here / name).write_bytes((here / "photo.png").read_bytes())
+    assert run("compress", *QUALITY, "in", "c.png", "out/") == Done(0, b"", "")
+    assert contents(here / "out") == {"b.vqc": coded, "c.vqc": coded}
+    assert run("compress", *QUALITY, "-f", "photo.png", "c.png", "out") == Done(0, b"", "")
+    assert contents(here / "out") == {"b.vqc": coded, "c.vqc": coded, "photo.vqc": coded}
+    assert run("decompress", "out", "back/").code == 0
+    assert sorted(contents(here / "back")) == ["b.png", "c.png", "photo.png"]
+    assert run("decompress", "out/b.vqc", "-o", "one.webp").code == 0
+    assert Image.open(here / "one.webp").format == "WEBP"
+
+
+def test_without_an_output_the_file_lies_beside_its_input(run: Run, here: Path, coded: bytes) -> None:
+    (here / "photo.vqc").write_bytes(b"old")
+    assert_fails(run("compress", *QUALITY, "photo.png"), 6, "photo.vqc")
+    assert (here / "photo.vqc").read_bytes() == b"old"
+    assert run("compress", *QUALITY, "-f", "photo.png") == Done(0, b"", "")
+    assert (here / "photo.vqc").read_bytes() == coded
+    original = (here / "photo.png").read_bytes()
+    assert_fails(run("decompress", "-f", "photo.vqc"), 6, "photo.png", "original")
+    assert run("decompress", "--skip-existing", "photo.vqc") == Done(0, b"", "")
+    assert (here / "photo.png").read_bytes() == original
+    assert run("decompress", "photo.vqc", "--format", "jpg") == Done(0, b"", "")
+    assert Image.open(here / "photo.jpg").format == "JPEG"
+
+
+def test_stdin_and_stdout_with_o(run: Run, here: Path, coded: bytes) -> None:
+    picture = (here / "photo.png").read_bytes()
+    assert run("compress", *QUALITY, "photo.png", "-o", "-") == Done(0, coded, "")
+    assert run("compress", *QUALITY, "-", "-o", "a.vqc", stdin=picture) == Done(0, b"", "")
+    assert (here / "a.vqc").read_bytes() == coded
+
+
+# ---- reports ---------------------------------------------------------------------------------------------------------
+
+
+def reached_psnr(data: bytes, small: NDArray[np.uint8]) -> float:
+    return psnr(np.asarray(vqcodec.decode(data)), small)
+
+
+def test_a_report_for_people(run: Run, here: Path, coded: bytes, small: NDArray[np.uint8]) -> None:
+    done = run("compress", "-v", *QUALITY, "photo.png", "a.vqc")
+    assert (done.code, done.out) == (0, b"")
+    bpp = 8 * len(coded) / (83 * 61)
+    facts = f"83 x 61, {len(coded):,} bytes, {bpp:.3f} bpp, {reached_psnr(coded, small):.2f} dB, "
+    assert done.err.startswith(f"photo.png -> a.vqc: {facts}")
+    assert done.err.count("\n") == 1
+    done = run("compress", "-v", "-j", "2", *QUALITY, "photo.png", "text.png", "-o", "out")
+    assert done.code == 3
+    assert [facts in line for line in done.err.splitlines()] == [True, False]
+
+
+def test_a_report_for_scripts(run: Run, here: Path, coded: bytes, small: NDArray[np.uint8]) -> None:
+    done = run("compress", "--json", *QUALITY, "photo.png", "a.vqc")
+    assert (done.code, done.err) == (0, "")
+    facts = json.loads(done.out)
+    assert facts.pop("seconds") > 0
+    assert facts.pop("psnr") == pytest.approx(reached_psnr(coded, small), abs=1e-6)
+    known = vqcodec.info(coded)
+    names_ = ("width", "height", "quality", "tune", "model", "model_id", "file_bytes", "bpp")
+    assert facts == {"input": "photo.png", "output": "a.vqc", **{name: known[name] for name in names_}}
+    done = run("compress", "--json", "--psnr", "26.5", "photo.png", "b.vqc")
+    assert json.loads(done.out)["psnr"] == pytest.approx(reached_psnr((here / "b.vqc").read_bytes(), small), abs=1e-6)
+    done = run("compress", "--json", *QUALITY, "photo.png", "text.png", "b.vqc", "-o", "out")
+    assert done.code == 3
+    assert [json.loads(line)["output"] for line in done.out.splitlines()] == ["out/photo.vqc", "out/b.vqc"]
+
+
+# ---- a .vqc file as input --------------------------------------------------------------------------------------------
+
+
+def test_a_vqc_file_is_encoded_again(run: Run, here: Path, coded: bytes) -> None:
+    again = vqcodec.encode(vqcodec.decode(coded), 20)
+    note = "vqcodec: note: {}: encoded again from a .vqc file: the losses of both encodings add up\n"
+    assert run("compress", "-q", "20", "photo.vqc", "a.vqc") == Done(0, b"", note.format("photo.vqc"))
+    assert (here / "a.vqc").read_bytes() == again
+    assert run("compress", "-q", "20", "-", "-", stdin=coded) == Done(0, again, note.format("stdin"))
+    (here / "cut.vqc").write_bytes(coded[:-9])
+    assert_fails(run("compress", "cut.vqc", "b.vqc"), 4, "cut.vqc")
+    assert not (here / "b.vqc").exists()
+
+
+def test_what_a_vqc_file_holds_is_kept_when_it_is_encoded_again(run: Run, here: Path, small: NDArray[np.uint8]) -> None:
+    exif = Image.Exif()
+    exif[315] = "somebody"
+    alpha = Image.fromarray(small).convert("RGBA")
+    alpha.putalpha(100)
+    alpha.save(here / "rich.png", exif=exif, icc_profile=wide_gamut_profile())
+    assert run("compress", "rich.png").code == 0
+    assert run("compress", "-q", "20", "rich.vqc", "again.vqc").code == 0
+    before, after = (json.loads(run("info", "--json", name).out) for name in ("rich.vqc", "again.vqc"))
+    for name in ("exif_bytes", "icc_bytes", "alpha_bytes"):
+        assert after[name] == before[name] is not None, name
+    assert after["file_bytes"] < before["file_bytes"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_named_pipe_is_read_once(here: Path, coded: bytes) -> None:
+    script = f'"{sys.executable}" -m vqcodec compress -q 60 <(cat photo.png) a.vqc'
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=environment(), timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (here / "a.vqc").read_bytes() == coded
+
+
 # ---- info ------------------------------------------------------------------------------------------------------------
 
 
@@ -318,6 +453,38 @@ def test_info_of_a_damaged_file_says_both(run: Run, here: Path, coded: bytes) ->
     assert len(facts["damage"]) == 1
 
 
+def test_info_of_several_files(run: Run, here: Path, coded: bytes) -> None:
+    for name in ("in/a.vqc", "in/deep/b.vqc"):
+        (here / name).parent.mkdir(exist_ok=True)
+        (here / name).write_bytes(coded)
+    single = run("info", "photo.vqc").out.decode()
+    expected = [single.replace("photo.vqc", name) for name in ("photo.vqc", "in/a.vqc", "in/deep/b.vqc")]
+    assert run("info", "photo.vqc", "in").out.decode() == "\n".join(expected[:2])
+    assert run("info", "-r", "in").out.decode() == "\n".join(expected[1:])
+    done = run("info", "--json", "text.png", "photo.vqc", "nowhere.vqc", "in")
+    assert done.code == 4
+    assert ["text.png" in line or "nowhere.vqc" in line for line in done.err.splitlines()] == [True, True]
+    facts = [json.loads(line) for line in done.out.splitlines()]
+    assert facts == [{"file": name, **vqcodec.info(coded), "damage": []} for name in ("photo.vqc", "in/a.vqc")]
+    (here / "in/a.vqc").write_bytes(coded[:-9])
+    done = run("info", "in/a.vqc", "photo.vqc")
+    assert_fails(done, 4, "in/a.vqc", "cut off")
+    assert done.out.decode().count("picture  ") == 2, "what is left of a damaged file is told"
+
+
+def test_info_knows_a_model_of_ones_own(run: Run, here: Path, coded: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vqcodec.model import zoo
+
+    folder = here / "mine"
+    shutil.copytree(zoo.find().folder, folder)
+    monkeypatch.setattr(zoo, "MODELS", {})
+    assert b"not installed" in run("info", "photo.vqc").out
+    assert b"photo-1 (" in run("info", "photo.vqc", "--model", folder).out
+    (line,) = run("info", "--json", here, "--model", folder).out.splitlines()
+    assert json.loads(line)["model_id"] == "photo-1"
+    assert_fails(run("info", "photo.vqc", "--model", "nowhere"), 5, "nowhere")
+
+
 def test_info_and_help_load_nothing_heavy(here: Path) -> None:
     code = """if True:
         import sys
@@ -344,10 +511,19 @@ def test_version(run: Run) -> None:
     ("arguments", "code", "words"),
     [
         ("frobnicate", 2, ["frobnicate"]),
-        ("compress", 2, ["IN OUT"]),
-        ("compress photo.png", 2, ["-o DIR"]),
+        ("compress", 2, ["IN [OUT]"]),
+        ("compress photo.png", 6, ["photo.vqc", "exists", "-f"]),
         ("compress photo.png a.vqc b.vqc", 2, ["-o DIR"]),
         ("compress - -o out", 2, ["stdin"]),
+        ("compress -", 2, ["stdin"]),
+        ("compress folder", 2, ["folder", "-o DIR"]),
+        ("compress photo.png text.png -o a.vqc", 2, ["a.vqc", "one file", "-o DIR"]),
+        ("compress photo.png photo.png -o -", 2, ["stdout", "one file"]),
+        ("compress folder -o photo.vqc", 2, ["photo.vqc", "one file"]),
+        ("compress photo.png -o photo.vqc", 6, ["photo.vqc", "exists"]),
+        ("compress -v --json photo.png a.vqc", 2, ["--json"]),
+        ("compress --json photo.png -", 2, ["--json"]),
+        ("compress --json photo.png -o -", 2, ["--json"]),
         ("compress --colour photo.png a.vqc", 2, ["--colour"]),
         ("compress -q 0 photo.png a.vqc", 2, ["quality"]),
         ("compress -q 101 photo.png a.vqc", 2, ["quality"]),
@@ -369,19 +545,20 @@ def test_version(run: Run) -> None:
         ("compress -f photo.vqc photo.vqc", 2, ["both"]),
         ("compress folder a.vqc", 2, ["folder", "-o DIR"]),
         ("compress photo.png nowhere/a.vqc", 3, ["nowhere"]),
-        ("compress photo.png folder", 3, ["folder"]),
+        ("compress photo.png text.png photo.vqc", 2, ["photo.vqc", "no folder", "-o DIR"]),
         ("compress photo.png text.png/a.vqc", 3, ["text.png"]),
-        ("compress photo.png -o text.png", 3, ["text.png"]),
+        ("compress photo.png -o text.png", 2, ["text.png", ".vqc"]),
         ("compress folder -o out", 3, ["nothing to do"]),
         ("compress nowhere.png a.vqc", 3, ["nowhere.png", "no such file"]),
         ("compress text.png a.vqc", 3, ["text.png", "not a picture"]),
-        ("compress photo.vqc a.vqc", 3, ["photo.vqc", "not a picture"]),
+        ("compress --max-pixels 5062 photo.vqc a.vqc", 7, ["photo.vqc", "5062"]),
         ("compress - a.vqc", 3, ["stdin", "empty"]),
         ("compress --model none photo.png a.vqc", 5, ["none"]),
         ("compress --model folder photo.png a.vqc", 5, ["folder"]),
         ("compress photo.png photo.vqc", 6, ["photo.vqc", "exists", "-f"]),
         ("compress --max-pixels 5062 photo.png a.vqc", 7, ["photo.png", "5,062"]),
-        ("decompress photo.vqc", 2, ["-o DIR"]),
+        ("decompress photo.vqc", 6, ["photo.png", "exists"]),
+        ("decompress -f photo.vqc", 6, ["photo.png", "original"]),
         ("decompress photo.vqc a", 2, ["suffix", "--format"]),
         ("decompress photo.vqc a.xyz", 2, [".xyz"]),
         ("decompress photo.vqc a.png --format xyz", 2, [".xyz"]),
@@ -394,8 +571,10 @@ def test_version(run: Run) -> None:
         ("decompress photo.vqc photo.png", 6, ["photo.png", "exists"]),
         ("decompress --max-pixels 5062 photo.vqc a.png", 7, ["photo.vqc", "5062"]),
         ("info", 2, ["FILE"]),
+        ("info -r photo.vqc", 2, ["-r"]),
+        ("info -r", 2, ["FILE"]),
         ("info nowhere.vqc", 3, ["nowhere.vqc"]),
-        ("info folder", 3, ["folder"]),
+        ("info folder", 3, ["folder", "nothing to do"]),
         ("info text.png", 4, ["text.png", "not a .vqc file"]),
         ("info -", 4, ["stdin"]),
         ("demo -o text.png", 3, ["text.png"]),
@@ -635,7 +814,13 @@ def test_training_without_torch(run: Run, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "torch", None)
     done = run("train", "pictures", "-o", "x")
     assert_fails(done, 2)
-    assert done.err == "vqcodec: training needs torch: pip install 'vqcodec[train]'\n"
+    hint = "pip install 'vqcodec[train]'; for a torch without CUDA, name PyTorch's package index for CPU builds"
+    assert done.err == f"vqcodec: training needs torch: {hint} with --extra-index-url\n"
+    assert_fails(run("train", "pictures"), 2, "-o/--out", "train --help")
+    assert_fails(run("train", "pictures", "-o", "x", "--phase", "none"), 2, "none", "joint")
+    with pytest.raises(SystemExit) as request:
+        run("train", "--help")
+    assert not request.value.code
 
 
 def test_pictures_are_searched_by_suffixes_that_can_be_read() -> None:

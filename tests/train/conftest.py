@@ -47,4 +47,15 @@ def tiny_run(photo: NDArray[np.uint8], tmp_path: Path, few_blocks: None) -> list
     Image.fromarray(photo[:200, :300]).save(tmp_path / "a.png")
     shape = [x for setting in TINY for x in ("--set-model", setting)]
     settings = [x for s in ("crop=64", "batch=2", "log_seconds=0", "bf16=false") for x in ("--set", s)]
-    return [tmp_path / "a.png", "-o", tmp_path / "run", "--threads", 1, "--device", "cpu", *shape, *settings]
+    return [
+        tmp_path / "a.png",
+        "-o",
+        tmp_path / "run",
+        "--no-finish",
+        "--threads",
+        1,
+        "--device",
+        "cpu",
+        *shape,
+        *settings,
+    ]

@@ -20,6 +20,7 @@ from PIL import Image
 import vqcodec
 from tests.conftest import psnr
 from tests.train.conftest import TINY, run
+from vqcodec.model import zoo
 from vqcodec.train.cli import main
 
 
@@ -30,7 +31,19 @@ def test_a_tiny_model_trains_resumes_exports_and_codes(photo: NDArray[np.uint8],
     for k in range(3):
         Image.fromarray(photo[60 * k : 60 * k + 200, :300]).save(data / f"{k}.png")
     shape = [x for setting in TINY for x in ("--set-model", setting)]
-    common = ["-o", out, "--threads", 1, "--set", "crop=64", "--set", "batch=2", "--set", "log_seconds=0"]
+    common = [
+        "-o",
+        out,
+        "--no-finish",
+        "--threads",
+        1,
+        "--set",
+        "crop=64",
+        "--set",
+        "batch=2",
+        "--set",
+        "log_seconds=0",
+    ]
     log = run(data, *common, *shape, "--set", "steps=6", "--validation", data)
     assert "crops/s" in log
     assert "joint step 6 " in log
@@ -119,6 +132,46 @@ def test_a_terminal_gets_a_progress_line_and_nothing_else_does(
     assert "\r" not in log
 
 
+def test_what_finishing_does_is_shown(tiny_run: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line as each stage begins and ends; on a terminal how far the stage is."""
+    from vqcodec.train import progress
+
+    monkeypatch.setattr(progress, "INTERVAL", 0.0)
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    tiny_run.remove("--no-finish")
+    log = run(*tiny_run, "--set", "steps=2", "--base-crops", 16, "--samples", 10)
+    lines = [line for line in log.splitlines() if line.startswith("finish")]
+    for number, what in enumerate(("base indices", "base prior", "analysing 10 crops", "counting", "writing"), 1):
+        assert lines[2 * number - 2].startswith(f"finish {number}/5: ")
+        assert what in lines[2 * number - 2]
+        assert re.fullmatch(rf"finish {number}/5 took \d:\d\d", lines[2 * number - 1])
+    assert re.fullmatch(r"finish took \d:\d\d", lines[10])
+    assert len(lines) == 11
+    assert re.search(r"finish 4/5 \[#{18}-{6}\]  75% 0:\d\d left", terminal.getvalue())
+    assert terminal.getvalue().endswith("\r\x1b[K"), "the line is taken away"
+
+
+def test_a_model_is_finished_unless_a_phase_is_named(tiny_run: list[object], tmp_path: Path) -> None:
+    tiny_run.remove("--no-finish")
+    run(*tiny_run, "--set", "steps=2", "--phase", "joint")
+    assert not (tmp_path / "run" / "model").exists()
+    run(*tiny_run, "--set", "steps=2", "--no-finish")
+    assert not (tmp_path / "run" / "model").exists()
+    log = run(*tiny_run, "--set", "steps=2", "--base-crops", 16, "--samples", 10, "--name", "mine")
+    assert zoo.find(tmp_path / "run" / "model").id == "mine"
+    assert f"model written to {tmp_path / 'run' / 'model'}" in log
+
+
+def test_what_finishing_needs_is_looked_for_before_training(
+    tiny_run: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_run.remove("--no-finish")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    assert main([str(x) for x in [*tiny_run, "--set", "steps=2"]]) == 2
+    assert "training needs onnx: pip install 'vqcodec[train]'" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_durations_are_told_as_clocks_tell_them() -> None:
     from vqcodec.train.progress import duration
 
@@ -134,7 +187,8 @@ def test_two_processes_train_one_model(photo: NDArray[np.uint8], tmp_path: Path)
     options = ["-o", tmp_path / "run", "--device", "cpu", "--threads", 1, "--tensorboard", tmp_path / "board"]
     settings = [x for s in ("crop=64", "batch=2", "log_seconds=0", "steps=3") for x in ("--set", s)]
     command = [*launch, "-m", "vqcodec.train", tmp_path / "a.png", *options, *settings, *shape]
-    command += ["--validation", tmp_path / "a.png"]
+    command += ["--validation", tmp_path / "a.png", "--set", "eval_pictures=1"]
+    command += ["--base-crops", 16, "--samples", 10, "--name", "two"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([str(x) for x in command], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -143,6 +197,8 @@ def test_two_processes_train_one_model(photo: NDArray[np.uint8], tmp_path: Path)
     assert b"crops/s" in events
     assert b"original, level 0.2, 0.6, base alone" in events
     assert (tmp_path / "run" / "last.pt").exists()
+    assert done.stdout.count("finish 5/5: ") == 1, "one process finishes the model"
+    assert zoo.find(tmp_path / "run" / "model").id == "two"
 
 
 def test_mistakes_on_the_command_line_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -151,6 +207,7 @@ def test_mistakes_on_the_command_line_are_told(tmp_path: Path, capsys: pytest.Ca
         (["--phase", "x"], "invalid choice"),
         (["--set", "minutes"], "NAME=VALUE"),
         ([], "must end"),
+        (["--unknown"], "--unknown"),
     ):
         assert main([str(tmp_path / "a.png"), "-o", str(tmp_path / "o"), *arguments]) == 2
         said = capsys.readouterr().err

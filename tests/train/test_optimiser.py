@@ -117,7 +117,7 @@ def test_training_with_it_resumes(photo: NDArray[np.uint8], tmp_path: Path) -> N
     """With the same optimiser the phase goes on; with another it begins again."""
     Image.fromarray(photo[:200, :300]).save(tmp_path / "a.png")
     shape = [x for setting in TINY for x in ("--set-model", setting)]
-    common = [tmp_path / "a.png", "-o", tmp_path / "run", "--threads", 1, "--device", "cpu"]
+    common = [tmp_path / "a.png", "-o", tmp_path / "run", "--no-finish", "--threads", 1, "--device", "cpu"]
     common += [x for s in ("crop=64", "batch=2", "log_seconds=0") for x in ("--set", s)]
     soap, resume = ["--set", "optimiser=soap"], ["--resume", tmp_path / "run" / "last.pt"]
     assert "joint step 3 " in run(*common, *shape, *soap, "--set", "steps=3")

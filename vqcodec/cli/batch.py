@@ -11,6 +11,7 @@ import os
 import sys
 import time
 import unicodedata
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -23,13 +24,21 @@ from vqcodec.cli.streams import DASH, shown
 from vqcodec.errors import OutputExistsError, PartialError
 
 
-def run(todo: Todo, work: Work, *, jobs: int = 1, skip_existing: bool = False) -> None:
+def run(
+    todo: Todo,
+    work: Work,
+    *,
+    jobs: int = 1,
+    skip_existing: bool = False,
+    say: Callable[[str], None] = streams.tell,
+) -> None:
     """Runs every job; of several, one that fails is reported at the end and the rest goes on.
 
     Args:
         work: what is done with a pair; told with `single` whether it may show progress of its own.
         jobs: number of processes, at least 1; with more than one, `work` must be picklable.
         skip_existing: leave out the pairs whose output is there.
+        say: takes the report of each job that has one.
 
     Raises:
         VqcError, OSError, MemoryError: of a single job.
@@ -44,6 +53,8 @@ def run(todo: Todo, work: Work, *, jobs: int = 1, skip_existing: bool = False) -
         for note in outcome.notes:
             streams.complain(f"note: {note}")
         _for_people(outcome.summary)
+        if outcome.report:
+            say(outcome.report)
         if outcome.failure:  # and yet something was written
             raise PartialError(outcome.failure[1])
         return
@@ -52,7 +63,7 @@ def run(todo: Todo, work: Work, *, jobs: int = 1, skip_existing: bool = False) -
     skipped, pairs = len(pairs) - len(left), left
     started, done = time.perf_counter(), Outcome()
     try:
-        with _Bar(len(pairs)) as bar:
+        with _Bar(len(pairs), say) as bar:
             for number, outcome in processes.outcomes(pairs, work, jobs):
                 if outcome.failure:
                     failures[number] = outcome.failure
@@ -109,8 +120,9 @@ def _for_people(line: str) -> None:
 class _Bar:
     """A progress bar over many files on a terminal's stderr: count, time left and megapixels per second."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, say: Callable[[str], None]) -> None:
         self._bar: Any = None
+        self._say = say
         self._pixels, self._started = 0, time.perf_counter()
         if count > 1 and streams.on_terminal(sys.stderr):
             self._bar = click.progressbar(
@@ -130,11 +142,13 @@ class _Bar:
     def update(self, outcome: Outcome) -> None:
         """One file more is done, well or badly."""
         self._pixels += outcome.pixels
-        if self._bar is not None and outcome.notes:
+        if self._bar is not None and (outcome.notes or outcome.report):
             with suppress(OSError):
                 sys.stderr.write("\r\x1b[2K")  # the bar is drawn again below
         for note in outcome.notes:
             streams.complain(f"note: {note}")
+        if outcome.report:
+            self._say(outcome.report)
         if self._bar is not None:
             self._bar.update(1)
 

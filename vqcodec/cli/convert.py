@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,6 +24,10 @@ from vqcodec.cli.streams import DASH, shown
 from vqcodec.errors import PartialError, UsageError
 from vqcodec.options import DEFAULT_EFFORT, DecodeOptions, EncodeOptions, Region, Target, most_file_bytes
 from vqcodec.threads import Progress, processors
+
+if TYPE_CHECKING:
+    from vqcodec.codec.target import Reached
+    from vqcodec.pictures.picture import Picture
 
 SUFFIX = ".vqc"
 PROGRESS_TILES = 4  # no progress bar for pictures with as many tiles or fewer
@@ -45,7 +49,7 @@ MAX_DAMAGE = 20  # sentences about one damaged file
 @click.option("--max-bytes", type=click.IntRange(1), metavar="N", help="Instead of -q: the largest size of a file.")
 @options.effort
 @options.tune
-@options.output_folder
+@options.output
 @options.recursive
 @options.jobs
 @options.skip_existing
@@ -54,17 +58,24 @@ MAX_DAMAGE = 20  # sentences about one damaged file
 @options.model
 @options.strip
 @options.max_pixels
+@click.option("-v", "--verbose", is_flag=True, help="A line on stderr for each file: size, bpp, PSNR reached.")
+@click.option("--json", "as_json", is_flag=True, help="The same as a JSON object a line on stdout, for scripts.")
 def compress(
     quality: int | None, bpp: float | None, psnr: float | None, max_bytes: int | None, effort: int | None,
-    tune: str | None, threads: int, model: str | None, strip: bool, max_pixels: int, **files: Any,
+    tune: str | None, threads: int, model: str | None, strip: bool, max_pixels: int, verbose: bool, as_json: bool,
+    **files: Any,
 ) -> None:  # fmt: skip
-    """Compress pictures to .vqc files; "-" is stdin or stdout.
+    """Compress pictures to .vqc files; "-" is stdin or stdout. Without OUT, the file is written beside the picture.
+
+    A .vqc file as input is decoded and encoded again.
 
     \b
+    vqcodec compress photo.png
     vqcodec compress photo.png photo.vqc
-    vqcodec compress -q 50 photo.jpg small.vqc
+    vqcodec compress -v -q 50 photo.jpg small.vqc
     vqcodec compress --max-bytes 50000 photo.jpg small.vqc
-    vqcodec compress holiday/ more.png -o archive/
+    vqcodec compress holiday/ more.png archive/
+    vqcodec compress -q 30 photo.vqc smaller.vqc
     vqcodec compress -r -j 0 --skip-existing pictures/ -o archive/
     curl -s URL | vqcodec compress - - > photo.vqc
     """
@@ -72,9 +83,14 @@ def compress(
     given = ["--" + name.replace("_", "-") for name, value in target.items() if value is not None]
     if len(given) > 1:
         raise UsageError(f"{given[0]} and {given[1]} cannot both be met: give one of them")
-    work = partial(_compress, wanted=Target(bpp, psnr, max_bytes, quality), max_pixels=max_pixels)
+    if verbose and as_json:
+        raise UsageError("--verbose and --json report the same: give one of them")
+    if as_json and DASH in (files["output"], files["paths"][-1] if len(files["paths"]) > 1 else None):
+        raise UsageError("stdout cannot take both the file and --json: give the output a name, or use -v")
+    report = "json" if as_json else "text" if verbose else None
+    work = partial(_compress, wanted=Target(bpp, psnr, max_bytes, quality), max_pixels=max_pixels, report=report)
     coding = EncodeOptions(effort or DEFAULT_EFFORT, threads, model, strip, tune=tune)
-    _many(work, coding, names.PICTURE_SUFFIXES, SUFFIX, **files)
+    _many(work, coding, names.PICTURE_SUFFIXES, SUFFIX, say=streams.tell_scripts if as_json else streams.tell, **files)
 
 
 def _region(_context: click.Context, _option: click.Parameter, text: str | None) -> Region | None:
@@ -90,7 +106,7 @@ def _region(_context: click.Context, _option: click.Parameter, text: str | None)
 
 @click.command()
 @options.paths
-@options.output_folder
+@options.output
 @options.recursive
 @options.jobs
 @options.skip_existing
@@ -111,15 +127,16 @@ def decompress(
     form: str | None, decoder: str | None, realism: float | None, region: Region | None, scale: str, threads: int,
     model: str | None, max_pixels: int, allow_partial: bool, **files: Any,
 ) -> None:  # fmt: skip
-    """Restore the pictures of .vqc files; "-" is stdin or stdout.
+    """Restore the pictures of .vqc files; "-" is stdin or stdout. Without OUT, a PNG is written beside the file.
 
     \b
+    vqcodec decompress photo.vqc
     vqcodec decompress photo.vqc photo.png
     vqcodec decompress --region 0,0,128,96 photo.vqc piece.png
     vqcodec decompress --scale 8 photo.vqc thumbnail.png
     vqcodec decompress --decoder realistic photo.vqc photo.png
     vqcodec decompress --allow-partial broken.vqc rest.png
-    vqcodec decompress archive/ -o pictures/ --format webp
+    vqcodec decompress archive/ pictures/ --format webp
     vqcodec decompress -r -j 0 archive/ -o pictures/
     vqcodec decompress - - < photo.vqc | display
     """
@@ -130,12 +147,15 @@ def decompress(
 
 def _many(
     work: Any, coding: EncodeOptions | DecodeOptions, wanted: frozenset[str], suffix: str, *, paths: tuple[str, ...],
-    folder: str | None, recursive: bool, jobs: int, skip_existing: bool, force: bool,
+    output: str | None, recursive: bool, jobs: int, skip_existing: bool, force: bool,
+    say: Callable[[str], None] = streams.tell,
 ) -> None:  # fmt: skip
-    """Runs `work` over all inputs."""
+    """Runs `work` over all inputs; `say` takes the reports that were asked for."""
     if skip_existing and force:
         raise UsageError("--skip-existing leaves existing files alone, --force replaces them: give one of them")
-    todo = names.todo(paths, folder, suffix, wanted, recursive=recursive)
+    todo = names.todo(paths, output, suffix, wanted, recursive=recursive)
+    if output is None and len(paths) == 1 and force and suffix != SUFFIX:
+        names.check_not_beside(*todo.pairs[0])
     count = min(jobs or processors(), len(todo.pairs))
     if count > 1:
         coding = replace(coding, threads=coding.threads or max(1, processors() // count))
@@ -143,12 +163,13 @@ def _many(
         from vqcodec.model import zoo
 
         zoo.find(coding.model)
-    batch.run(todo, partial(work, coding=coding, force=force), jobs=count, skip_existing=skip_existing)
+    batch.run(todo, partial(work, coding=coding, force=force), jobs=count, skip_existing=skip_existing, say=say)
 
 
 def _compress(
-    source: str, target: str, *, wanted: Target, coding: EncodeOptions, max_pixels: int, force: bool, single: bool
-) -> Outcome:
+    source: str, target: str, *, wanted: Target, coding: EncodeOptions, max_pixels: int, report: str | None,
+    force: bool, single: bool,
+) -> Outcome:  # fmt: skip
     started = time.perf_counter()
     if Path(target).suffix.lower() in names.PICTURE_SUFFIXES:
         raise UsageError(f"{shown(target)} is the name of a picture: give the output a name that ends in {SUFFIX}")
@@ -156,9 +177,8 @@ def _compress(
         names.make_folder(os.path.dirname(target))
     names.check_target(source, target, force)
     from vqcodec.codec.target import TOLERANCE, encode_to_target
-    from vqcodec.pictures import read
 
-    picture = read.load(streams.picture_source(source, max_pixels), max_pixels=max_pixels)
+    picture = _picture(source, coding, max_pixels)
     notes = [*picture.notes]
     with streams.about(source), _progress(source, single) as progress:
         reached = encode_to_target(picture, wanted, coding, progress)
@@ -168,11 +188,60 @@ def _compress(
         notes.append(reached.sentence + (f": the nearest to the {wanted.bpp:g} bpp asked for" if far else ""))
     height, width = picture.rgb.shape[:2]
     what = f"{width} x {height}, {len(reached.data):,} bytes, {reached.bpp:.3f} bpp"
-    in_bytes = 0 if source == DASH else os.path.getsize(source)
+    seconds = time.perf_counter() - started
     return Outcome(
-        width * height, in_bytes, len(reached.data), streams.noted(shown(source), notes),
-        _summary(source, target, what, started),
-    )  # fmt: skip
+        width * height,
+        0 if source == DASH else os.path.getsize(source),
+        len(reached.data),
+        streams.noted(shown(source), notes),
+        "" if report == "text" else _summary(source, target, what, seconds),
+        report=_report(report, source, target, picture, reached, coding, what, seconds) if report else "",
+    )
+
+
+def _picture(source: str, coding: EncodeOptions, max_pixels: int) -> Picture:
+    """The picture of any file or of stdin; that of a .vqc file is decoded."""
+    from vqcodec.bitstream import container
+    from vqcodec.codec import decode
+    from vqcodec.pictures import read
+
+    given = streams.picture_source(source, max_pixels)
+    if not streams.begins_with(given, container.MAGIC):
+        return read.load(given, max_pixels=max_pixels)
+    if isinstance(given, str):
+        data = streams.read_marked(given, container.MAGIC, most_file_bytes(max_pixels))
+    else:
+        data = given.getvalue()
+    with streams.about(source):
+        options = DecodeOptions(threads=coding.threads, model=coding.model, max_pixels=max_pixels)
+        picture = decode.decode(data, options)
+    return replace(picture, notes=("encoded again from a .vqc file: the losses of both encodings add up",))
+
+
+def _report(
+    form: str, source: str, target: str, picture: Picture, reached: Reached, coding: EncodeOptions, what: str,
+    seconds: float,
+) -> str:  # fmt: skip
+    """A line about one file, with the PSNR that a decoder reaches: decoded once for it, unless that is known."""
+    import json
+    import math
+
+    from vqcodec import api
+    from vqcodec.codec import decode
+    from vqcodec.pictures.picture import psnr
+
+    decibels = reached.psnr
+    if decibels is None:
+        options = DecodeOptions(threads=coding.threads, model=coding.model, max_pixels=picture.rgb.size)
+        decibels = psnr(picture.rgb, decode.decode(reached.data, options).rgb)
+    if form == "text":
+        return _summary(source, target, f"{what}, {decibels:.2f} dB", seconds)
+    facts = api.info(reached.data)
+    kept = ("width", "height", "quality", "tune", "model", "model_id", "file_bytes", "bpp")
+    return json.dumps({
+        "input": source, "output": target, **{name: facts[name] for name in kept},
+        "psnr": decibels if math.isfinite(decibels) else None, "seconds": round(seconds, 3),
+    })  # fmt: skip
 
 
 def _decompress(
@@ -203,14 +272,14 @@ def _decompress(
 
         strips = decode.decode_strips(data, coding, progress)
         notes = write_strips(strips, suffix, counted)
-    name = shown(target, "stdout")
+    name, seconds = shown(target, "stdout"), time.perf_counter() - started
     partial_failure = (PartialError.exit_code, f"{shown(source)}: damaged; {name} shows what is left of it")
     return Outcome(
         strips.width * strips.height,
         len(data),
         out_bytes,
         streams.noted(shown(source), strips.damage[:MAX_DAMAGE]) + streams.noted(name, notes),
-        _summary(source, target, f"{strips.width} x {strips.height}, {out_bytes:,} bytes", started),
+        _summary(source, target, f"{strips.width} x {strips.height}, {out_bytes:,} bytes", seconds),
         partial_failure if strips.damage else None,
     )
 
@@ -226,9 +295,8 @@ def _check_format(suffix: str) -> None:
     write_picture(picture, suffix)
 
 
-def _summary(source: str, target: str, what: str, started: float) -> str:
+def _summary(source: str, target: str, what: str, seconds: float) -> str:
     """One line about one file."""
-    seconds = time.perf_counter() - started
     return f"{shown(source)} -> {shown(target, 'stdout')}: {what}, {seconds:.2f} s"
 
 

@@ -53,7 +53,7 @@ class Coded:
 
 @click.command()
 @click.option(
-    "-o", "--output-dir", "folder", default=".", metavar="DIR", help="Where to write the comparison (default: here)."
+    "-o", "--output", "folder", default=".", metavar="DIR", help="Where to write the comparison (default: here)."
 )
 @options.force
 @options.threads

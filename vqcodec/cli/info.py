@@ -8,13 +8,15 @@ its files are found to be what they should be.
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from typing import Any
 
 import click
 
 from vqcodec import api
 from vqcodec.bitstream import container
-from vqcodec.cli import streams
+from vqcodec.cli import names, processes, streams
 from vqcodec.cli.streams import shown
 from vqcodec.errors import DamagedError, UsageError
 from vqcodec.messages import printable
@@ -23,6 +25,7 @@ from vqcodec.model.zoo import MAX_CARD_BYTES, ModelFiles, read_file
 from vqcodec.options import DEFAULT_MAX_PIXELS, most_file_bytes
 
 Facts = dict[str, Any]
+SUFFIX = ".vqc"
 BAR_WIDTH = 30  # [characters] of the whole file
 PARTS = {
     "header_bytes": "header",
@@ -49,9 +52,14 @@ def read(data: bytes) -> Facts:
     return facts
 
 
-def as_json_text(facts: Facts) -> str:
+def as_json_text(facts: Facts, _name: str = "") -> str:
     """One object, indented, in ASCII."""
     return json.dumps(facts, indent=2) + "\n"
+
+
+def as_json_line(facts: Facts, name: str) -> str:
+    """One object on a line, in ASCII, with the file's name as `file`."""
+    return json.dumps({"file": name, **facts}) + "\n"
 
 
 def as_text(facts: Facts, name: str) -> str:
@@ -127,26 +135,69 @@ def model_as_text(files: ModelFiles) -> str:
 
 
 @click.command()
-@click.argument("file", required=False, type=click.Path(readable=False))
-@click.option("--json", "as_json", is_flag=True, help="One JSON object, for scripts.")
-@click.option("--model", metavar="ID|PATH", help="Check a model's files and show its card, in place of a FILE.")
-def info(file: str | None, as_json: bool, model: str | None) -> None:
-    """Say what is in a .vqc FILE ("-" for stdin), and whether it is whole.
+@click.argument("paths", nargs=-1, metavar="[FILE...]", type=click.Path(readable=False))
+@click.option("-r", "--recursive", is_flag=True, help="Search folders below folders.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON object, for scripts; of several files one a line.")
+@click.option(
+    "--model", metavar="ID|PATH",
+    help="The model of files written with one of your own. Without a FILE: check that model and show its card.",
+)  # fmt: skip
+def info(paths: tuple[str, ...], recursive: bool, as_json: bool, model: str | None) -> None:
+    """Say what is in .vqc files ("-" for stdin) or in folders of them, and whether they are whole.
 
     \b
     vqcodec info photo.vqc
+    vqcodec info -r archive/
     vqcodec info photo.vqc --json | jq .bpp
     vqcodec info --model photo-1
     """
-    if (file is None) == (model is None):
-        raise UsageError("give a FILE, or a model with --model: one of them")
-    if file is None:
-        files = zoo.find(model)
+    files = None if model is None else zoo.find(model)
+    if not paths:
+        if files is None or recursive:
+            raise UsageError("give a FILE, or a model with --model")
         streams.write_text(model_as_json(files) if as_json else model_as_text(files))
         return
-    data = streams.read_marked(file, container.MAGIC, most_file_bytes(DEFAULT_MAX_PIXELS))
-    with streams.about(file):
+    if len(paths) == 1 and not os.path.isdir(paths[0]):
+        if recursive:
+            raise UsageError("-r is for folders")
+        _one(paths[0], files, as_json_text if as_json else as_text)
+        return
+    _several(names.inputs(paths, frozenset({SUFFIX}), recursive=recursive), files, as_json)
+
+
+def _one(name: str, model: ModelFiles | None, as_what: Callable[[Facts, str], str]) -> None:
+    """Says what is in a file.
+
+    Raises:
+        DamagedError, InputError, LimitError: as `read` and `streams.read_marked`; DamagedError also after it was said.
+    """
+    data = streams.read_marked(name, container.MAGIC, most_file_bytes(DEFAULT_MAX_PIXELS))
+    with streams.about(name):
         facts = read(data)
-    streams.write_text(as_json_text(facts) if as_json else as_text(facts, shown(file)))
+    if model is not None and facts["model"] == model.checksum.hex():
+        facts["model_id"] = model.id
+    streams.write_text(as_what(facts, shown(name)))
     if facts["damage"]:
-        raise DamagedError(f"{shown(file)}: {facts['damage'][0]}")
+        raise DamagedError(f"{shown(name)}: {facts['damage'][0]}")
+
+
+def _several(todo: names.Todo, model: ModelFiles | None, as_json: bool) -> None:
+    """One file after the other; failures are told at the end, and the first one's exit code counts."""
+    gap = ""
+
+    def as_what(facts: Facts, name: str) -> str:
+        nonlocal gap
+        before, gap = gap, "\n"  # a line between two files
+        return before + as_text(facts, name)
+
+    def one(source: str, target: str, *, single: bool) -> processes.Outcome:
+        _one(source, model, (lambda facts, _: as_json_line(facts, source)) if as_json else as_what)
+        return processes.Outcome()
+
+    for _, outcome in processes.outcomes(dict(enumerate(todo.pairs)), one, 1):
+        if outcome.failure:
+            todo.failures.append(outcome.failure)
+    for _, message in todo.failures:
+        streams.complain(message)
+    if todo.failures:
+        raise click.exceptions.Exit(todo.failures[0][0])

@@ -157,14 +157,16 @@ def completion(shell: str) -> None:
     add_help_option=False, context_settings={"ignore_unknown_options": True},
 )  # fmt: skip
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-@click.pass_context
-def train(context: click.Context, arguments: tuple[str, ...]) -> None:
+def train(arguments: tuple[str, ...]) -> None:
     """Train a model on your own pictures (needs torch: pip install 'vqcodec[train]')."""
+    from vqcodec.train.arguments import missing, parse
+
+    options = parse(arguments)
     try:
-        from vqcodec.train.cli import main as run
+        from vqcodec.train.cli import run
     except ModuleNotFoundError as error:
-        missing = (error.name or "").split(".")[0]
-        if missing in ("", "vqcodec"):
+        name = (error.name or "").split(".")[0]
+        if name in ("", "vqcodec"):
             raise
-        raise UsageError(f"training needs {missing}: pip install 'vqcodec[train]'") from None
-    context.exit(run(arguments))
+        raise missing(name) from None
+    run(options)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ PICTURE_SUFFIXES = frozenset(
         ".bmp", ".dib", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".gif", ".heic", ".heif",
     )
 )  # fmt: skip
+FILE_SUFFIXES = PICTURE_SUFFIXES | {".vqc"}  # an output so named is no folder
 
 
 @dataclass
@@ -34,29 +35,62 @@ class Todo:
 
 
 def todo(
-    paths: tuple[str, ...], folder: str | None, suffix: str, wanted: frozenset[str], *, recursive: bool = False
+    paths: tuple[str, ...], output: str | None, suffix: str, wanted: frozenset[str], *, recursive: bool = False
 ) -> Todo:
-    """Pairs of input and output: IN OUT as given, or every input with its place in `folder`.
+    """Pairs of input and output: one input and its file, or every input with its place in a folder.
 
     Args:
-        suffix: of the outputs in `folder`.
+        paths: inputs; without `output`, the last of several is the output.
+        output: a file or a folder, as `-o` gives it.
+        suffix: of the outputs in a folder, and of the output beside a single input that has no other.
         wanted: suffixes of the files to take from an input that is a folder.
-        recursive: search below such a folder, too; what lies deeper has the same place below `folder`.
+        recursive: search below such a folder, too; what lies deeper has the same place below the output folder.
 
     Raises:
         UsageError: the arguments make no sense together.
         InputError: there is nothing to do, or the output folder cannot be made.
     """
-    if folder is None:
-        if len(paths) != 2:
-            raise UsageError("give one input and one output, or the output folder of several inputs with -o DIR")
-        if os.path.isdir(paths[0]):
+    option = output is not None
+    if output is None and len(paths) > 1:
+        *paths_in, output = paths
+    else:
+        paths_in = list(paths)
+    several = len(paths_in) > 1 or os.path.isdir(paths_in[0])
+    if output is None:
+        if several:
             raise UsageError(f"{shown(paths[0])} is a folder: give an output folder with -o DIR")
+        if DASH in paths:
+            raise UsageError("stdin has no name to keep: give the output a name, or - for stdout")
+        output = os.path.splitext(paths[0])[0] + suffix
+    into_folder = _is_folder(output) or (option and _may_become_folder(output, several))
+    if several and not into_folder:
+        if option:
+            raise UsageError(f"{shown(output, 'stdout')} is one file: give an output folder with -o DIR")
+        raise UsageError(f"{shown(output, 'stdout')} is no folder: give an output folder with -o DIR, or end it in /")
+    if not into_folder:
         if recursive:
             raise UsageError("-r is for folders: give the output folder with -o DIR")
-        return Todo([(paths[0], paths[1])])
+        return Todo([(paths_in[0], output)])
+    return _into(output, paths_in, suffix, wanted, recursive)
+
+
+def _is_folder(name: str) -> bool:
+    """Whether it is a folder, or can be nothing else."""
+    return name.endswith(("/", os.sep)) or os.path.isdir(name)
+
+
+def _may_become_folder(name: str, several: bool) -> bool:
+    """Whether a name after -o that is not there yet is that of a folder to make."""
+    if name == DASH or os.path.exists(name):
+        return False
+    suffix = Path(name).suffix.lower()
+    return suffix not in FILE_SUFFIXES if several else not suffix
+
+
+def _into(folder: str, paths: list[str], suffix: str, wanted: frozenset[str], recursive: bool) -> Todo:
+    """Every input with its place in the output folder, which is made."""
     if DASH in paths:
-        raise UsageError("stdin has no name to keep: with -o DIR give files or folders")
+        raise UsageError("stdin has no name to keep in a folder: give files or folders")
     work = Todo(several=True)
     for place, source in _sources(paths, wanted, recursive, work.failures):
         work.pairs.append((source, os.path.join(folder, place, Path(source).stem + suffix)))
@@ -83,7 +117,7 @@ def inputs(paths: tuple[str, ...], wanted: frozenset[str], *, recursive: bool = 
 
 
 def _sources(
-    paths: tuple[str, ...], wanted: frozenset[str], recursive: bool, failures: list[tuple[int, str]]
+    paths: Sequence[str], wanted: frozenset[str], recursive: bool, failures: list[tuple[int, str]]
 ) -> list[tuple[str, str]]:
     """The inputs, folders replaced by their files whose suffix is wanted: place below the folder, and path."""
     sources = []

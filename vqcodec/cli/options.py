@@ -7,8 +7,8 @@ import click
 
 from vqcodec.options import DEFAULT_MAX_PIXELS, MAX_EFFORT, MAX_QUALITY, TUNES
 
-output_folder = click.option(
-    "-o", "--output-dir", "folder", metavar="DIR", help="Write every input into this folder, under its own name."
+output = click.option(
+    "-o", "--output", metavar="OUT|DIR", help="The file of one input, or a folder for any number of inputs."
 )
 force = click.option("-f", "--force", is_flag=True, help="Overwrite an existing output.")
 threads = click.option(
@@ -37,5 +37,5 @@ jobs = click.option(
 )  # fmt: skip
 strip = click.option("--strip", is_flag=True, help="Leave out EXIF and XMP; a colour profile stays if it is not sRGB.")
 paths = click.argument(
-    "paths", nargs=-1, required=True, type=click.Path(readable=False), metavar="IN OUT | IN... -o DIR"
+    "paths", nargs=-1, required=True, type=click.Path(readable=False), metavar="IN [OUT] | IN... DIR/"
 )

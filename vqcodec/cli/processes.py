@@ -39,6 +39,7 @@ class Outcome:
     notes: tuple[str, ...] = ()
     summary: str = ""
     failure: tuple[int, str] | None = None  # exit code, message
+    report: str = ""  # a line that was asked for
 
     def __add__(self, other: Outcome) -> Outcome:
         return Outcome(

@@ -55,6 +55,13 @@ def complain(message: str) -> None:
         sys.stderr.flush()
 
 
+def tell(line: str) -> None:
+    """A line on stderr that is no complaint; where there is no stderr, nothing."""
+    with suppress(OSError, ValueError, AttributeError):
+        sys.stderr.write(f"{on_one_line(line)}\n")
+        sys.stderr.flush()
+
+
 def on_terminal(stream: Any) -> bool:
     """Whether a person sits at this stream."""
     return stream is not None and not stream.closed and bool(stream.isatty())
@@ -81,6 +88,17 @@ def noted(name: str, notes: Sequence[str]) -> tuple[str, ...]:
 def picture_source(name: str, max_pixels: int) -> str | NamedBytes:
     """What `pictures.read.load` takes for a file's name, or for "-"."""
     return read_stdin(most_file_bytes(max_pixels)) if name == DASH else name
+
+
+def begins_with(source: str | NamedBytes, magic: bytes) -> bool:
+    """Whether a file, or what stdin held, begins so. A pipe that has a name does not: it can be read only once."""
+    if not isinstance(source, str):
+        return source.getvalue().startswith(magic)
+    with suppress(OSError, ValueError):
+        if os.path.isfile(source):
+            with open(source, "rb") as stream:
+                return stream.read(len(magic)) == magic
+    return False
 
 
 def read_stdin(limit_bytes: int) -> NamedBytes:
@@ -227,6 +245,11 @@ def write_text(text: str) -> None:
     """
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     write(DASH, text.encode(encoding, "backslashreplace"), force=False)
+
+
+def tell_scripts(line: str) -> None:
+    """A line on stdout; raises as `write_text`."""
+    write_text(line + "\n")
 
 
 def abandon_stdout() -> None:

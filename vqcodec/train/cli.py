@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """`vqcodec train`: data in, a model folder out. The phases, one after the other, each resumable.
 
+Without --phase: joint, then finish.
+
 joint      analysis, synthesis, codebook and refinement prior together        -> OUT/last.pt
 decoder    synthesis and refinement prior, encoder frozen, true quantisation  -> OUT/last.pt
 analysis   the analysis alone, decoder frozen (optional)                      -> OUT/last.pt
@@ -16,6 +18,7 @@ import argparse
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ import torch.distributed as dist
 
 from vqcodec.errors import UsageError, VqcError
 from vqcodec.model.zoo import MODELS
+from vqcodec.train.arguments import check_installed, missing, parse
 from vqcodec.train.attach import attach
 from vqcodec.train.codec import Codec
 from vqcodec.train.config import ModelConfig, RealismConfig, TextureConfig, TrainConfig, load_toml, override, to_dict
@@ -33,22 +37,16 @@ from vqcodec.train.export import integer_tables, write_model
 from vqcodec.train.eye import start_eye
 from vqcodec.train.files import quick_files, rate_distortion
 from vqcodec.train.finish import analysed, count_tables, train_base_prior
-from vqcodec.train.loop import LEARNS, Trainer, load_checkpoint, new_model
+from vqcodec.train.loop import Trainer, load_checkpoint, new_model
+from vqcodec.train.progress import Stages
 from vqcodec.train.realistic import RealismTrainer
 from vqcodec.train.shipped import load_shipped
 from vqcodec.train.steps import save_by_rename
 from vqcodec.train.widen import widened
 
-PHASES = (*LEARNS, "finish", "realistic")
-EXAMPLES = """examples:
-  vqcodec train photos/ -o run --set minutes=60
-  vqcodec train photos/ -o run --resume run/last.pt --phase decoder --set minutes=10 --set learning_rate=2e-4
-  vqcodec train photos/ -o run --resume run/last.pt --phase finish --name mine
-  vqcodec compress photo.png photo.vqc --model run/model
-  vqcodec train photos/ -o run --resume run/last.pt --phase realistic --into run/model --set minutes=60
-
-Several processes: torchrun --nproc-per-node N -m vqcodec.train ...
-"""
+BASE_MINUTES = 8.0  # for the base prior
+BASE_SHARE = 0.25  # of the time of the joint phase, at most, where the base prior is trained after it
+EXPORT_NEEDS = ("onnx", "onnxruntime", "constriction")
 
 
 def pairs(values: Sequence[str]) -> dict[str, Any]:
@@ -105,58 +103,20 @@ def finish(
     start = state.get("base_prior") if state else None
     if path.exists():
         start = torch.load(path, map_location="cpu", weights_only=True)["model"]
-    base_prior, bits = train_base_prior(model, pictures, o.base_minutes, device, seed, o.base_crops, start)
-    save_by_rename(path, {"model": base_prior.state_dict(), "bits": bits})
-    model = model.to(device).eval()
-    samples = analysed(model, pictures, o.samples, 384, seed + 1, device)
-    tables = count_tables(integer_tables(model, base_prior, samples), samples, model)
-    folder: Path = o.out / "model"
-    write_model(folder, o.name, model, tables, {"base_bits_per_index": round(bits, 3)})
+    minutes = BASE_MINUTES if o.base_minutes is None else o.base_minutes
+    with Stages("finish", 6 if minutes else 5) as stages:
+        base_prior, bits = train_base_prior(
+            model, pictures, minutes, device, seed, o.base_crops, start, stages, stages.say
+        )
+        save_by_rename(path, {"model": base_prior.state_dict(), "bits": bits})
+        model = model.to(device).eval()
+        samples = analysed(model, pictures, o.samples, 384, seed + 1, device, stages)
+        stages("rounding the priors", 0)
+        tables = count_tables(integer_tables(model, base_prior, samples), samples, model, stages)
+        folder: Path = o.out / "model"
+        stages("writing the model", 0)
+        write_model(folder, o.name, model, tables, {"base_bits_per_index": round(bits, 3)})
     return folder
-
-
-def parser() -> argparse.ArgumentParser:
-    """The options of `vqcodec train`."""
-    command = argparse.ArgumentParser(
-        "vqcodec train",
-        description="Train a model on DATA (folders, tar shards or pictures), phase by phase.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        exit_on_error=False,
-    )
-    option = command.add_argument
-    option("data", nargs="+", type=Path, metavar="DATA")
-    option("-o", "--out", required=True, type=Path, help="folder for checkpoints and model")
-    option("--config", type=Path, help="TOML file with [model] and [train] tables")
-    option("--resume", metavar="CHECKPOINT|MODEL", help="checkpoint, model folder or shipped model's id to go on from")
-    option("--phase", choices=PHASES, default="joint", help="default: joint")
-    option("--validation", action="append", type=Path, default=[], help="pictures to judge on; repeatable")
-    option(
-        "--set",
-        dest="settings",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a [train] setting ([realistic])",
-    )
-    option(
-        "--set-model",
-        dest="shape",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a [model] setting ([texture])",
-    )
-    option("--cache", type=Path, help="folder that keeps decoded pictures between runs")
-    option("--device", default="auto", help="cpu, cuda, or auto (the default)")
-    option("--threads", type=int, default=0, help="processor threads (default: torch's choice)")
-    option("--tensorboard", type=Path, metavar="DIR", help="write scalars and pictures for TensorBoard")
-    option("--name", default="custom", help="finish: the model's id (default: custom)")
-    option("--base-minutes", type=float, default=8.0, help="finish: time for the base prior (default: 8)")
-    option("--base-crops", type=int, default=3000, help="finish: crops that the base prior learns from (default: 3000)")
-    option("--into", type=Path, metavar="MODEL", help="realistic: the folder of the finished model that it joins")
-    option("--samples", type=int, default=400, help="finish: crops to count tables on (default: 400)")
-    return command
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -166,24 +126,29 @@ def main(arguments: Sequence[str]) -> int:
         the exit code.
     """
     try:
-        options = parser().parse_args(arguments)
-        _run(options)
+        run(parse(arguments))
     except VqcError as error:
         print(f"vqcodec: {error}", file=sys.stderr)
         return error.exit_code
-    except ModuleNotFoundError as error:  # onnx, which only the export needs
-        print(f"vqcodec: this needs {error.name}: pip install 'vqcodec[train]'", file=sys.stderr)
-        return UsageError.exit_code
-    except (argparse.ArgumentError, argparse.ArgumentTypeError) as error:
-        print(f"vqcodec: {error} (see vqcodec train --help)", file=sys.stderr)
-        return UsageError.exit_code
     return 0
 
 
+def run(o: argparse.Namespace) -> None:
+    """Run what the options of `arguments.parse` ask for.
+
+    Raises:
+        VqcError: data, checkpoint or settings are not what they should be, or a library is missing.
+    """
+    try:
+        _realistic(o) if o.phase == "realistic" else _run(o)
+    except ModuleNotFoundError as error:
+        raise missing(error.name or "another library") from None
+
+
 def _run(o: argparse.Namespace) -> None:
-    if o.phase == "realistic":
-        _realistic(o)
-        return
+    finishes = o.phase is None and not o.no_finish
+    if finishes or o.phase == "finish":
+        check_installed(*EXPORT_NEEDS)
     model_table, train_table = load_toml(o.config)
     shape = {**model_table, **pairs(o.shape)}
     t = override(TrainConfig(), {**train_table, **pairs(o.settings)})
@@ -196,21 +161,34 @@ def _run(o: argparse.Namespace) -> None:
     state: dict[str, Any] | None = None
     if o.resume:
         model, state = _resumed(o.resume, shape, pictures, t.seed)
-    elif o.phase == "joint":
+    elif o.phase in (None, "joint"):
         model = new_model(override(ModelConfig(), shape), pictures, t.seed)
     else:
         raise UsageError(f"--phase {o.phase} needs --resume with the checkpoint of the phase before")
     if o.phase == "finish":
-        folder = finish(model, state, pictures, o, t.seed, device)
-        print(f"model written to {folder}")
-        if judged is not None:
-            rate_distortion(folder, judged, t.eval_pictures)
+        _finish(model, state, pictures, judged, o, t, device)
         return
-    t = override(t, {"phase": o.phase})
+    t, begun = override(t, {"phase": o.phase or "joint"}), time.perf_counter()
     Trainer(model, pictures, judged, t, o.out, device, state, o.tensorboard, quick_files).run()
-    if not dist.is_initialized() or dist.get_rank() == 0:
-        settings = {"model": to_dict(model.config), "train": to_dict(t)}
-        (o.out / "config.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    if dist.is_initialized() and dist.get_rank() > 0:
+        return
+    settings = {"model": to_dict(model.config), "train": to_dict(t)}
+    (o.out / "config.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    if finishes:
+        if o.base_minutes is None:
+            o.base_minutes = min(BASE_MINUTES, (time.perf_counter() - begun) / 60 * BASE_SHARE)
+        _finish(*load_checkpoint(o.out / "last.pt"), pictures, judged, o, t, device)
+
+
+def _finish(
+    model: Codec, state: dict[str, Any] | None, pictures: Pictures, judged: Pictures | None, o: argparse.Namespace,
+    t: TrainConfig, device: torch.device,
+) -> None:  # fmt: skip
+    """The last phase, and the rate and distortion of real files where there are pictures to judge on."""
+    folder = finish(model, state, pictures, o, t.seed, device)
+    print(f"model written to {folder}: use it with --model {folder}")
+    if judged is not None:
+        rate_distortion(folder, judged, t.eval_pictures)
 
 
 def _resumed(source: str, shape: dict[str, Any], pictures: Pictures, seed: int) -> tuple[Codec, dict[str, Any] | None]:

@@ -13,6 +13,14 @@ from vqcodec.errors import UsageError
 T = TypeVar("T")
 FRONTENDS = ("klt", "dct", "random")
 TUNES = ("psnr", "eye")  # what a model serves: least squared error, or what people see
+LEARNS = {  # phase -> weights that learn in it
+    "joint": ("analysis", "synthesis", "prior", "log_step"),
+    "steps": ("log_step", "prior.place_strength", "prior.activity"),
+    "prior": ("prior",),
+    "decoder": ("synthesis", "prior"),
+    "synthesis": ("synthesis",),
+    "analysis": ("analysis",),
+}
 
 
 @dataclass(frozen=True)

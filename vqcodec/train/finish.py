@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +28,7 @@ from vqcodec.train.data import Pictures
 from vqcodec.train.prior import BasePrior, quarter
 from vqcodec.train.steps import clip_gradients, phase_done, rate_factor
 
+Report = Callable[[str, float], None]  # takes the name of what is done, and how much of it, a part of 1
 SPAN = 600  # indices beyond +-SPAN are counted at the edge
 SKIP_BELOW = 3e-4  # a class whose indices are non-zero more rarely than this is not coded
 
@@ -40,12 +41,19 @@ class Sample(NamedTuple):
     base: NDArray[np.int64]  # [h, w] indices
 
 
+def _quiet(_what: str, _done: float) -> None:
+    """Reports to nobody."""
+
+
 @torch.no_grad()
-def analysed(model: Codec, pictures: Pictures, count: int, size: int, seed: int, device: torch.device) -> list[Sample]:
+def analysed(
+    model: Codec, pictures: Pictures, count: int, size: int, seed: int, device: torch.device, report: Report = _quiet
+) -> list[Sample]:
     """Random crops through the analysis, at every quality from 2 on, the tunes in turn."""
     rng = np.random.default_rng(seed)
     out = []
     for number in range(count):
+        report(f"analysing {count:,} crops to count on", number / count)
         setting = Setting(2 + number % 99, number % len(model.config.tunes))
         x = pictures.crops(rng, 1, pictures.crop_size(size))
         level = torch.tensor([quality_level(setting.quality)], device=device)
@@ -63,6 +71,8 @@ def train_base_prior(
     seed: int = 1,
     crops: int = 3000,
     start: dict[str, Tensor] | None = None,
+    report: Report = _quiet,
+    say: Callable[[str], object] = print,
 ) -> tuple[BasePrior, float]:
     """Train the base layer's prior on the indices of the frozen codebook.
 
@@ -70,6 +80,8 @@ def train_base_prior(
         minutes: time for the training itself; finding the indices of the crops comes before. 0: none.
         crops: how many crops of up to 448 x 448 to find the indices of.
         start: weights to go on from.
+        report: told how far it is.
+        say: takes a line now and then.
 
     Returns:
         the prior and its cost on held-out crops, bits per index.
@@ -79,7 +91,8 @@ def train_base_prior(
     maps = []
     rng = np.random.default_rng(seed)
     with torch.no_grad():
-        for _ in range(math.ceil(crops / 8)):
+        for number in range(math.ceil(crops / 8)):
+            report(f"finding the base indices of {crops:,} crops", 8 * number / crops)
             x = pictures.crops(rng, 8, pictures.crop_size(448))
             level = torch.from_numpy(rng.random(len(x), np.float32)).to(device)
             with torch.autocast(device.type, torch.bfloat16):
@@ -102,6 +115,7 @@ def train_base_prior(
         best, state = float(_base_bits(model, prior, held_out)), {k: v.clone() for k, v in prior.state_dict().items()}
     step = 0
     while minutes and ((done := phase_done(step, 0, time.perf_counter() - begin, minutes)) < 1 or step < 2):
+        report(f"training the base prior for {60 * minutes:.0f} s", done)
         for group in optimiser.param_groups:
             group["lr"] = 2e-3 * rate_factor(step, done, 100, 0.02)
         batch = indices[torch.randint(len(indices), (12,))]
@@ -120,7 +134,7 @@ def train_base_prior(
                 bits = float(_base_bits(model, prior, held_out))
             if bits < best:
                 best, state = bits, {k: v.clone() for k, v in prior.state_dict().items()}
-            print(f"base prior step {step}: {float(loss.detach()):.3f} bits an index, held out {bits:.3f}", flush=True)
+            say(f"base prior step {step}: {float(loss.detach()):.3f} bits an index, held out {bits:.3f}")
     prior.load_state_dict(state)
     return prior, best
 
@@ -201,23 +215,27 @@ def _frequencies(symmetric: NDArray[np.int64], number: int, limit: int) -> NDArr
     return frequencies
 
 
-def count_tables(tables: dict[str, NDArray[Any]], samples: Sequence[Sample], model: Codec) -> dict[str, NDArray[Any]]:
+def count_tables(
+    tables: dict[str, NDArray[Any]], samples: Sequence[Sample], model: Codec, report: Report = _quiet
+) -> dict[str, NDArray[Any]]:
     """Count the class tables on samples, twice: with plain rounding, then with the encoder's own choices.
 
     Args:
         tables: from `integer_tables`.
         samples: from `analysed`.
         model: where the tables come from (for the Lagrangian of each quality).
+        report: told how far it is.
 
     Returns:
         `tables` with the `tables.*` arrays added.
     """
     prior = RefinementPrior(tables)
     counted: dict[str, NDArray[Any]] | None = None
-    for _ in range(2):
+    for turn in range(2):
         counts = _Counts()
         current = ClassTables.load(counted) if counted else None
-        for sample in samples:
+        for number, sample in enumerate(samples):
+            report("counting the coder's tables, twice", (turn + number / len(samples)) / 2)
             lagrangian = float(model.lambda_of(torch.tensor(quality_level(sample.setting.quality))))
             _count_one(prior, current, sample, counts, lagrangian)
         counted = counts.tables(counted["tables.limits"].astype(np.int64) if counted else None)

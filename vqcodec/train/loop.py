@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from vqcodec.errors import InputError, UsageError
 from vqcodec.train.budget import machine_speed, step_operations
 from vqcodec.train.codec import Codec, start_linear
-from vqcodec.train.config import ModelConfig, TrainConfig, override, to_dict
+from vqcodec.train.config import LEARNS, ModelConfig, TrainConfig, override, to_dict
 from vqcodec.train.data import Pictures, block_statistics, linear_basis
 from vqcodec.train.eye import start_eye
 from vqcodec.train.layers import STRIDE, channels_last
@@ -36,14 +36,6 @@ from vqcodec.train.progress import Progress
 from vqcodec.train.quantise import Quantisation
 from vqcodec.train.steps import Average, Log, clip_gradients, phase_done, rate_factor, save_by_rename
 
-LEARNS = {
-    "joint": ("analysis", "synthesis", "prior", "log_step"),
-    "steps": ("log_step", "prior.place_strength", "prior.activity"),
-    "prior": ("prior",),
-    "decoder": ("synthesis", "prior"),
-    "synthesis": ("synthesis",),
-    "analysis": ("analysis",),
-}
 Files = Callable[[Codec, Pictures, Pictures, int, Callable[[str], None]], object]
 LOW_PASS = 32  # side in pixels of the blocks whose mean colour the eye tune protects
 LOW_PASS_WEIGHT = 2.0  # of the squared error of these means, beside the blend

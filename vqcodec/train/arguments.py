@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: MIT
+"""The options of `vqcodec train`, and what is said where a library is missing. No torch: --help must work without."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from vqcodec.errors import UsageError
+from vqcodec.train.config import LEARNS
+
+PHASES = (*LEARNS, "finish", "realistic")
+EXAMPLES = """examples:
+  vqcodec train photos/ -o run --name mine --set minutes=60
+  vqcodec compress photo.png photo.vqc --model run/model
+  vqcodec train photos/ -o run --resume run/last.pt --phase decoder --set minutes=10 --set learning_rate=2e-4
+  vqcodec train photos/ -o run --resume run/last.pt --phase finish --name mine
+  vqcodec train photos/ -o run --resume run/last.pt --phase realistic --into run/model --set minutes=60
+
+Several processes: torchrun --nproc-per-node N -m vqcodec.train ...
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says a mistake in one line, as the other commands do."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see vqcodec train --help)")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of `vqcodec train`."""
+    command = _Parser(
+        "vqcodec train",
+        description="Train a model on DATA (folders, tar shards or pictures), phase by phase. Without --phase: train "
+        "everything together, then finish the model.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    option = command.add_argument
+    option("data", nargs="+", type=Path, metavar="DATA")
+    option("-o", "--out", required=True, type=Path, help="folder for checkpoints and model")
+    option("--config", type=Path, help="TOML file with [model] and [train] tables")
+    option("--resume", metavar="CHECKPOINT|MODEL", help="checkpoint, model folder or shipped model's id to go on from")
+    option("--phase", choices=PHASES, help="only this phase; default: joint, then finish")
+    option("--no-finish", action="store_true", help="without --phase: only joint")
+    option("--validation", action="append", type=Path, default=[], help="pictures to judge on; repeatable")
+    option(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a [train] setting ([realistic])",
+    )
+    option(
+        "--set-model",
+        dest="shape",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a [model] setting ([texture])",
+    )
+    option("--cache", type=Path, help="folder that keeps decoded pictures between runs")
+    option("--device", default="auto", help="cpu, cuda, or auto (the default)")
+    option("--threads", type=int, default=0, help="processor threads (default: torch's choice)")
+    option("--tensorboard", type=Path, metavar="DIR", help="write scalars and pictures for TensorBoard")
+    option("--name", default="custom", help="finish: the model's id (default: custom)")
+    option(
+        "--base-minutes",
+        type=float,
+        help="finish: time for the base prior (default: 8; after joint, at most a quarter of its time)",
+    )
+    option("--base-crops", type=int, default=3000, help="finish: crops that the base prior learns from (default: 3000)")
+    option("--into", type=Path, metavar="MODEL", help="realistic: the folder of the finished model that it joins")
+    option("--samples", type=int, default=400, help="finish: crops to count tables on (default: 400)")
+    return command
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of a command line; prints the help and ends the process where it is asked for.
+
+    Raises:
+        UsageError: they make no sense.
+    """
+    return parser().parse_args(arguments)
+
+
+def missing(name: str) -> UsageError:
+    """What is said where a library is not installed."""
+    return UsageError(
+        f"training needs {name}: pip install 'vqcodec[train]'; for a torch without CUDA, name PyTorch's package index "
+        "for CPU builds with --extra-index-url"
+    )
+
+
+def check_installed(*names: str) -> None:
+    """Finds out before the work whether libraries are there.
+
+    Raises:
+        UsageError: one is not.
+    """
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise missing(name)
