@@ -28,6 +28,7 @@ COMMANDS = {  # name -> module, what it is in a line
     "compress": ("vqcodec.cli.convert", "Pictures to .vqc files."),
     "decompress": ("vqcodec.cli.convert", ".vqc files back to pictures."),
     "demo": ("vqcodec.cli.demo", "A bundled photograph, there and back, beside JPEG."),
+    "desktop": ("vqcodec.cli.desktop", "Thumbnails and a MIME type for .vqc files."),
     "info": ("vqcodec.cli.info", "What is in a .vqc file, and whether it is whole."),
     "tokens": ("vqcodec.cli.tokens", "Codebook indices as NumPy arrays, and back."),
     "train": ("vqcodec.cli.main", "A model of your own (needs torch)."),
