@@ -87,7 +87,7 @@ def test_the_exported_graph_is_the_network() -> None:
     scaled = RealisticSynthesis(texture_graph(codec, texture, 0.5), Synthesis(graphs[1]))
     assert np.abs(scaled(latents, hat, realism, window).astype(int) - got).max() > 2
     assert np.abs(scaled(latents, hat, 1.4, window).astype(int) - got).max() <= 1  # 0.5 of 1.4 is 0.7 again
-    faithful = Synthesis(graphs[1])(latents, hat)
+    faithful = Synthesis(graphs[1])(latents, hat, window)
     assert np.abs(faithful - want).mean() > 1, "or there was nothing to compare"
 
 

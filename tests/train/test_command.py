@@ -141,13 +141,15 @@ def test_what_finishing_does_is_shown(tiny_run: list[object], monkeypatch: pytes
     tiny_run.remove("--no-finish")
     log = run(*tiny_run, "--set", "steps=2", "--base-crops", 16, "--samples", 10)
     lines = [line for line in log.splitlines() if line.startswith("finish")]
-    for number, what in enumerate(("base indices", "base prior", "analysing 10 crops", "counting", "writing"), 1):
-        assert lines[2 * number - 2].startswith(f"finish {number}/5: ")
+    for number, what in enumerate(
+        ("base indices", "base prior", "analysing 10 crops", "rounding", "counting", "writing"), 1
+    ):
+        assert lines[2 * number - 2].startswith(f"finish {number}/6: ")
         assert what in lines[2 * number - 2]
-        assert re.fullmatch(rf"finish {number}/5 took \d:\d\d", lines[2 * number - 1])
-    assert re.fullmatch(r"finish took \d:\d\d", lines[10])
-    assert len(lines) == 11
-    assert re.search(r"finish 4/5 \[#{18}-{6}\]  75% 0:\d\d left", terminal.getvalue())
+        assert re.fullmatch(rf"finish {number}/6 took \d:\d\d", lines[2 * number - 1])
+    assert re.fullmatch(r"finish took \d:\d\d", lines[12])
+    assert len(lines) == 13
+    assert re.search(r"finish 5/6 \[#{18}-{6}\]  75% 0:\d\d left", terminal.getvalue())
     assert terminal.getvalue().endswith("\r\x1b[K"), "the line is taken away"
 
 
@@ -197,7 +199,7 @@ def test_two_processes_train_one_model(photo: NDArray[np.uint8], tmp_path: Path)
     assert b"crops/s" in events
     assert b"original, level 0.2, 0.6, base alone" in events
     assert (tmp_path / "run" / "last.pt").exists()
-    assert done.stdout.count("finish 5/5: ") == 1, "one process finishes the model"
+    assert done.stdout.count("finish 6/6: ") == 1, "one process finishes the model"
     assert zoo.find(tmp_path / "run" / "model").id == "two"
 
 

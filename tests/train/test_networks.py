@@ -11,6 +11,7 @@ import torch
 
 import vqcodec
 from tests.train.conftest import TINY
+from vqcodec.bitstream.tiles import Rect
 from vqcodec.model import zoo
 from vqcodec.train.codec import Codec
 from vqcodec.train.config import ModelConfig, TextureConfig, TrainConfig, override
@@ -65,7 +66,9 @@ def test_exported_transforms_equal_the_trained_ones(tmp_path: Path) -> None:
     got_y, got_z = Analysis((tmp_path / "a.onnx").read_bytes())(picture, weights)
     np.testing.assert_allclose(got_y, y[0].permute(1, 2, 0), atol=0.02)
     np.testing.assert_allclose(got_z, z[0].permute(1, 2, 0), atol=0.05)
-    got = Synthesis((tmp_path / "s.onnx").read_bytes())(y[0].permute(1, 2, 0).numpy(), np.append(weights, 0))
+    got = Synthesis((tmp_path / "s.onnx").read_bytes())(
+        y[0].permute(1, 2, 0).numpy(), np.append(weights, 0), Rect(0, 0, 64, 48)
+    )
     want = (restored[0].permute(1, 2, 0).clamp(0, 1) * 255).round().numpy()
     assert np.abs(got - want).max() <= 1
 

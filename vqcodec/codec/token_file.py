@@ -61,9 +61,9 @@ class Writer:
         self._put(f"base_{number}", tokens.base)
         if tokens.refinement is not None:
             self._put(f"refinement_{number}", tokens.refinement)
-        for name, part in tokens.colour._asdict().items():
+        for kind, part in tokens.colour._asdict().items():
             if part is not None:
-                self._put(f"{name}_{number}", part.array())
+                self._put(f"{kind}_{number}", part.array())
         self._names.append(name)
         self._tunes.append(self.model.tune(tokens.tune))
         self._tokens.append((tokens.width, tokens.height, tokens.quality, tokens.gray, tokens.tile_side))

@@ -88,25 +88,11 @@ def train_base_prior(
     """
     torch.manual_seed(seed)
     model = model.to(device).eval()
-    maps = []
     rng = np.random.default_rng(seed)
-    with torch.no_grad():
-        for number in range(math.ceil(crops / 8)):
-            report(f"finding the base indices of {crops:,} crops", 8 * number / crops)
-            x = pictures.crops(rng, 8, pictures.crop_size(448))
-            level = torch.from_numpy(rng.random(len(x), np.float32)).to(device)
-            with torch.autocast(device.type, torch.bfloat16):
-                _, z = model.analysis(x, model.anchor_weights(level))
-            maps.append(model.quantiser(z.float()).indices)
-    indices = torch.cat(maps)
+    indices = _base_indices(model, pictures, crops, rng, report)
     count = min(40, len(indices) // 5)
     held_out, indices = indices[:count], indices[count:]
-    prior = BasePrior(model.config).to(device)
-    order0 = torch.bincount(indices.flatten(), minlength=model.config.codebook_size).float() + 1
-    assert prior.out.bias is not None
-    with torch.no_grad():
-        prior.out.bias.copy_(torch.log2(order0 / order0.sum()))
-        prior.out.weight.mul_(0.1)
+    prior = _fresh_base_prior(model, indices).to(device)
     if start is not None:
         prior.load_state_dict(start)
     optimiser = torch.optim.AdamW(prior.parameters(), lr=2e-3, weight_decay=1e-3)
@@ -137,6 +123,31 @@ def train_base_prior(
             say(f"base prior step {step}: {float(loss.detach()):.3f} bits an index, held out {bits:.3f}")
     prior.load_state_dict(state)
     return prior, best
+
+
+@torch.no_grad()
+def _base_indices(model: Codec, pictures: Pictures, crops: int, rng: np.random.Generator, report: Report) -> Tensor:
+    """Base indices of random crops at random qualities, [crops, h, w]."""
+    maps = []
+    for number in range(math.ceil(crops / 8)):
+        report(f"finding the base indices of {crops:,} crops", 8 * number / crops)
+        x = pictures.crops(rng, 8, pictures.crop_size(448))
+        level = torch.from_numpy(rng.random(len(x), np.float32)).to(x.device)
+        with torch.autocast(x.device.type, torch.bfloat16):
+            _, z = model.analysis(x, model.anchor_weights(level))
+        maps.append(model.quantiser(z.float()).indices)
+    return torch.cat(maps)
+
+
+@torch.no_grad()
+def _fresh_base_prior(model: Codec, indices: Tensor) -> BasePrior:
+    """A base prior that starts with the frequencies of the indices, and little context."""
+    prior = BasePrior(model.config)
+    order0 = torch.bincount(indices.flatten(), minlength=model.config.codebook_size).float() + 1
+    assert prior.out.bias is not None
+    prior.out.bias.copy_(torch.log2(order0 / order0.sum()))
+    prior.out.weight.mul_(0.1)
+    return prior
 
 
 def _base_bits(model: Codec, prior: BasePrior, indices: Tensor, passes: Iterable[int] = range(4)) -> Tensor:
