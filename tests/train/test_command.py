@@ -101,9 +101,9 @@ def test_files_are_left_out_where_they_cannot_be_written(
     tiny_run: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     judged = ["--validation", tmp_path / "a.png", "--set", "files_minutes=0.0001", "--set", "steps=3"]
-    monkeypatch.setitem(sys.modules, "constriction", None)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
     log = run(*tiny_run, *judged)
-    assert log.count("files are left out: constriction is not installed") == 1
+    assert log.count("files are left out: onnxruntime is not installed") == 1
     assert "joint step 3 " in log
     assert main([str(x) for x in [*tiny_run, *judged[2:]]]) == 2
     assert "give --validation" in capsys.readouterr().err

@@ -1,11 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Indices + integer frequency tables <-> bytes. The only file that imports constriction.
+"""Indices + integer frequency tables <-> bytes.
 
-A payload is the output of one range coder (constriction's `queue`, 32-bit words, 24-bit precision). Symbols are coded
-grouped by table, because that is ten times faster than one by one. The frequencies of an alphabet of n symbols sum to
-2**24 - n: constriction, called with float64 and `perfect=False`, then scales them by exactly 1.0 and gives every symbol
-its frequency plus one, so that no rounding of its own takes part. It is imported when a payload is opened: training
-counts tables on machines that do not have it.
+A payload is the output of one range coder (range_coder.py). Symbols are coded grouped by table, because that is ten
+times faster than one by one. The frequencies of an alphabet of n symbols sum to 2**24 - n.
 """
 
 from __future__ import annotations
@@ -19,11 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vqcodec.bitstream import range_coder
 from vqcodec.bitstream.codebook import MAX_INDEX, Ints
+from vqcodec.bitstream.range_coder import TOTAL, Coder
 from vqcodec.errors import DamagedError, ModelError
 from vqcodec.spans import span
 
-TOTAL = 2**24  # frequencies of an alphabet of n symbols sum to TOTAL - n; every symbol has one more than its frequency
 AnyClasses = NDArray[np.integer[Any]]
 _CUT_BYTES = 16  # after two words that differ in all bits two decoders cannot agree any more
 _LENGTH = 32  # alphabet of the bit length of an escaped value
@@ -81,6 +79,16 @@ class ClassTables:
             out[number] = np.where(magnitude <= limit, cost[inside], cost[-1] + extra)
         return out
 
+    @cached_property
+    def _prepared(self) -> dict[Coder, list[Any]]:
+        return {}
+
+    def prepared(self, coder: Coder) -> list[Any]:
+        """The tables as a range coder takes them, one per class; None for classes that are not coded."""
+        if coder not in self._prepared:
+            self._prepared[coder] = [coder.table(row) if len(row) else None for row in self.frequencies]
+        return self._prepared[coder]
+
     def reconstruction(self, indices: Ints, classes: AnyClasses) -> NDArray[np.float64]:
         """The `shrink` entry of every index: same shape as `indices`."""
         return self.shrink[classes, np.minimum(np.abs(indices), 2)]
@@ -101,28 +109,23 @@ class Encoder:
     """Writes one payload."""
 
     def __init__(self) -> None:
-        from constriction import stream
-
-        self._model: Any = stream.model
-        self._coder: Any = stream.queue.RangeEncoder()
+        self._kind = range_coder.choose()
+        self._coder = self._kind.encoder()
 
     @span("coder")
     def put_base(self, indices: Ints, frequencies: NDArray[Any]) -> None:
         """Code base indices [n] with the frequencies [n, K] of each."""
         if len(indices):
-            self._coder.encode(
-                indices.astype(np.int32), self._model.Categorical(perfect=False), frequencies.astype(np.float64)
-            )
+            self._coder.put_each(indices, frequencies.astype(np.float64))
 
     @span("coder")
     def put_refinement(self, indices: Ints, classes: AnyClasses, tables: ClassTables) -> None:
         """Code the indices [n, C] of one step by their scale classes [n, C]; uncoded classes must be zero."""
-        flat = indices.ravel()
+        flat, prepared = indices.ravel(), tables.prepared(self._kind)
         for number, where in _groups(classes, tables.limits):
             values, limit = flat[where], int(tables.limits[number])
             inside = np.abs(values) <= limit
-            symbols = np.where(inside, values + limit, 2 * limit + 1).astype(np.int32)
-            self._coder.encode(symbols, self._model.Categorical(tables.frequencies[number], perfect=False))
+            self._coder.put(np.where(inside, values + limit, 2 * limit + 1), prepared[number])
             if not inside.all():
                 self._put_escapes(values[~inside], limit)
 
@@ -138,46 +141,41 @@ class Encoder:
                 self.put_uniform(excess - (1 << (length - 1)), 1 << (length - 1))
 
     def put_uniform(self, symbol: int, size: int) -> None:
-        self._coder.encode(np.array([symbol], np.int32), self._model.Uniform(size))
+        """Code one of `size` symbols that are equally probable."""
+        self._coder.put_uniform(symbol, size)
 
     @span("coder")
     def finish(self) -> bytes:
         """The payload: little-endian 32-bit words."""
-        words: NDArray[np.uint32] = self._coder.get_compressed()
-        return words.astype("<u4").tobytes()
+        return self._coder.words().astype("<u4").tobytes()
 
 
 class Decoder:
-    """Reads one payload. The caller knows that it is intact (lengths and CRC are the container's duty)."""
+    """Reads one payload. The caller knows that it is intact (lengths and CRC are the container's duty).
+
+    Raises:
+        DamagedError: by all methods, when the payload cannot have been written by this model.
+    """
 
     def __init__(self, payload: bytes) -> None:
-        from constriction import stream
-
-        self._model: Any = stream.model
-        self._coder: Any = stream.queue.RangeDecoder(np.frombuffer(payload, "<u4").astype(np.uint32))
+        self._kind = range_coder.choose()
+        self._coder = self._kind.decoder(np.frombuffer(payload, "<u4").astype(np.uint32))
         self._escapes = 8 + 8 * len(payload) // 6  # each costs 6 bits or more: a bound on hostile work
-
-    def _decode(self, *arguments: Any) -> Ints:
-        try:
-            return np.asarray(self._coder.decode(*arguments)).astype(np.int64)
-        except (AssertionError, ValueError) as error:
-            raise DamagedError(f"the compressed data cannot have been written by this model ({error})") from None
 
     @span("coder")
     def get_base(self, frequencies: NDArray[Any]) -> Ints:
         """Base indices [n] by their frequencies [n, K]."""
         if not len(frequencies):
             return np.zeros(0, np.int64)
-        return self._decode(self._model.Categorical(perfect=False), np.asarray(frequencies, np.float64))
+        return self._coder.get_each(np.asarray(frequencies, np.float64))
 
     @span("coder")
     def get_refinement(self, classes: AnyClasses, tables: ClassTables) -> Ints:
         """Indices of one step by their scale classes: [n, C] -> [n, C] int64."""
-        flat = np.zeros(classes.size, np.int64)
+        flat, prepared = np.zeros(classes.size, np.int64), tables.prepared(self._kind)
         for number, where in _groups(classes, tables.limits):
             limit = int(tables.limits[number])
-            table = self._model.Categorical(tables.frequencies[number], perfect=False)
-            values = self._decode(table, len(where)) - limit
+            values = self._coder.get(len(where), prepared[number]) - limit
             escaped = np.flatnonzero(values > limit)
             for place in escaped.tolist():
                 values[place] = self._get_escape(limit)
@@ -200,11 +198,12 @@ class Decoder:
         return -(limit + excess) if negative else limit + excess
 
     def get_uniform(self, size: int) -> int:
-        return int(self._decode(self._model.Uniform(size), 1)[0])
+        """One of `size` symbols that are equally probable."""
+        return self._coder.get_uniform(size)
 
     def exhausted(self) -> bool:
         """False when data is certainly left over: the payload was not what the prior expected."""
-        return bool(self._coder.maybe_exhausted())
+        return self._coder.exhausted()
 
 
 class CutDecoder:

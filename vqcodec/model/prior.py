@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqcodec.bitstream.codebook import LATENT_CLIP, BaseCodebook, Classes, Floats, Ints
-from vqcodec.bitstream.entropy import TOTAL
+from vqcodec.bitstream.range_coder import TOTAL
 from vqcodec.errors import ModelError
 from vqcodec.model.engines import Bytes, Engine, Plain, codes_of, stored
 from vqcodec.model.layers import FINER, FRACTION, ROOM, SIGNED, Arrays, Linear, Streams, integers, pair

@@ -47,7 +47,7 @@ from vqcodec.train.widen import widened
 
 BASE_MINUTES = 8.0  # for the base prior
 BASE_SHARE = 0.25  # of the time of the joint phase, at most, where the base prior is trained after it
-EXPORT_NEEDS = ("onnx", "onnxruntime", "constriction")
+EXPORT_NEEDS = ("onnx", "onnxruntime")
 
 
 def pairs(values: Sequence[str]) -> dict[str, Any]:

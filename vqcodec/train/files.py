@@ -87,9 +87,9 @@ def quick_files(
         say: takes each line.
 
     Raises:
-        ModuleNotFoundError: onnx, onnxruntime or constriction is not there.
+        ModuleNotFoundError: onnx or onnxruntime is not there.
     """
-    for name in ("onnx", "onnxruntime", "constriction"):  # found out before the work, not after it
+    for name in ("onnx", "onnxruntime"):  # found out before the work, not after it
         importlib.import_module(name)
     samples = analysed(model, pictures, QUICK_SAMPLES, QUICK_SIDE, 0, pictures.device)
     tables = count_tables(integer_tables(model, order0_prior(model, samples), samples), samples, model)

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vqcodec.bitstream.codebook import Classes, Ints, Setting, quality_level, quantise
-from vqcodec.bitstream.entropy import TOTAL, ClassTables
+from vqcodec.bitstream.entropy import ClassTables
+from vqcodec.bitstream.range_coder import TOTAL
 from vqcodec.codec.encode import cheapen
 from vqcodec.model.prior import CLASS_ORIGIN, CLASSES_PER_OCTAVE, RefinementPrior
 from vqcodec.model.walk import Predicted, walk_refinement
