@@ -173,6 +173,9 @@ def test_every_command_works(
             monkeypatch.setattr("vqcodec.cli.ray_archive.run", lambda *_, **__: ray_archive.Report())
         if arguments[0] == "train":
             pytest.importorskip("torch")
+            from tests.train.conftest import quicken
+
+            quicken(monkeypatch)
             arguments = tiny(arguments)
         if line in done_already and arguments[0] not in ("train", "tokens") and "--model" not in arguments:
             ran.append(line)  # it stands in another place, too

@@ -33,18 +33,24 @@ def run(*arguments: object) -> str:
     return said.getvalue()
 
 
-@pytest.fixture
-def few_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For the pictures' statistics: 200,000 take seconds."""
-    from vqcodec.train import data, loop
+def quicken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start new models on less: 200,000 blocks and 240 crops take seconds."""
+    from vqcodec.train import data, eye, loop
 
     monkeypatch.setattr(loop, "block_statistics", functools.partial(data.block_statistics, blocks=4000))
+    monkeypatch.setattr(eye, "CROPS", 48)
 
 
 @pytest.fixture
-def tiny_run(photo: NDArray[np.uint8], tmp_path: Path, few_blocks: None) -> list[object]:
-    """Data, output folder, shape and settings of a short run."""
-    Image.fromarray(photo[:200, :300]).save(tmp_path / "a.png")
+def quick_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`quicken` for one test."""
+    quicken(monkeypatch)
+
+
+@pytest.fixture
+def tiny_run(photo: NDArray[np.uint8], tmp_path: Path, quick_start: None) -> list[object]:
+    """Data, output folder, shape and settings of a short run; crops of a small picture are small."""
+    Image.fromarray(photo[:96, :144]).save(tmp_path / "a.png")
     shape = [x for setting in TINY for x in ("--set-model", setting)]
     settings = [x for s in ("crop=64", "batch=2", "log_seconds=0", "bf16=false") for x in ("--set", s)]
     return [

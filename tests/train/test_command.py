@@ -24,12 +24,12 @@ from vqcodec.model import zoo
 from vqcodec.train.cli import main
 
 
-@pytest.mark.usefixtures("few_blocks")
+@pytest.mark.usefixtures("quick_start")
 def test_a_tiny_model_trains_resumes_exports_and_codes(photo: NDArray[np.uint8], tmp_path: Path) -> None:
     data, out = tmp_path / "data", tmp_path / "run"
     data.mkdir()
     for k in range(3):
-        Image.fromarray(photo[60 * k : 60 * k + 200, :300]).save(data / f"{k}.png")
+        Image.fromarray(photo[60 * k : 60 * k + 128, :192]).save(data / f"{k}.png")
     shape = [x for setting in TINY for x in ("--set-model", setting)]
     common = [
         "-o",
@@ -183,7 +183,7 @@ def test_durations_are_told_as_clocks_tell_them() -> None:
 def test_two_processes_train_one_model(photo: NDArray[np.uint8], tmp_path: Path) -> None:
     """DistributedDataParallel under torchrun with gloo; the first process writes for TensorBoard, too."""
     pytest.importorskip("tensorboard")
-    Image.fromarray(photo[:200, :300]).save(tmp_path / "a.png")
+    Image.fromarray(photo[:96, :144]).save(tmp_path / "a.png")
     shape = [x for setting in TINY for x in ("--set-model", setting)]
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     options = ["-o", tmp_path / "run", "--device", "cpu", "--threads", 1, "--tensorboard", tmp_path / "board"]

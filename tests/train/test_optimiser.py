@@ -112,10 +112,10 @@ def test_the_state_of_other_weights_is_refused() -> None:
         Soap([other]).load_state_dict(soap.state_dict())
 
 
-@pytest.mark.usefixtures("few_blocks")
+@pytest.mark.usefixtures("quick_start")
 def test_training_with_it_resumes(photo: NDArray[np.uint8], tmp_path: Path) -> None:
     """With the same optimiser the phase goes on; with another it begins again."""
-    Image.fromarray(photo[:200, :300]).save(tmp_path / "a.png")
+    Image.fromarray(photo[:96, :144]).save(tmp_path / "a.png")
     shape = [x for setting in TINY for x in ("--set-model", setting)]
     common = [tmp_path / "a.png", "-o", tmp_path / "run", "--no-finish", "--threads", 1, "--device", "cpu"]
     common += [x for s in ("crop=64", "batch=2", "log_seconds=0") for x in ("--set", s)]

@@ -21,12 +21,12 @@ from vqcodec.model.zoo import GRADIENT
 from vqcodec.train.calibrate import prior_tables
 from vqcodec.train.codec import Codec
 from vqcodec.train.finish import Sample
-from vqcodec.train.graph import Graph
-from vqcodec.train.graph import array as _array
+from vqcodec.train.graph import Graph, array
 from vqcodec.train.prior import BasePrior
 from vqcodec.train.prior_graph import prior_graphs
 from vqcodec.train.refinement import refinement_graph
 from vqcodec.train.rounding import Tables
+from vqcodec.train.transform_graphs import analysis, synthesis
 
 
 def integer_tables(model: Codec, base_prior: BasePrior, samples: Sequence[Sample]) -> Tables:
@@ -36,7 +36,7 @@ def integer_tables(model: Codec, base_prior: BasePrior, samples: Sequence[Sample
         samples: crops of one size through the analysis, on which the rounding is measured.
     """
     return {
-        "codebook": np.rint(_array(model.quantiser.codebook) * 2.0**CODE_BITS).astype(np.int32),
+        "codebook": np.rint(array(model.quantiser.codebook) * 2.0**CODE_BITS).astype(np.int32),
         "base_prior.exp2": np.rint(LOG_ONE * 2.0 ** (-np.arange(OCTAVE) / OCTAVE)).astype(np.int32),
         **prior_tables(model.cpu().eval(), base_prior.cpu().eval(), samples),
     }
@@ -44,19 +44,9 @@ def integer_tables(model: Codec, base_prior: BasePrior, samples: Sequence[Sample
 
 def analysis_graph(model: Codec) -> bytes:
     """The analysis transform: x [1, 3, H, W], hat [1, A] -> y [1, M, h, w], z [1, D, h, w]."""
-    a, c, g = model.analysis, model.config, Graph()
-    x = g.node("Sub", ["x", g.constant(np.array(0.5))])
-    h = g.conv(x, a.patch)
-    for block in a.blocks8:
-        h = g.block(h, block)
-    h = g.conv(g.gain(h, a.gain8), a.down)
-    for block in a.blocks16:
-        h = g.block(h, block)
-    h = g.gain(h, a.gain16)
-    y = g.node("Add", [g.conv(x, a.linear), g.conv(h, a.out, scale_out=a.sigma)])
-    z = g.node("Add", [g.conv(y, a.base_linear, scale_in=1 / a.sigma), g.conv(h, a.base_out)])
-    g.rename(y, "y")
-    g.rename(z, "z")
+    c, g = model.config, Graph()
+    for name, outside in zip(analysis(g, model.analysis), "yz", strict=True):
+        g.rename(name, outside)
     return g.serialise(
         {"x": [1, 3, "H", "W"], "hat": [1, c.rows]},
         {"y": [1, c.latents, "h", "w"], "z": [1, c.codebook_dim, "h", "w"]},
@@ -65,17 +55,8 @@ def analysis_graph(model: Codec) -> bytes:
 
 def synthesis_graph(model: Codec) -> bytes:
     """The synthesis transform: y [1, M, h, w], hat [1, A + 1] -> x [1, 3, H, W], nominally in [0, 1]."""
-    s, c, g = model.synthesis, model.config, Graph()
-    h = g.gain(g.conv("y", s.enter, scale_in=1 / s.sigma), s.gain_in)
-    for block in s.blocks16:
-        h = g.block(h, block)
-    h = g.depth_to_space(g.conv(g.gain(h, s.gain16), s.up), 2, c.synthesis_width8)
-    for block in s.blocks8:
-        h = g.block(h, block)
-    fine = g.depth_to_space(g.conv(g.gain(h, s.gain8), s.out), 8, 3)
-    coarse = g.depth_to_space(g.conv("y", s.linear), 16, 3)
-    x = g.node("Add", [g.node("Add", [coarse, fine]), g.constant(np.array(0.5))])
-    g.rename(x, "x")
+    c, g = model.config, Graph()
+    g.rename(synthesis(g, model.synthesis, [("y", c.latents)]), "x")
     return g.serialise({"y": [1, c.latents, "h", "w"], "hat": [1, c.rows + 1]}, {"x": [1, 3, "H", "W"]})
 
 

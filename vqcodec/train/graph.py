@@ -9,7 +9,7 @@ operators that our networks use have a rule.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +30,19 @@ class _Made(NamedTuple):
 def array(x: Tensor) -> NDArray[np.float64]:
     """A tensor's values in float64."""
     return x.detach().cpu().double().numpy()
+
+
+def _weights(
+    conv: nn.Conv2d, scale_out: Tensor | None, scale_in: Tensor | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    """Weight and bias, scaled by constants per channel."""
+    weight, bias = conv.weight.detach(), conv.bias.detach() if conv.bias is not None else None
+    if scale_in is not None:
+        weight = weight * scale_in[None, :, None, None]
+    if scale_out is not None:
+        weight = weight * scale_out[:, None, None, None]
+        bias = bias * scale_out if bias is not None else None
+    return array(weight), None if bias is None else array(bias)
 
 
 class Graph:
@@ -120,13 +133,17 @@ class Graph:
 
     def conv(self, x: str, conv: nn.Conv2d, scale_out: Tensor | None = None, scale_in: Tensor | None = None) -> str:
         """A torch convolution, its inputs and outputs scaled by constants per channel."""
-        weight, bias = conv.weight.detach(), conv.bias.detach() if conv.bias is not None else None
-        if scale_in is not None:
-            weight = weight * scale_in[None, :, None, None]
-        if scale_out is not None:
-            weight = weight * scale_out[:, None, None, None]
-            bias = bias * scale_out if bias is not None else None
-        return self.convolve(x, array(weight), None if bias is None else array(bias), int(conv.stride[0]))
+        return self.convolve(x, *_weights(conv, scale_out, scale_in), int(conv.stride[0]))
+
+    def conv_chunks(self, chunks: Sequence[tuple[str, int]], conv: nn.Conv2d, scale_in: Tensor | None = None) -> str:
+        """A 1x1 convolution of an input that lies in chunks of channels, (name, width) each: the sum over them."""
+        weight, bias = _weights(conv, None, scale_in)
+        total, start = "", 0
+        for name, width in chunks:
+            part = self.convolve(name, weight[:, start : start + width], None if total else bias)
+            total = self.add(total, part) if total else part
+            start += width
+        return total
 
     def block(self, x: str, block: Block) -> str:
         """A residual block."""

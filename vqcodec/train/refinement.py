@@ -21,6 +21,7 @@ from vqcodec.train.codec import Codec
 from vqcodec.train.graph import Graph, array
 from vqcodec.train.layers import STRIDE
 from vqcodec.train.prior import PriorStep
+from vqcodec.train.transform_graphs import synthesis
 
 _INT64 = 7  # of ONNX
 TAIL = 3.0  # where the Gaussian's mass is continued by its quadratic, in units of sqrt(2) deviations
@@ -44,34 +45,23 @@ class _Prior:
 
     def __init__(self, g: Graph, model: Codec) -> None:
         self.g, self.model = g, model
-        self.known: list[str] = []  # what the steps have left, normalised, chunk by chunk
+        self.known: list[tuple[str, int]] = []  # what the steps have left, normalised, chunk by chunk, and its width
         self.bits: list[str] = []
         self.coded: list[str] = []  # 1 where an index is coded, 0 where the class says it is zero
         self.classes: list[str] = []
-        self.latents: list[str] = []
+        self.latents: list[tuple[str, int]] = []  # the same, not normalised
         self.leaves: list[str] = []  # the chunks of `nudge`
         self.before = ""  # features of the step before
         self.first = g.node("Greater", ["first", g.scalar(0.5)])
 
-    def context(self, step: PriorStep, known: list[str]) -> str | None:
-        """The sum over chunks of the context layer."""
-        if step.context is None:
-            return None
-        weight, start, total = array(step.context.weight), 0, None
-        for name, width in zip(known, self.model.prior.chunks, strict=False):
-            part = self.g.convolve(name, weight[:, start : start + width], None)
-            total = part if total is None else self.g.add(total, part)
-            start += width
-        return total
-
-    def predict(self, number: int, known: list[str]) -> tuple[str, str]:
+    def predict(self, number: int, known: list[tuple[str, int]]) -> tuple[str, str]:
         """Mean correction and log2 scale of a step's chunk, in units of the latents' deviations."""
         g, step = self.g, self.model.prior.steps[number]
         assert isinstance(step, PriorStep)
         bias = g.as_channels(g.node("MatMul", ["hat", g.constant(array(step.quality))]))
         h = g.add(g.conv("features", step.base), bias)
-        context = self.context(step, known)
-        h = h if context is None else g.add(h, context)
+        if step.context is not None:
+            h = g.add(h, g.conv_chunks(known, step.context))
         if step.carry is not None and self.before:
             h = g.add(h, g.conv(self.before, step.carry))
         self.before = g.block(h, step.block1)
@@ -107,7 +97,7 @@ class _Prior:
         inverse = g.constant((1 / sigma).astype(np.float32), half=False)
         self.leaves.append(nudge)
 
-        def half(offset: int, known: list[str]) -> list[str]:
+        def half(offset: int, known: list[tuple[str, int]]) -> list[str]:
             mean, scale = self.predict(number + offset, known)
             mean, scale = g.add(base, g.mul(mean, deviation)), g.add(scale, octave)
             kind, coded, shrink = self.place(scale, level)
@@ -117,38 +107,13 @@ class _Prior:
         made = half(0, self.known)
         if halves == 2:
             seen = g.node("Where", [self.first, g.mul(g.sub(made[0], base), inverse), g.scalar(0.0)])
-            made = self.choose(made, half(1, [*self.known, seen]))
+            made = self.choose(made, half(1, [*self.known, (seen, width)]))
         latent, scale, kind, coded = made
-        self.known.append(g.mul(g.sub(latent, base), inverse))
-        self.latents.append(latent)
+        self.known.append((g.mul(g.sub(latent, base), inverse), width))
+        self.latents.append((latent, width))
         self.classes.append(kind)
         self.coded.append(coded)
         self.bits.append(_bits(g, level, scale))
-
-
-def _synthesis(g: Graph, model: Codec, latents: list[str]) -> str:
-    """The picture of latents that come chunk by chunk."""
-    s, c = model.synthesis, model.config
-
-    def over_chunks(weight: np.ndarray, bias: np.ndarray) -> str:
-        start, total = 0, ""
-        for name, width in zip(latents, c.chunks, strict=True):
-            part = g.convolve(name, weight[:, start : start + width], None if total else bias)
-            total = g.add(total, part) if total else part
-            start += width
-        return total
-
-    wide = g.node("Concat", ["hat", g.constant(np.zeros((1, 1), np.float32), half=False)], axis=1)
-    enter = array(s.enter.weight) / array(s.sigma)[None, :, None, None]
-    h = g.gain(over_chunks(enter, array(s.enter.bias)), s.gain_in, wide)  # type: ignore[arg-type]
-    for block in s.blocks16:
-        h = g.block(h, block)
-    h = g.depth_to_space(g.conv(g.gain(h, s.gain16, wide), s.up), 2, c.synthesis_width8)
-    for block in s.blocks8:
-        h = g.block(h, block)
-    fine = g.depth_to_space(g.conv(g.gain(h, s.gain8, wide), s.out), 8, 3)
-    coarse = g.depth_to_space(over_chunks(array(s.linear.weight), array(s.linear.bias)), 16, 3)  # type: ignore[arg-type]
-    return g.add(g.add(coarse, fine), g.scalar(0.5))
 
 
 def refinement_graph(model: Codec) -> bytes:
@@ -172,7 +137,8 @@ def refinement_graph(model: Codec) -> bytes:
         prior.chunk(number, start, width, halves)
         number, start = number + halves, start + width
     g.eight_bits = False
-    restored = _synthesis(g, model, prior.latents)
+    wide = g.node("Concat", ["hat", g.constant(np.zeros((1, 1), np.float32), half=False)], axis=1)
+    restored = synthesis(g, model.synthesis, prior.latents, wide)
     error = g.sub(g.node("Clip", [restored, g.scalar(0), g.scalar(1)]), "x")
     weighted = g.mul(error, "weight")
     squares = g.node("AveragePool", [g.mul(error, weighted)], kernel_shape=[STRIDE] * 2, strides=[STRIDE] * 2)

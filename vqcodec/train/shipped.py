@@ -7,7 +7,7 @@ compute is what the integers compute, but for the rounding of codes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,10 @@ from vqcodec.model.prior import CLASS_ORIGIN, CLASSES_PER_OCTAVE, CONTEXT_BITS, 
 from vqcodec.model.zoo import ModelFiles, find, read_tables
 from vqcodec.train.codec import Codec
 from vqcodec.train.config import ModelConfig
+from vqcodec.train.graph import Graph
 from vqcodec.train.layers import Block, Gain
 from vqcodec.train.prior import BasePrior, PriorStep, RefinementPrior
+from vqcodec.train.transform_graphs import analysis, synthesis
 
 Tables = Mapping[str, NDArray[Any]]
 STREAM = 2.0**FRACTION
@@ -34,13 +36,14 @@ def _tensor(array: NDArray[Any]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, np.float32))
 
 
-class _Graph:
-    """Hands out the weights of an ONNX graph in the order in which its nodes use them."""
+class _Reader(Graph):
+    """Follows the order of an exported graph's layers, and sets each from the weights that its nodes use."""
 
     def __init__(self, data: bytes) -> None:
         import onnx
         from onnx import numpy_helper
 
+        super().__init__()
         graph = onnx.load_from_string(data).graph
         values = {i.name: numpy_helper.to_array(i).astype(np.float32) for i in graph.initializer}
         for node in graph.node:  # weights are kept in half precision
@@ -49,26 +52,26 @@ class _Graph:
         self._convs = [[values[name] for name in n.input[1:]] for n in graph.node if n.op_type == "Conv"]
         self._gains = [values[n.input[1]] for n in graph.node if n.op_type == "MatMul"]
 
-    def conv(self, layer: nn.Conv2d, scale_out: Tensor | None = None, scale_in: Tensor | None = None) -> None:
+    def conv(self, x: str, conv: nn.Conv2d, scale_out: Tensor | None = None, scale_in: Tensor | None = None) -> str:
         """Set a layer; the scales are those that the export multiplied its rows and columns by."""
         weight, *bias = (_tensor(part) for part in self._convs.pop(0))
         if scale_out is not None:
             weight, bias = weight / scale_out[:, None, None, None], [part / scale_out for part in bias]
         if scale_in is not None:
             weight = weight / scale_in[None, :, None, None]
-        layer.weight.copy_(weight)
-        if layer.bias is not None:
-            layer.bias.copy_(bias[0])
+        conv.weight.copy_(weight)
+        if conv.bias is not None:
+            conv.bias.copy_(bias[0])
+        return x
 
-    def blocks(self, blocks: list[Block]) -> None:
-        """Set residual blocks, one after the other."""
-        for block in blocks:
-            for name in block.layers():
-                self.conv(getattr(block, name))
+    def conv_chunks(self, chunks: Sequence[tuple[str, int]], conv: nn.Conv2d, scale_in: Tensor | None = None) -> str:
+        """Set a layer whose input is one chunk."""
+        return self.conv(chunks[0][0], conv, scale_in=scale_in)
 
-    def gain(self, gain: Gain) -> None:
+    def gain(self, x: str, gain: Gain, hat: str = "hat") -> str:
         """Set a table of gains."""
         gain.table.copy_(_tensor(self._gains.pop(0)) - 1)
+        return x
 
 
 def _config(tables: Tables, files: ModelFiles) -> ModelConfig:
@@ -212,7 +215,8 @@ def load_shipped(name: str | Path) -> tuple[Codec, BasePrior]:
         sigma = _tensor(_sigma(tables))
         for part in (model.analysis, model.synthesis, model.prior):
             part.sigma.copy_(sigma)
-        _set_transforms(model, files, sigma)
+        analysis(_Reader(files.verified("analysis.onnx")), model.analysis)
+        synthesis(_Reader(files.verified("synthesis.onnx")), model.synthesis, [("", config.latents)])
         codebook = _tensor(tables["codebook"] * 2.0**-CODE_BITS)
         model.quantiser.codebook.copy_(codebook)
         model.quantiser.counts.fill_(1.0)
@@ -231,27 +235,3 @@ def load_shipped(name: str | Path) -> tuple[Codec, BasePrior]:
     except (KeyError, IndexError, RuntimeError, ValueError) as error:
         raise InputError(f"the model {files.id} does not fit this version's networks: {error}") from None
     return model, base_prior
-
-
-def _set_transforms(model: Codec, files: ModelFiles, sigma: Tensor) -> None:
-    a, graph = model.analysis, _Graph(files.verified("analysis.onnx"))
-    graph.conv(a.patch)
-    graph.blocks(list(a.blocks8))
-    graph.gain(a.gain8)
-    graph.conv(a.down)
-    graph.blocks(list(a.blocks16))
-    graph.gain(a.gain16)
-    graph.conv(a.linear)
-    graph.conv(a.out, scale_out=sigma)
-    graph.conv(a.base_linear, scale_in=1 / sigma)
-    graph.conv(a.base_out)
-    s, graph = model.synthesis, _Graph(files.verified("synthesis.onnx"))
-    graph.conv(s.enter, scale_in=1 / sigma)
-    graph.gain(s.gain_in)
-    graph.blocks(list(s.blocks16))
-    graph.gain(s.gain16)
-    graph.conv(s.up)
-    graph.blocks(list(s.blocks8))
-    graph.gain(s.gain8)
-    graph.conv(s.out)
-    graph.conv(s.linear)
