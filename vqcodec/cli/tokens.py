@@ -137,7 +137,7 @@ def restore(
             if suffix == ".vqc":
                 data, notes = to_file(taken, model=own), tuple[str, ...]()
             else:
-                data, notes = write_picture(to_picture(taken, threads=coding.threads, model=own), suffix)
+                data, notes = write_picture(to_picture(taken, DecodeOptions(threads=coding.threads, model=own)), suffix)
         streams.write(target, data, force=force)
         return Outcome(taken.width * taken.height, out_bytes=len(data), notes=streams.noted(shown(target), notes))
 
