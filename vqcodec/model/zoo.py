@@ -203,6 +203,19 @@ def _try_out(base_prior: BasePrior, prior: RefinementPrior, tables: ClassTables,
     walk_refinement(prior, tables, walk_base(base_prior, (2, 2), base), setting, refinement)
 
 
+def chosen_tune(tunes: tuple[str, ...], wanted: str | None) -> str:
+    """The tune that is wanted of those that a model serves; None: "eye", or its first where it has no such tune.
+
+    Raises:
+        UsageError: the model lacks this tune.
+    """
+    if wanted is None:
+        return DEFAULT_TUNE if DEFAULT_TUNE in tunes else tunes[0]
+    if wanted not in tunes:
+        raise UsageError(f"this model has no tune {wanted!r}, only {' and '.join(tunes)}")
+    return wanted
+
+
 class Model:
     """A loaded model. The transforms are loaded when first used: a decoder needs no analysis."""
 
@@ -241,11 +254,7 @@ class Model:
         Raises:
             UsageError: the model lacks this tune.
         """
-        if wanted is None:
-            return DEFAULT_TUNE if DEFAULT_TUNE in self.files.tunes else self.files.tunes[0]
-        if wanted not in self.files.tunes:
-            raise UsageError(f"the model {self.files.id} has no tune {wanted!r}, only {' and '.join(self.files.tunes)}")
-        return wanted
+        return chosen_tune(self.files.tunes, wanted)
 
     def walk_refinement(self, base: Base, setting: Setting, choose: Chooser) -> tuple[Floats, Ints]:
         """Go through the steps of a tile's refinement: latents and indices [h, w, M] (walk.py)."""
