@@ -45,11 +45,13 @@ class VqcodecPeer(Peer):
         if self.decoder != "faithful" or self.tune is not None:
             self._try()
         try:
-            card = zoo.find().card
+            files = zoo.find()
         except VqcError as error:
             raise MissingError(str(error)) from None
-        digests = "".join(card["files"][name]["sha256"] for name in sorted(card["files"]))
-        return f"vqcodec {vqcodec.__version__}, model {card['id']} {hashlib.sha256(digests.encode()).hexdigest()[:8]}"
+        listed = files.card["files"]
+        others = "".join(listed[name]["sha256"] for name in sorted(listed) if name != "tables.npz")
+        graphs = hashlib.sha256(others.encode()).hexdigest()[:8]
+        return f"vqcodec {vqcodec.__version__}, model {files.id} {files.checksum.hex()}, its graphs {graphs}"
 
     def encode(self, image: Image.Image, setting: int, threads: int = 0) -> bytes:
         import vqcodec

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 from PIL import Image
 
+import vqcodec
 from bench import (
     bd,
     codecs,
@@ -231,6 +233,29 @@ def test_a_tune_that_vqcodec_lacks_is_left_out(monkeypatch: pytest.MonkeyPatch) 
         peers.PEERS["vqcodec-eye"].version()
     assert "--tune" in peers.PEERS["vqcodec-eye"].command("encode", 75, Path("a"), Path("b"), 1)
     assert "--tune" not in peers.PEERS["vqcodec"].command("encode", 75, Path("a"), Path("b"), 1)
+
+
+def test_a_model_has_one_hash_everywhere(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In files, in `info` and in results; a graph that changes is seen all the same."""
+    from vqcodec.cli import main as cli
+    from vqcodec.model import zoo
+
+    data = vqcodec.encode(np.zeros((16, 16, 3), np.uint8), 1)
+    name = vqcodec.info(data)["model"]
+    version = peers.PEERS["vqcodec"].version()
+    assert f"model photo-1 {name}, " in version
+    assert cli.main(["info", "--model", "photo-1"]) == 0
+    assert name in capsys.readouterr().out
+    folder = tmp_path / "model"
+    shutil.copytree(zoo.find().folder, folder)
+    card = json.loads((folder / "model.json").read_text())
+    card["files"]["synthesis.onnx"]["sha256"] = "00" * 32
+    (folder / "model.json").write_text(json.dumps(card))
+    monkeypatch.setattr(zoo, "WEIGHTS", tmp_path)
+    monkeypatch.setitem(zoo.MODELS, "photo-1", "model")
+    changed = peers.PEERS["vqcodec"].version()
+    assert changed.split(", ")[:2] == version.split(", ")[:2]
+    assert changed != version
 
 
 def test_unknown_names_are_told() -> None:

@@ -51,6 +51,25 @@ def test_demo(capsys: Any, quick: NDArray[np.uint8]) -> None:
     assert os.listdir(".") == ["vqcodec-demo.png"]
 
 
+def test_nothing_is_written_into_a_checkout(capsys: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    for mark in ("folder", "file"):  # a file in a work tree of its own
+        inside = tmp_path / mark / "docs"
+        inside.mkdir(parents=True)
+        (tmp_path / mark / ".git").mkdir() if mark == "folder" else (tmp_path / mark / ".git").touch()
+        monkeypatch.chdir(inside)
+        assert cli.main(["demo"]) == 0
+        said = re.search(r"^Side by side at .*: (.*)$", capsys.readouterr().out, re.MULTILINE)
+        assert said is not None
+        assert Path(said[1]).is_relative_to(tmp_path / "temporary"), "it says where"
+        assert Path(said[1]).is_file()
+        assert os.listdir(".") == []
+    assert len(os.listdir(tmp_path / "temporary")) == 2
+    assert cli.main(["demo", "-o", "."]) == 0
+    assert os.listdir(".") == ["vqcodec-demo.png"], "asked for, it is done"
+
+
 def test_a_second_run_replaces_its_own_file_and_no_other(capsys: Any) -> None:
     assert cli.main(["demo", "-o", "new"]) == cli.main(["demo", "-o", "new"]) == 0
     mine = Path("new/vqcodec-demo.png")

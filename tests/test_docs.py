@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import csv
 import doctest
 import json
 import os
@@ -252,6 +253,23 @@ def test_every_model_has_its_card() -> None:
         assert card.startswith(f"# {name}")
         for heading in ("## Trained on", "## Limits", "## Measured", "## Licence"):
             assert heading in card
+
+
+def test_every_training_picture_is_listed() -> None:
+    """As many pictures and repositories as the card says, each with a source and a licence."""
+    from vqcodec.model import zoo
+
+    with (ROOT / "docs/training-pictures.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert all(set(row) == {"picture", "source", "licence"} and all(row.values()) for row in rows)
+    assert len({row["picture"] for row in rows}) == len(rows)
+    repositories = {"/".join(row["source"].split("/")[:2]) for row in rows}
+    card = (zoo.find("photo-1").folder / "CARD.md").read_text(encoding="utf-8")
+    said = re.search(r"^([\d,]+) pictures, .* from (\d+) public repositories", card, re.MULTILINE)
+    assert said is not None
+    assert (len(rows), len(repositories)) == (int(said[1].replace(",", "")), int(said[2]))
+    listed = re.findall(r"^\| (\d+) \|", card, re.MULTILINE)
+    assert sum(int(count) for count in listed) == len(rows)
 
 
 def test_info_of_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

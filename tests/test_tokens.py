@@ -214,6 +214,24 @@ def test_the_base_layer_alone(here: Path) -> None:
     assert Image.open("a.png").size == (50, 40)
 
 
+def test_the_base_layer_alone_comes_without_colours(here: Path, photo: U8) -> None:
+    """Of a picture and of a .vqc file, whose base layer stays as it is."""
+    Image.fromarray(photo).save(here / "large.png")
+    coded = vqcodec.encode(photo, 30)
+    (here / "coded.vqc").write_bytes(coded)
+    base, fine, *layer = vqcodec.indices(coded)
+    assert fine is not None
+    assert any(part is not None for part in layer), "there is something to leave out"
+    assert cli.main(["tokens", "large.png", "coded.vqc", "-q", "1", "-o", "t.npz"]) == 0
+    with np.load("t.npz") as arrays:
+        assert [name for name in arrays if name.endswith(("_0", "_1"))] == ["base_0", "base_1"]
+        assert arrays["qualities"].tolist() == [1, 1]
+        assert np.array_equal(arrays["base_1"], base)
+        assert np.array_equal(arrays["base_0"], vqcodec.indices(vqcodec.encode(photo, 1)).base)
+    assert cli.main(["tokens", "--back", "t.npz", "-o", "back"]) == 0
+    assert Image.open("back/coded.png").size == (600, 400)
+
+
 @pytest.mark.parametrize("letter", ["a", "ü", "猫", "𝄞"])
 def test_long_names_are_cut_to_what_a_file_system_takes(here: Path, letter: str) -> None:
     """A file system counts bytes, and a letter may take four."""

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import shutil
+import subprocess
 import time
 import tracemalloc
 import zipfile
@@ -335,6 +336,38 @@ def test_a_file_that_is_no_ordinary_one_is_not_read(
         (folder / name).symlink_to("/dev/zero")
     assert cli.main(["info", "--model", str(folder)]) == 5
     assert capsys.readouterr().err == f"vqcodec: {folder / name} is not an ordinary file\n"
+
+
+def changed_since_tags(root: Path) -> list[str]:
+    """Models that are not as a tag v* of the repository shipped them."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, check=True).stdout
+
+    changed = []
+    for tag in git("tag", "--list", "v*").split():
+        for path in git("ls-tree", "-r", "--name-only", tag, "--", "vqcodec/weights").split():
+            if path.endswith("model.json"):
+                here = root / path
+                if not here.exists() or json.loads(here.read_text()) != json.loads(git("show", f"{tag}:{path}")):
+                    changed.append(f"{tag} {path}")
+    return changed
+
+
+def test_a_model_that_has_shipped_never_changes(tmp_path: Path) -> None:
+    root = Path(vqcodec.__file__).parents[1]
+    if shutil.which("git") is None or not (root / ".git").exists():
+        pytest.skip("no checkout")
+    assert changed_since_tags(root) == []
+    card = tmp_path / "vqcodec/weights/a/model.json"
+    card.parent.mkdir(parents=True)
+    card.write_text('{"id": "a"}')
+    who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for command in (["init", "-q"], ["add", "."], [*who, "commit", "-qm", "a"], ["tag", "v1"]):
+        subprocess.run(["git", "-C", tmp_path, *command], check=True)
+    assert changed_since_tags(tmp_path) == []
+    card.write_text('{"id": "b"}')
+    assert changed_since_tags(tmp_path) == ["v1 vqcodec/weights/a/model.json"]
 
 
 def test_a_card_for_people_has_a_limit(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,21 +26,23 @@ from vqcodec.errors import (
 )
 
 if TYPE_CHECKING:
-    from vqcodec.api import Indices, decode, decode_indices, encode, from_indices, indices, info
+    from vqcodec.api import Indices, codebook, decode, decode_indices, encode, from_indices, indices, info
+    from vqcodec.batch import decode_batch, encode_batch
 
 __version__ = "0.1.0"
 __all__ = [
     "DamagedError", "Indices", "InputError", "LimitError", "ModelError", "OutputExistsError", "PartialError",
-    "UsageError", "VqcError", "VqcWarning", "decode", "decode_indices", "encode", "from_indices", "indices", "info",
+    "UsageError", "VqcError", "VqcWarning", "codebook", "decode", "decode_batch", "decode_indices", "encode",
+    "encode_batch", "from_indices", "indices", "info",
 ]  # fmt: skip
 _LAZY = [name for name in __all__ if name not in globals()]
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        from vqcodec import api
+        from vqcodec import api, batch
 
-        return getattr(api, name)
+        return getattr(batch if name.endswith("_batch") else api, name)
     raise AttributeError(f"module 'vqcodec' has no attribute {name!r}")
 
 

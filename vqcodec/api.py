@@ -7,10 +7,12 @@ import os
 import warnings
 from typing import Any, BinaryIO
 
+import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from vqcodec.bitstream import container
+from vqcodec.bitstream.codebook import CODE_BITS
 from vqcodec.codec import decode as decode_module
 from vqcodec.codec import tokens
 from vqcodec.codec.indices import Indices, read_indices
@@ -29,7 +31,7 @@ from vqcodec.options import (
 )
 from vqcodec.pictures import read, write
 
-__all__ = ["Indices", "decode", "decode_indices", "encode", "from_indices", "indices", "info"]
+__all__ = ["Indices", "codebook", "decode", "decode_indices", "encode", "from_indices", "indices", "info"]
 
 Source = bytes | str | os.PathLike[str] | BinaryIO  # of a .vqc file
 
@@ -47,6 +49,7 @@ def encode(
     model: ModelName | None = None,
     strip: bool = False,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    execution: str = "cpu",
 ) -> bytes:
     """Compress a picture to the bytes of a .vqc file.
 
@@ -62,6 +65,8 @@ def encode(
         model: id or folder of a model; None for the default.
         strip: leave out EXIF and XMP, and a colour profile that says no more than sRGB.
         max_pixels: refuse larger pictures.
+        execution: "cuda" runs the transforms on an NVIDIA GPU, with onnxruntime-gpu in onnxruntime's place. The encoder
+            may then choose a few other indices; every decoder reads the same ones.
 
     Returns:
         the file's bytes; the same input and options give the same bytes.
@@ -73,7 +78,7 @@ def encode(
         InputError: the picture cannot be read.
         LimitError: too many pixels; or no quality reaches `psnr`, or is as small as `max_bytes`.
         ModelError: there is no such model.
-        UsageError: an option out of range, or more than one of quality, bpp, psnr and max_bytes.
+        UsageError: an option out of range, more than one of quality, bpp, psnr and max_bytes, or no CUDA.
 
     Examples:
         >>> import numpy as np, vqcodec
@@ -88,7 +93,7 @@ def encode(
         vqcodec.errors.UsageError: quality must be a whole number from 1 to 100, not 101
     """
     target = Target(bpp, psnr, max_bytes, quality)
-    options = EncodeOptions(effort, threads, model, strip, tune=tune)
+    options = EncodeOptions(effort, threads, model, strip, tune=tune, execution=execution)
     picture = read.load(image_like, max_pixels=max_pixels)
     for note in picture.notes:
         warnings.warn(note, VqcWarning, stacklevel=2)
@@ -106,6 +111,7 @@ def decode(
     model: ModelName | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     allow_partial: bool = False,
+    execution: str = "cpu",
 ) -> Image.Image:
     """Restore the picture of a .vqc file.
 
@@ -124,6 +130,8 @@ def decode(
         allow_partial: restore what is left of a damaged file whose header is intact: a tile whose refinement is damaged
             from its base layer alone, one in which the file was cut off as far as it goes, a lost one as flat gray, a
             lost alpha channel as opaque.
+        execution: "cuda" runs the transforms on an NVIDIA GPU, with onnxruntime-gpu in onnxruntime's place. The indices
+            are the same; a pixel may differ by one level.
 
     Returns:
         a PIL image of mode L, LA, RGB or RGBA with its ICC profile, EXIF and XMP in `info`; with `allow_partial`,
@@ -133,7 +141,7 @@ def decode(
         DamagedError: it is not a .vqc file, or not as it was written.
         LimitError: the picture has more than `max_pixels` pixels.
         ModelError: the model that the file names is not there, or has no realistic decoder.
-        UsageError: a region outside the picture, another scale, decoder or realism.
+        UsageError: a region outside the picture, another scale, decoder or realism, or no CUDA.
 
     Examples:
         >>> import numpy as np, vqcodec
@@ -149,7 +157,7 @@ def decode(
         Traceback (most recent call last):
         vqcodec.errors.DamagedError: ...
     """
-    options = DecodeOptions(decoder, realism, region, scale, threads, model, max_pixels, allow_partial)
+    options = DecodeOptions(decoder, realism, region, scale, threads, model, max_pixels, allow_partial, execution)
     picture = decode_module.decode(read.file_bytes(data, options.max_pixels), options)
     restored = write.to_pil(picture)
     if allow_partial:
@@ -179,6 +187,28 @@ def indices(
     """
     options = DecodeOptions(threads=threads, model=model, max_pixels=max_pixels)
     return read_indices(read.file_bytes(data, options.max_pixels), options)
+
+
+def codebook(model: ModelName | None = None) -> NDArray[np.float32]:
+    """The vectors that base indices stand for: `codebook()[base]` is [h, w, D].
+
+    Args:
+        model: id or folder of a model; None for the default.
+
+    Returns:
+        [K, D] float32, a copy: K vectors of D numbers, exactly those of the decoder.
+
+    Raises:
+        ModelError: there is no such model.
+
+    Examples:
+        >>> import numpy as np, vqcodec
+        >>> base = vqcodec.indices(vqcodec.encode(np.zeros((32, 48, 3), np.uint8), quality=1)).base
+        >>> vqcodec.codebook()[base].shape[:2]
+        (2, 3)
+    """
+    words = zoo.load(zoo.find(EncodeOptions(model=model).model)).codebook.vectors
+    return words.astype(np.float32) * np.float32(2.0**-CODE_BITS)
 
 
 def info(data: Source) -> dict[str, Any]:
@@ -300,10 +330,11 @@ def decode_indices(
     tile_side: int = 1 << TILE_LOG2,
     threads: int = 0,
     model: ModelName | None = None,
+    execution: str = "cpu",
 ) -> Image.Image:
     """Restore the picture that these codebook indices stand for, without a file in between.
 
-    Arguments are those of `from_indices`, and `threads` that of `decode`.
+    Arguments are those of `from_indices`, and `threads` and `execution` those of `decode`.
 
     Returns:
         a PIL image of mode L or RGB.
@@ -319,5 +350,5 @@ def decode_indices(
         (112, 48)
     """
     given = tokens.of_arrays(base, refinement, width, height, quality, gray, tile_side, colour, drift, tune)
-    options = DecodeOptions(threads=threads, model=model)
-    return write.to_pil(tokens.to_picture(given, threads=options.threads, model=options.model))
+    options = DecodeOptions(threads=threads, model=model, execution=execution)
+    return write.to_pil(tokens.to_picture(given, options))

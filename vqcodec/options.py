@@ -22,6 +22,7 @@ METADATA_BYTES = 64 << 20
 TILE_LOG2 = 10
 SCALES = (1, 2, 4, 8)
 DECODERS = ("faithful", "realistic")
+EXECUTIONS = ("cpu", "cuda")  # what runs the transforms
 TUNES = ("psnr", "eye")  # what a file serves: least squared error, or what people see
 DEFAULT_TUNE = "eye"  # of models that have it
 
@@ -64,8 +65,8 @@ def _check_model(model: object) -> None:
         raise UsageError(f"model must be an id or a folder, not {model!r}")
 
 
-def _check_choice(name: str, value: object, known: tuple[str, ...]) -> None:
-    if value is not None and not (isinstance(value, str) and value in known):
+def _check_choice(name: str, value: object, known: tuple[str, ...], *, optional: bool = True) -> None:
+    if not (optional and value is None) and not (isinstance(value, str) and value in known):
         raise UsageError(f"there is no {name} {value!r}; known are {' and '.join(known)}")
 
 
@@ -108,6 +109,7 @@ class EncodeOptions:
         strip: leave out EXIF and XMP.
         tile_log2: of the side of a tile in pixels.
         tune: "psnr" or "eye"; None for "eye", where the model has it.
+        execution: "cpu" or "cuda": what runs the transforms.
 
     Raises:
         UsageError: a value out of range.
@@ -119,9 +121,11 @@ class EncodeOptions:
     strip: bool = False
     tile_log2: int = TILE_LOG2
     tune: str | None = None
+    execution: str = "cpu"
 
     def __post_init__(self) -> None:
         _check_choice("tune", self.tune, TUNES)
+        _check_choice("execution", self.execution, EXECUTIONS, optional=False)
         _check_model(self.model)
         object.__setattr__(self, "effort", whole_number("effort", self.effort, 1, MAX_EFFORT))
         object.__setattr__(self, "threads", whole_number("threads", self.threads, 0, MAX_THREADS))
@@ -143,8 +147,10 @@ class DecodeOptions:
     model: ModelName | None = None
     max_pixels: int = DEFAULT_MAX_PIXELS
     allow_partial: bool = False
+    execution: str = "cpu"
 
     def __post_init__(self) -> None:
+        _check_choice("execution", self.execution, EXECUTIONS, optional=False)
         scale = self.scale if isinstance(self.scale, numbers.Integral) and not isinstance(self.scale, bool) else 0
         if scale not in SCALES:
             raise UsageError(f"scale must be 1, 2, 4 or 8, not {self.scale!r}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,11 +54,12 @@ class Coded:
 
 @click.command()
 @click.option(
-    "-o", "--output", "folder", default=".", metavar="DIR", help="Where to write the comparison (default: here)."
-)
+    "-o", "--output", "folder", metavar="DIR",
+    help="Where to write the comparison (default: here; inside a git checkout: a new temporary folder).",
+)  # fmt: skip
 @options.force
 @options.threads
-def demo(folder: str, force: bool, threads: int) -> None:
+def demo(folder: str | None, force: bool, threads: int) -> None:
     """Compress the bundled photograph at three qualities, restore it, and compare it with JPEG.
 
     Prints a table and writes vqcodec-demo.png, the pictures side by side.
@@ -66,6 +68,8 @@ def demo(folder: str, force: bool, threads: int) -> None:
     vqcodec demo
     vqcodec demo -o pictures/
     """
+    if folder is None:
+        folder = tempfile.mkdtemp(prefix="vqcodec-demo-") if _in_checkout(Path.cwd()) else "."
     names.make_folder(folder)
     run(folder, force=force, threads=threads)
 
@@ -90,6 +94,11 @@ def run(folder: str, *, force: bool, threads: int) -> None:
     streams.write_text(_table(picture.rgb, pairs))
     atomic.write_atomic(path, _comparison(picture.rgb, *pairs[0]), force=force)
     streams.write_text(f"\nSide by side at {pairs[0][0].label}: {on_one_line(path)}\n")
+
+
+def _in_checkout(folder: Path) -> bool:
+    """Whether a folder belongs to a git checkout, where a stray picture would be in the way."""
+    return any((place / ".git").exists() for place in (folder, *folder.parents))
 
 
 def _is_ours(path: str) -> bool:

@@ -5,19 +5,22 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from vqcodec.bitstream import container
+from vqcodec.bitstream.corrections import NONE
 from vqcodec.cli import batch, names, options, streams
 from vqcodec.cli.processes import Outcome
 from vqcodec.cli.streams import DASH, shown
+from vqcodec.codec.encode import CHEAPEN_EFFORT
 from vqcodec.codec.token_file import SUFFIX, Reader, Writer
 from vqcodec.codec.tokens import of_file, of_picture, to_file, to_picture
 from vqcodec.errors import InputError, UsageError, VqcError
 from vqcodec.model import zoo
-from vqcodec.options import DEFAULT_EFFORT, DEFAULT_QUALITY, DecodeOptions, EncodeOptions
+from vqcodec.options import BASE_ONLY_QUALITY, DEFAULT_EFFORT, DEFAULT_QUALITY, DecodeOptions, EncodeOptions
 from vqcodec.pictures import read
 from vqcodec.pictures.write import write_picture
 
@@ -45,7 +48,7 @@ def tokens(
     """Write the codebook indices of pictures or .vqc files as NumPy arrays, for models of your own.
 
     \b
-    vqcodec tokens photos/ -q 1 -o tokens.npz        # -q 1: the base layer alone
+    vqcodec tokens photos/ -q 1 -o tokens.npz        # -q 1: base indices alone, of .vqc files, too
     vqcodec tokens photo.vqc -o tokens.npz
     vqcodec tokens --back tokens.npz -o pictures/    # or --format vqc
     """
@@ -71,6 +74,9 @@ def write(
     """
     if target != DASH and Path(target).suffix.lower() != SUFFIX:
         raise UsageError(f"{shown(target)}: give the token file a name that ends in {SUFFIX}")
+    base_only = quality == BASE_ONLY_QUALITY
+    if base_only:  # indices are for models that learn from them: no colour layer, which higher efforts fit
+        coding = replace(coding, effort=min(coding.effort, CHEAPEN_EFFORT))
     todo = names.inputs(paths, names.PICTURE_SUFFIXES | {".vqc"}, recursive=recursive)
     for source, _ in todo.pairs:
         names.check_target(source, target, force)
@@ -87,6 +93,8 @@ def write(
                 if layout.header.model != out.model.files.checksum:
                     raise InputError("it was written with another model than the token file: give it with --model")
                 indices = of_file(data.getvalue(), decoding)
+                if base_only:
+                    indices = replace(indices, refinement=None, colour=NONE, quality=quality)
                 notes, alpha = (), layout.lengths.alpha is not None
         else:
             picture = read.load(data, max_pixels=max_pixels)
@@ -137,7 +145,7 @@ def restore(
             if suffix == ".vqc":
                 data, notes = to_file(taken, model=own), tuple[str, ...]()
             else:
-                data, notes = write_picture(to_picture(taken, threads=coding.threads, model=own), suffix)
+                data, notes = write_picture(to_picture(taken, DecodeOptions(threads=coding.threads, model=own)), suffix)
         streams.write(target, data, force=force)
         return Outcome(taken.width * taken.height, out_bytes=len(data), notes=streams.noted(shown(target), notes))
 

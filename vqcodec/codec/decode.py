@@ -88,7 +88,8 @@ def open_file(data: bytes, options: DecodeOptions) -> Opened:
     header = contents.header
     grid = Grid(header.width, header.height, header.tile_side)
     at_once, each = share(options.threads, grid.tile_count)
-    return Opened(contents, zoo.load(zoo.by_checksum(header.model, options.model), each), grid, at_once)
+    model = zoo.load(zoo.by_checksum(header.model, options.model), each, options.execution)
+    return Opened(contents, model, grid, at_once)
 
 
 def area_of(header: container.Header, region: Region | None) -> Rect:

@@ -88,7 +88,7 @@ class PictureEncoder:
         self.height, self.width = picture.rgb.shape[:2]
         self.grid = Grid(self.width, self.height, 1 << options.tile_log2)
         self.at_once, each = share(options.threads, self.grid.tile_count)
-        self.model = zoo.load(zoo.find(options.model), each)
+        self.model = zoo.load(zoo.find(options.model), each, options.execution)
 
     @property
     def tune(self) -> str:

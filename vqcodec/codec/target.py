@@ -96,7 +96,8 @@ class _Encoder(PictureEncoder):
     def decoded(self, quality: int) -> Reached:
         """The whole file at a quality, with the PSNR of what a decoder makes of it."""
         reached = self.full(quality)
-        options = DecodeOptions(threads=self.options.threads, model=self.options.model, max_pixels=self.pixels)
+        o = self.options
+        options = DecodeOptions(threads=o.threads, model=o.model, max_pixels=self.pixels, execution=o.execution)
         return replace(reached, psnr=psnr(self.picture.rgb, decode.decode(reached.data, options).rgb))
 
     @cached_property

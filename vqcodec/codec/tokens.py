@@ -164,17 +164,17 @@ def _payloads(model: Model, tokens: Tokens, grid: Grid, tile: Tile) -> tuple[byt
     return coarse, encode_indices(model, base, _setting(model, tokens), choose)[0]
 
 
-def to_picture(tokens: Tokens, *, threads: int = 0, model: ModelName | None = None) -> Picture:
-    """Restore the picture that these tokens stand for.
+def to_picture(tokens: Tokens, options: DecodeOptions = DecodeOptions()) -> Picture:
+    """Restore the picture that these tokens stand for; of the options count threads, model and execution.
 
     Raises:
         InputError: they are no indices of this model.
         ModelError, UsageError
     """
-    files = zoo.find(model)
+    files = zoo.find(options.model)
     tokens, grid = _checked(zoo.load(files, 1), tokens)
-    at_once, each = share(threads, grid.tile_count)
-    loaded = zoo.load(files, each)
+    at_once, each = share(options.threads, grid.tile_count)
+    loaded = zoo.load(files, each, options.execution)
     loaded.prepare("synthesis")
     with single_blas():
         rgb = np.concatenate(list(restore(loaded, grid, _TokenTiles(loaded, tokens, grid), at_once, grid.pixels)))

@@ -17,8 +17,8 @@ INPUTS = ("levels", "nudge", "features", "base_mean", "x", "hat", "step", "first
 class Gradient:
     """Indices, and what they are to restore -> scale classes, error of every latent's pixels, slopes of the cost."""
 
-    def __init__(self, graph: bytes, threads: int = 0) -> None:
-        loaded = session(graph, threads)
+    def __init__(self, graph: bytes, threads: int = 0, execution: str = "cpu") -> None:
+        loaded = session(graph, threads, execution=execution)
         if {x.name for x in loaded.get_inputs()} != set(INPUTS):
             raise ModelError("the model's graph for high efforts is of another version of vqcodec: export it again")
         self._session = loaded

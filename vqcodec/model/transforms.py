@@ -17,28 +17,38 @@ from numpy.typing import NDArray
 
 from vqcodec.bitstream.corrections import NONE, Corrections
 from vqcodec.bitstream.tiles import Rect
-from vqcodec.errors import LimitError, ModelError
+from vqcodec.errors import LimitError, ModelError, UsageError
 from vqcodec.messages import one_line
 from vqcodec.model.noise import noise
 from vqcodec.spans import span
 
 SHARED = b"\n\x08location\x12\ntables.npz"  # how a graph says that a weight stands in the model's tables
+CUDA = "CUDAExecutionProvider"
+# No TF32: its products have 10 bits, which would move indices. A search for the fastest kernel pays for one size only.
+CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 _NO_MEMORY = re.compile(r"bad_alloc|allocate memory|memory of \d+ is smaller")  # in what ONNX Runtime says
 
 
 @span("networks loaded")
 def session(
-    graph: bytes, threads: int, *, optimise: bool = True, weights: Mapping[str, NDArray[Any]] = MappingProxyType({})
+    graph: bytes,
+    threads: int,
+    *,
+    optimise: bool = True,
+    weights: Mapping[str, NDArray[Any]] = MappingProxyType({}),
+    execution: str = "cpu",
 ) -> Any:
     """An ONNX Runtime session of a graph that reads no further files.
 
     Args:
         weights: by name, those that the graph leaves to the model's tables (`SHARED`).
         optimise: let ONNX Runtime rewrite the graph: faster at run time, slower to load.
+        execution: "cpu" or "cuda".
 
     Raises:
         LimitError: there is not enough memory.
         ModelError: not a graph that can be loaded, or one that would read further files.
+        UsageError: ONNX Runtime cannot execute graphs so.
     """
     # The key of ONNX's "external data" is a path, anywhere on this machine
     if graph.count(b"location") != (graph.count(SHARED) if weights else 0):
@@ -56,11 +66,22 @@ def session(
     if weights:
         values = [onnxruntime.OrtValue.ortvalue_from_numpy(weight) for weight in weights.values()]
         options.add_external_initializers(list(weights), values)
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if execution == "cuda":
+        if CUDA not in onnxruntime.get_available_providers():
+            raise UsageError(
+                "execution 'cuda' needs an ONNX Runtime with CUDA, and this one has none: pip uninstall onnxruntime, "
+                "then pip install onnxruntime-gpu"
+            )
+        providers.insert(0, (CUDA, CUDA_OPTIONS))
     try:
-        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        loaded = onnxruntime.InferenceSession(graph, options, providers=providers)
     except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
         _check_memory(error)
         raise ModelError(f"the model's graph cannot be loaded ({one_line(error)})") from None
+    if execution == "cuda" and CUDA not in loaded.get_providers():  # it falls back without an error
+        raise UsageError("execution 'cuda': ONNX Runtime found no NVIDIA GPU that it can use, or no CUDA libraries")
+    return loaded
 
 
 def _check_memory(error: Exception) -> None:
@@ -106,8 +127,8 @@ def run(session: Any, height: int, width: int, /, **inputs: NDArray[Any]) -> lis
 class Analysis:
     """Picture -> latents and base vectors."""
 
-    def __init__(self, graph: bytes, threads: int = 0) -> None:
-        self._session = session(graph, threads)
+    def __init__(self, graph: bytes, threads: int = 0, execution: str = "cpu") -> None:
+        self._session = session(graph, threads, execution=execution)
 
     def __call__(
         self, rgb: NDArray[np.uint8], weights: NDArray[np.float64]
@@ -130,8 +151,8 @@ class Analysis:
 class Synthesis:
     """Latents -> picture."""
 
-    def __init__(self, graph: bytes, threads: int = 0) -> None:
-        self._session = session(graph, threads)
+    def __init__(self, graph: bytes, threads: int = 0, execution: str = "cpu") -> None:
+        self._session = session(graph, threads, execution=execution)
 
     def __call__(
         self,
@@ -174,8 +195,8 @@ def _samples(x: NDArray[np.float32]) -> NDArray[np.uint8]:
 class RealisticSynthesis:
     """Latents -> picture with texture where the faithful picture is smooth for want of bits."""
 
-    def __init__(self, graph: bytes, faithful: Synthesis, threads: int = 0) -> None:
-        self._session = session(graph, threads)
+    def __init__(self, graph: bytes, faithful: Synthesis, threads: int = 0, execution: str = "cpu") -> None:
+        self._session = session(graph, threads, execution=execution)
         self._faithful = faithful
 
     def __call__(

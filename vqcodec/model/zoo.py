@@ -203,12 +203,25 @@ def _try_out(base_prior: BasePrior, prior: RefinementPrior, tables: ClassTables,
     walk_refinement(prior, tables, walk_base(base_prior, (2, 2), base), setting, refinement)
 
 
+def chosen_tune(tunes: tuple[str, ...], wanted: str | None) -> str:
+    """The tune that is wanted of those that a model serves; None: "eye", or its first where it has no such tune.
+
+    Raises:
+        UsageError: the model lacks this tune.
+    """
+    if wanted is None:
+        return DEFAULT_TUNE if DEFAULT_TUNE in tunes else tunes[0]
+    if wanted not in tunes:
+        raise UsageError(f"this model has no tune {wanted!r}, only {' and '.join(tunes)}")
+    return wanted
+
+
 class Model:
     """A loaded model. The transforms are loaded when first used: a decoder needs no analysis."""
 
-    def __init__(self, files: ModelFiles, threads: int = 0) -> None:
+    def __init__(self, files: ModelFiles, threads: int = 0, execution: str = "cpu") -> None:
         self.files = files
-        self.threads = threads
+        self._how = threads, execution  # of the transforms; the priors never leave the CPU
         self._loading = threading.RLock()  # threads that ask for a graph at once load it once
         arrays = read_tables(files.verified("tables.npz"))
         try:
@@ -241,11 +254,7 @@ class Model:
         Raises:
             UsageError: the model lacks this tune.
         """
-        if wanted is None:
-            return DEFAULT_TUNE if DEFAULT_TUNE in self.files.tunes else self.files.tunes[0]
-        if wanted not in self.files.tunes:
-            raise UsageError(f"the model {self.files.id} has no tune {wanted!r}, only {' and '.join(self.files.tunes)}")
-        return wanted
+        return chosen_tune(self.files.tunes, wanted)
 
     def walk_refinement(self, base: Base, setting: Setting, choose: Chooser) -> tuple[Floats, Ints]:
         """Go through the steps of a tile's refinement: latents and indices [h, w, M] (walk.py)."""
@@ -273,12 +282,12 @@ class Model:
     @cached_property
     def analysis(self) -> Analysis:
         """The analysis transform."""
-        return Analysis(self.files.verified("analysis.onnx"), self.threads)
+        return Analysis(self.files.verified("analysis.onnx"), *self._how)
 
     @cached_property
     def synthesis(self) -> Synthesis:
         """The synthesis transform of the faithful decoder."""
-        return Synthesis(self.files.verified("synthesis.onnx"), self.threads)
+        return Synthesis(self.files.verified("synthesis.onnx"), *self._how)
 
     @cached_property
     def realistic(self) -> RealisticSynthesis:
@@ -289,7 +298,7 @@ class Model:
         """
         if REALISTIC not in self.files.card["files"]:
             raise ModelError(f"the model {self.files.id} has no realistic decoder, only the faithful one")
-        return RealisticSynthesis(self.files.verified(REALISTIC), self.synthesis, self.threads)
+        return RealisticSynthesis(self.files.verified(REALISTIC), self.synthesis, *self._how)
 
     @cached_property
     def gradient(self) -> Gradient:
@@ -300,7 +309,7 @@ class Model:
         """
         if GRADIENT not in self.files.card["files"]:
             raise ModelError(f"the model {self.files.id} has no graph for high efforts: take an effort of 1 to 5")
-        return Gradient(self.files.verified(GRADIENT), self.threads)
+        return Gradient(self.files.verified(GRADIENT), *self._how)
 
     @property
     def analysis_halo(self) -> int:
@@ -342,12 +351,12 @@ _loading = threading.Lock()  # `lru_cache` alone lets threads that ask for a mod
 
 
 @lru_cache(maxsize=4)
-def _load(folder: Path, card: str, threads: int) -> Model:
-    return Model(ModelFiles(folder, json.loads(card)), threads)
+def _load(folder: Path, card: str, threads: int, execution: str) -> Model:
+    return Model(ModelFiles(folder, json.loads(card)), threads, execution)
 
 
 @span("model's tables")
-def load(files: ModelFiles, threads: int = 0) -> Model:
+def load(files: ModelFiles, threads: int = 0, execution: str = "cpu") -> Model:
     """The loaded model; kept, so that the next picture does not load it again, as long as its card says the same."""
     with _loading:
-        return _load(files.folder, json.dumps(files.card, sort_keys=True), threads)
+        return _load(files.folder, json.dumps(files.card, sort_keys=True), threads, execution)
