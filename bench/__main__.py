@@ -31,6 +31,9 @@ OUT = click.option(
     "--out", default=Path("runs/bench"), show_default=True, type=click.Path(path_type=Path), help="The results folder."
 )
 ANCHOR_OPTION = click.option("--anchor", default=ANCHOR, show_default=True, help="The codec that BD-rates are against.")
+SETTINGS = click.option(
+    "--settings", multiple=True, metavar="PEER=1,2,3", help="Other points for a codec's curve; repeatable."
+)
 DOCUMENTS: tuple[Callable[[Command], Command], ...] = (
     click.option("--readme", type=click.Path(path_type=Path, exists=True), help="Rewrite its marked section."),
     click.option("--page", type=click.Path(path_type=Path, exists=True), help="The same, with all codecs."),
@@ -95,7 +98,7 @@ def _wanted(options: dict[str, Any]) -> Wanted:
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @_with(MEASURING)
-@click.option("--settings", multiple=True, metavar="PEER=1,2,3", help="Other points for a codec's curve; repeatable.")
+@SETTINGS
 @click.option("--metrics", default="default", show_default=True, metavar="NAMES",
               help=f"Of {', '.join(METRICS)}; or default, all.")  # fmt: skip
 @_with(REPORTING)
@@ -185,10 +188,19 @@ def seams_command(**options: Any) -> None:
 @click.option("--work", default=Path("runs/release"), show_default=True, type=click.Path(path_type=Path),
               help="Where the runs are; a release that was stopped goes on there.")  # fmt: skip
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Where the committed files go.")
+@click.option("--only", default=",".join(release.PARTS), show_default=True, metavar="PARTS",
+              help="Some parts of the measurement, with commas; speed wants an idle machine.")  # fmt: skip
+@SETTINGS
+@click.option("--metrics", default="all", show_default=True, metavar="NAMES", help="As of python -m bench.")
+@click.option("--sample", default=1, show_default=True, type=click.IntRange(1),
+              help="Metrics that need torch judge every Nth picture.")  # fmt: skip
+@click.option("--earlier", type=click.Path(path_type=Path, exists=True),
+              help="An earlier release's folder: codecs that have not changed are not measured again.")  # fmt: skip
 @click.option("--max-megapixels", default=100.0, show_default=True, help="Where growing pictures stop.")
 @ANCHOR_OPTION
 @_with(DOCUMENTS)
-def release_command(sets: tuple[str, ...], peers: str, work: Path, out: Path, max_megapixels: float, anchor: str,
+def release_command(sets: tuple[str, ...], peers: str, work: Path, out: Path, only: str, settings: tuple[str, ...],
+                    metrics: str, sample: int, earlier: Path | None, max_megapixels: float, anchor: str,
                     readme: Path | None, page: Path | None) -> None:  # fmt: skip
     """Everything that a release commits: every codec and metric on every set; speed on the first one.
 
@@ -197,18 +209,22 @@ def release_command(sets: tuple[str, ...], peers: str, work: Path, out: Path, ma
     named = [tuple(text.partition("=")[::2]) for text in sets]
     if not all(name and folder for name, folder in named):
         raise BenchError("--set: write it like --set kodak=pictures/kodak")
+    parts = release.parts(only)
     start = time.monotonic()
     written: list[Path] = []
     reports: list[Report] = []
     for name, folder in named:
-        wanted = Wanted(folder, work / name, tuple(sys.argv[1:]), peers=peers, metrics="all")
+        before = earlier / name if earlier is not None and (earlier / name).is_dir() else None
+        wanted = Wanted(folder, work / name, tuple(sys.argv[1:]), peers=peers, metrics=metrics, timed=False,
+                        settings=_settings(settings), sample=sample, earlier=before)  # fmt: skip
         with _stoppable(work):
-            session = Session(wanted, all_tools() if not reports else ())
-            session.measure_rates()
-            if not reports:
+            session = Session(wanted, all_tools() if not reports and "speed" in parts else ())
+            if "rates" in parts:
+                session.measure_rates()
+            if not reports and "speed" in parts:
                 session.measure_speed()
                 Session(Wanted(**{**vars(wanted), "peers": speed.SCALING_PEERS})).measure_scaling(max_megapixels)
-            if seams.large(session.store):
+            if "seams" in parts and seams.large(session.store):
                 session.measure_seams()
             reports.append(Report(Store.read(wanted.out), anchor))
             written += release.write(reports[-1], out / name)

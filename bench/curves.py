@@ -103,6 +103,11 @@ def measured(store: Store) -> list[Metric]:
     return [metric for metric in METRICS.values() if metric.name in have]
 
 
+def judged(store: Store, metric: Metric) -> int:
+    """How many pictures a metric has judged."""
+    return len({key[0] for key, row in store.rows.items() if metric.name in row})
+
+
 def eye(store: Store) -> Metric | None:
     """The metric that stands for the eye: the first of them that was measured."""
     have = {metric.name: metric for metric in measured(store)}

@@ -144,7 +144,7 @@ class Metric:
         """The library that measures.
 
         Raises:
-            MissingError: it is not installed.
+            MissingError: it is not installed, or cannot be imported.
         """
         if self.package is None:
             return "bench.metrics"
@@ -154,6 +154,8 @@ class Metric:
         except importlib.metadata.PackageNotFoundError:
             extra = "bench-torch" if self.package in TORCH_PACKAGES else "bench"
             raise MissingError(f"{self.package} is not installed: pip install '.[{extra}]'") from None
+        if self.package in TORCH_PACKAGES:
+            perceptual.check(self.package)
         return found[0] + self.detail
 
     def of(self, a: Rgb, b: Rgb) -> float | None:

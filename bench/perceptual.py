@@ -17,9 +17,25 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from bench.errors import MissingError
+
 Rgb = NDArray[np.uint8]
 DISPLAY = "standard_4k"  # CVVDP's display: 30 inches at 0.75 m, 200 cd/m², 75 pixels per degree
+MODULES = {"cvvdp": "pycvvdp"}  # what packages are imported as, where it is not their name
 _local = threading.local()
+
+
+def check(package: str) -> None:
+    """Import a package that needs torch.
+
+    Raises:
+        MissingError: it cannot be imported, as with a torchvision that was built for another torch.
+    """
+    try:
+        importlib.import_module(MODULES.get(package, package))
+    except (ImportError, OSError, RuntimeError) as error:
+        why = str(error).splitlines() or [type(error).__name__]
+        raise MissingError(f"{package} cannot be imported ({why[0]}): install torch and torchvision together") from None
 
 
 def ssimulacra2(a: Rgb, b: Rgb) -> float:
@@ -45,7 +61,7 @@ def cvvdp(a: Rgb, b: Rgb) -> float:
     torch = _torch()
     if not hasattr(_local, "cvvdp"):
         logging.getLogger("torch").setLevel(logging.ERROR)  # it looks for a CUDA compiler, and says so
-        package: Any = importlib.import_module("pycvvdp")
+        package: Any = importlib.import_module(MODULES["cvvdp"])
         _local.cvvdp = package.cvvdp(display_name=DISPLAY, device=torch.device("cpu"), heatmap=None)
     with torch.inference_mode():
         quality, _ = _local.cvvdp.predict(b, a, dim_order="HWC")

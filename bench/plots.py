@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from bench.curves import curves, digest, eye, label, measured, short_list
+from bench.curves import curves, digest, eye, judged, label, measured, short_list
 from bench.metrics import METRICS, Metric
 from bench.store import Store
 
@@ -91,7 +91,7 @@ def _draw(axes: Axes, store: Store, metric: Metric, log_rate: bool, names: Seque
         axes.plot([p.bpp for p in points], [p.quality for p in points], label=label(store, name), **style)
     _rate_axis(axes, log_rate)
     axes.set_ylabel(metric.label)
-    axes.set_title(f"{store.run['set']}, mean of {len(store.run['pictures'])} pictures", fontsize=10)
+    axes.set_title(f"{store.run['set']}, mean of {judged(store, metric)} pictures", fontsize=10)
     axes.grid(True, which="both", color="#dddddd", linewidth=0.6)
     axes.legend(fontsize=8, loc="lower right", framealpha=0.9)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bench import plots, seams
 from bench.curves import rated, short_list
+from bench.errors import BenchError
 from bench.metrics import METRICS
 from bench.report import (
     METHOD,
@@ -32,8 +33,22 @@ from bench.store import PROCESSES, PUBLISHED, ROWS, RUN, SEAMS, pack, replace
 from bench.tables import Table, write_section
 
 PAGE = "results.md"
+PARTS = ("rates", "speed", "seams")  # what a release measures
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"  # README
 PAGE_BEGIN, PAGE_END = "<!-- tables:begin -->", "<!-- tables:end -->"  # docs/results.md
+
+
+def parts(names: str) -> list[str]:
+    """Parts of the measurement, by their names with commas in between.
+
+    Raises:
+        BenchError: an unknown name.
+    """
+    found = [name.strip() for name in names.split(",")]
+    unknown = [name for name in found if name not in PARTS]
+    if unknown:
+        raise BenchError(f"--only: unknown part {', '.join(unknown) or '(none)'}; known are {', '.join(PARTS)}")
+    return found
 
 
 def _bulleted(lines: list[str]) -> str:

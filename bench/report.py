@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from bench import direct
 from bench.bd import bd_rate
-from bench.curves import ANCHOR, curves, eye, focus, label, measured, pixels_of, rated, samples, short_list, trained_on
+from bench.curves import ANCHOR, curves, eye, focus, judged, label, measured, pixels_of, rated, short_list, trained_on
 from bench.direct import Direct, Matrix
 from bench.errors import BenchError, NoOverlapError
 from bench.metrics import METRICS, WINDOW_DB, Metric
@@ -156,10 +156,18 @@ class Costs:
     """Speed and memory of one codec; a figure is missing where it was not measured."""
 
     name: str
-    enc_mps: float | None = None  # median over pictures and settings of megapixels per second, in one warm process
+    enc_mps: float | None = None  # median over pictures and settings of megapixels per second, where rows have times
     dec_mps: float | None = None
     process: dict[tuple[str, str], ProcessRow] = field(default_factory=dict)  # (scope, direction) -> row
     failures: int = 0
+
+    @property
+    def warm(self) -> tuple[str, str]:
+        """Cells of megapixels per second in a warm process, both ways."""
+        measured = [self.process.get(("warm", way)) for way in ("encode", "decode")]
+        rest = (self.enc_mps, self.dec_mps)
+        encode, decode = (_rate(row) if row else _speed(mps) for row, mps in zip(measured, rest, strict=True))
+        return encode, decode
 
 
 def costs(store: Store) -> list[Costs]:
@@ -209,7 +217,7 @@ def cost_table(store: Store) -> Table:
     for one in costs(store):
         pair = [one.process.get(("process", way)) for way in ("encode", "decode")]
         folder = [one.process.get(("folder", way)) for way in ("encode", "decode")]
-        cells = (_speed(one.enc_mps), _speed(one.dec_mps), *map(seconds_of, pair), *map(_peak, pair))
+        cells = (*one.warm, *map(seconds_of, pair), *map(_peak, pair))
         rows.append((label(store, one.name), *cells, *map(_rate, folder), str(one.failures)))
     filled = [place for place in range(len(head)) if any(row[place] != NOTHING for row in rows)]
     return Table(tuple(head[i] for i in filled), [tuple(row[i] for i in filled) for row in rows])
@@ -290,19 +298,23 @@ def notices(report: Report) -> list[str]:
     if len(errors) > 5:
         found.append(f"and {len(errors) - 5} more failures")
     found += [
-        f"{row['peer']} {row['direction']} of {row['picture']} as a process failed: {row['error']}"
+        f"{row['peer']} {row['direction']} of {row['picture']} failed when it was timed: {row['error']}"
         for row in store.processes.values()
         if "error" in row
     ]
     for name in curves(store, METRICS["psnr"]) if "psnr" in report.matrices else ():
         if name != report.anchor and report.against(METRICS["psnr"], name, report.anchor) is None:
             found.append(f"{report.label(name)} shares too little PSNR with {report.label(report.anchor)}")
-    small = [m.short for m in report.metrics if len(_judged(store, m)) < len(store.run["pictures"])]
-    return found + ([f"some pictures are too small for {enumerated(small)}"] if small else [])
+    return found + _partly(report)
 
 
-def _judged(store: Store, metric: Metric) -> tuple[str, ...]:
-    return next((mine.pictures for mine in samples(store, metric).values()), ())
+def _partly(report: Report) -> list[str]:
+    """The metrics that judged some of the pictures only: the others are too small, or a sample was asked for."""
+    count = len(report.store.run["pictures"])
+    named: dict[int, list[str]] = {}
+    for metric in report.metrics:
+        named.setdefault(judged(report.store, metric), []).append(metric.short)
+    return [f"{enumerated(names)} judged {n} of {count} pictures" for n, names in named.items() if n < count]
 
 
 def provenance(run: Run) -> str:
@@ -314,6 +326,9 @@ def provenance(run: Run) -> str:
         f"({run['threads']} of {run['processors']} processors used, {run['system']}, Python {run['python']}) "
         f"by {' and '.join(f'`{command}`' for command in run['commands'])}. Codecs: {versions}."
         + (f" Metrics: {metrics}." if metrics else "")
+        + "".join(
+            f" Files of {', '.join(names)} were measured {date}." for date, names in run.get("borrowed", {}).items()
+        )
     )
 
 
@@ -322,7 +337,8 @@ METHOD = (
     "of the decibels over all RGB samples). BD-rate: the mean difference of log-rate at equal quality, piecewise cubic "
     "(pchip), over the quality range that both curves share; negative means fewer bits. Intervals hold 95 % of "
     f"{direct.DRAWS} bootstrap draws of the pictures; ≈ marks pairs whose interval holds zero. † marks a metric that "
-    "the codec's model was trained on. Megapixels per second: one warm process, median over pictures and settings. "
+    "the codec's model was trained on. Warm: one process that has coded before, the first picture at the middle "
+    "setting; where `python -m bench speed` did not run, the median over pictures and settings. "
     "Process seconds and peak memory: whole processes, PNG to PNG, the first picture at the middle setting. Folder: "
     "all pictures on all processors."
 )

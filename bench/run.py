@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -19,7 +20,7 @@ from PIL import Image
 
 from bench.codecs import Peer
 from bench.errors import MissingError
-from bench.metrics import METRICS, Rgb, complete
+from bench.metrics import METRICS, TORCH_PACKAGES, Rgb, complete
 from bench.pictures import PictureSet
 from bench.progress import Progress
 from bench.store import Row, Store
@@ -38,11 +39,17 @@ class Plan:
     metrics: tuple[str, ...]
     settings: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # instead of a peer's own
     threads: int = 0
-    repeats: int = 3
+    repeats: int = 3  # 0: without times
+    sample: int = 1  # metrics that need torch judge every Nth picture
 
     def settings_of(self, peer: Peer) -> tuple[int, ...]:
         """The points of a peer's curve."""
         return self.settings.get(peer.name, peer.settings)
+
+    def metrics_of(self, picture: str) -> tuple[str, ...]:
+        """The metrics that judge a picture."""
+        names = [file.name for file in self.pictures.files[:: self.sample]]
+        return tuple(m for m in self.metrics if picture in names or METRICS[m].package not in TORCH_PACKAGES)
 
 
 def available(peers: Sequence[Peer]) -> tuple[list[Peer], dict[str, str], dict[str, str]]:
@@ -93,15 +100,19 @@ def _coded(peer: Peer, rgb: Rgb, setting: int, picture: str, plan: Plan) -> tupl
         row["error"] = f"came back as {decoded.shape}, was {rgb.shape}"
         return row, None
     row["bytes"] = len(data)
-    row["enc_seconds"], row["dec_seconds"] = float(f"{enc_seconds:.3g}"), float(f"{dec_seconds:.3g}")
+    if plan.repeats:
+        row["enc_seconds"], row["dec_seconds"] = float(f"{enc_seconds:.3g}"), float(f"{dec_seconds:.3g}")
     return row, decoded
 
 
-def _judge(row: Row, rgb: Rgb, decoded: Rgb | None, metrics: Sequence[str]) -> Row:
-    """Add the distortion to a row."""
+def _judge(row: Row, rgb: Rgb, decoded: Rgb | None, metrics: Sequence[str], known: Row | None) -> Row:
+    """Add the distortion to a row: what is known of the same file with the same PSNR, then what is lacking."""
     if decoded is None:
         return row
-    for name in metrics:
+    row["psnr"] = round(METRICS["psnr"].of(rgb, decoded) or 0.0, 5)
+    if known is not None and (known.get("bytes"), known.get("psnr")) == (row["bytes"], row["psnr"]):
+        row = {**known, **row}
+    for name in (name for name in metrics if name not in row):
         value = METRICS[name].of(rgb, decoded)
         if value is not None:
             row[name] = round(value, 5)  # type: ignore[literal-required]
@@ -119,7 +130,8 @@ def _todo(plan: Plan, store: Store) -> dict[tuple[str, str], list[int]]:
     found = {}
     for file in plan.pictures.files:
         for peer in plan.peers:
-            wanted = [s for s in plan.settings_of(peer) if not _has(store, (file.name, peer.name, s), plan.metrics)]
+            metrics = plan.metrics_of(file.name)
+            wanted = [s for s in plan.settings_of(peer) if not _has(store, (file.name, peer.name, s), metrics)]
             if wanted:
                 found[file.name, peer.name] = wanted
     return found
@@ -146,6 +158,7 @@ def measure(plan: Plan, store: Store) -> int:
         for file in plan.pictures.files:
             peers = [peer for peer in plan.peers if (file.name, peer.name) in todo]
             rgb = file.pixels() if peers else np.empty((0, 0, 3), np.uint8)
+            judge = partial(_judge, rgb=rgb, metrics=plan.metrics_of(file.name))
             for peer in peers:
                 if peer.name not in warm:
                     _warm_up(peer, rgb, plan)
@@ -154,7 +167,11 @@ def measure(plan: Plan, store: Store) -> int:
                 for group in _groups(todo[file.name, peer.name], rgb.shape[0] * rgb.shape[1]):
                     start = time.perf_counter()
                     coded = [_coded(peer, rgb, setting, file.name, plan) for setting in group]
-                    fresh = list(pool.map(lambda pair, rgb=rgb: _judge(pair[0], rgb, pair[1], plan.metrics), coded))
+                    known = [store.rows.get((file.name, peer.name, setting)) for setting in group]
+                    judged = [
+                        pool.submit(judge, row, decoded=d, known=k) for (row, d), k in zip(coded, known, strict=True)
+                    ]
+                    fresh = [one.result() for one in judged]
                     store.add(fresh)
                     rows += fresh
                     amount = len(group) * rgb.shape[0] * rgb.shape[1] / 1e6

@@ -35,6 +35,9 @@ class Wanted:
     threads: int = 0
     repeats: int = 3
     fresh: bool = False
+    timed: bool = True  # whether the rows of rates have times
+    sample: int = 1  # metrics that need torch judge every Nth picture
+    earlier: Path | None = None  # results of an earlier release on the same pictures
 
 
 def metrics_here(names: str) -> tuple[dict[str, str], dict[str, str]]:
@@ -82,6 +85,8 @@ class Session:
             missing=missing,
         )  # fmt: skip
         self.store, notes = Store.start(wanted.out, about, wanted.fresh)
+        if wanted.earlier is not None:
+            notes += self.store.borrow(Store.read(wanted.earlier))
         for note in notes:
             click.echo(note, err=True)
         self.store.publish(self.store.published or published.known(self.store.run))
@@ -90,7 +95,8 @@ class Session:
         """Rate, distortion and warm speed."""
         peers = tuple(peer for peer in self.peers if peer.name in PEERS)
         wanted = self.wanted
-        plan = run.Plan(self.images, peers, self.metrics, wanted.settings, wanted.threads, wanted.repeats)
+        repeats = wanted.repeats if wanted.timed else 0
+        plan = run.Plan(self.images, peers, self.metrics, wanted.settings, wanted.threads, repeats, wanted.sample)
         run.measure(plan, self.store)
 
     def _speed_plan(self) -> speed.SpeedPlan:
@@ -98,7 +104,8 @@ class Session:
         return speed.SpeedPlan(self.images, tuple(self.peers), wanted.threads, wanted.repeats, self.used)
 
     def measure_speed(self) -> None:
-        """Whole processes on the first picture, and the folder."""
+        """A warm process and whole processes on the first picture, and the folder."""
+        speed.measure_warm(self._speed_plan(), self.store)
         speed.measure_processes(self._speed_plan(), self.store)
         speed.measure_folder(self._speed_plan(), self.store)
 

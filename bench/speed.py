@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Speed as users meet it: whole processes on one picture, on a folder, and on growing pictures; both directions.
+"""Speed as users meet it: a warm process, whole processes on one picture, a folder, growing pictures; both directions.
 
 Files are PNG on the way in and out, as people have them; for growing pictures they are PPM, so that PNG's own time
 does not hide how a codec scales. Everything measured goes straight to the store. No tables here.
@@ -25,8 +25,9 @@ from bench.learned import VqcodecPeer
 from bench.metrics import Rgb
 from bench.pictures import PictureSet, grown
 from bench.progress import Progress
+from bench.run import timed
 from bench.store import ProcessRow, Store
-from bench.tools import SUFFIXES
+from bench.tools import SUFFIXES, Tool
 
 ROOT = Path(__file__).resolve().parent.parent
 SCALING_MEGAPIXELS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
@@ -100,6 +101,34 @@ def _pair(scope: str, picture: str, rgb: Rgb, peer: Peer, suffix: str, plan: Spe
                                      plan.repeats))  # fmt: skip
             if "error" in row:
                 return
+
+
+def measure_warm(plan: SpeedPlan, store: Store) -> None:
+    """The first picture in this process, after a first call that is not timed: pixels to bytes and back."""
+    file = plan.pictures.files[0]
+    image = Image.fromarray(file.pixels())
+    peers = [peer for peer in plan.peers if not isinstance(peer, Tool)]
+    progress = Progress("warm process", {peer.name: 1.0 for peer in peers})
+    for peer in peers:
+        rows = _rows("warm", file.name, image.width * image.height, peer)
+        if not _done(store, rows):
+            _warm(peer, rows, image, plan)
+            for row in rows:
+                store.add_process(row)
+        progress.step(peer.name, 1, text=peer.label)
+    progress.clear()
+
+
+def _warm(peer: Peer, rows: Sequence[ProcessRow], image: Image.Image, plan: SpeedPlan) -> None:
+    """Fill in both rows; whatever goes wrong becomes their error."""
+    try:
+        peer.decode(peer.encode(image.crop((0, 0, 256, 256)), peer.middle, plan.threads), plan.threads)
+        data, seconds = timed(lambda: peer.encode(image, peer.middle, plan.threads), plan.repeats)
+        rows[0]["seconds"] = round(seconds, 5)
+        rows[1]["seconds"] = round(timed(lambda: peer.decode(data, plan.threads), plan.repeats)[1], 5)
+    except Exception as error:  # a codec's failure is a result: it stands in the table
+        for row in rows:
+            row["error"] = f"{type(error).__name__}: {error}"[:300]
 
 
 def measure_processes(plan: SpeedPlan, store: Store) -> None:

@@ -52,9 +52,9 @@ class Row(TypedDict):
 
 
 class ProcessRow(TypedDict):
-    """One whole process, start to end, file to file, or a folder's worth of them."""
+    """One whole process, start to end, file to file, or a folder's worth of them; or one call in a warm process."""
 
-    scope: str  # "process": one picture; "folder": all of them; "scaling": pictures made for that table
+    scope: str  # "warm" and "process": one picture; "folder": all of them; "scaling": pictures made for that table
     picture: str  # for a folder: how many pictures
     pixels: int
     peer: str
@@ -104,6 +104,7 @@ class Run(TypedDict):
     pictures: dict[str, dict[str, int | str]]  # name -> width, height, sha256 of the pixels
     peers: dict[str, dict[str, str]]  # name -> label, stated, version, trained_on (metrics, with spaces)
     missing: dict[str, str]  # name -> why it was left out
+    borrowed: NotRequired[dict[str, list[str]]]  # date of an earlier release -> the codecs whose rows are from there
 
 
 def processor() -> str:
@@ -264,18 +265,51 @@ class Store:
             for name, peer in old.run["peers"].items()
             if name in self.run["peers"] and any(self.run["peers"][name][k] != peer[k] for k in ("version", "stated"))
         }
-        self.rows = {k: row for k, row in old.rows.items() if row["peer"] not in changed}
+        dated = self._dated(old)
+        self.rows = {k: _without(row, dated) for k, row in old.rows.items() if row["peer"] not in changed}
         kept = {k: row for k, row in old.processes.items() if row["peer"] not in changed}
         self.processes = kept
         self.seams = {k: row for k, row in old.seams.items() if row["peer"] not in changed}
         self.run["commands"] = list(dict.fromkeys([*old.run["commands"], *self.run["commands"]]))
         self.run["peers"] = {**old.run["peers"], **self.run["peers"]}
         self.run["metrics"] = {**old.run["metrics"], **self.run["metrics"]}
+        if "borrowed" in old.run:
+            self.run["borrowed"] = old.run["borrowed"]
         self.run["missing"] = {
             k: why for k, why in {**old.run["missing"], **self.run["missing"]}.items() if k not in self.run["peers"]
         }
         self.published = old.published
         return changed
+
+    def _dated(self, old: Store) -> list[str]:
+        """The metrics that an earlier run measured with another version of their library."""
+        now = self.run["metrics"]
+        return [name for name, version in old.run["metrics"].items() if name in now and now[name] != version]
+
+    def borrow(self, old: Store) -> list[str]:
+        """Take over rows of an earlier release: same pictures, same version and options of the codec; without times.
+
+        Returns:
+            a sentence for each thing that is taken, or not.
+
+        Raises:
+            BenchError: it is about other pictures.
+        """
+        if old.run["pictures"] != self.run["pictures"]:
+            raise BenchError(f"{old.folder} holds results of other pictures")
+        mine, theirs = self.run["peers"], old.run["peers"]
+        same = [n for n in mine if n in theirs and all(mine[n][k] == theirs[n][k] for k in ("version", "stated"))]
+        drop = ["enc_seconds", "dec_seconds", *self._dated(old)]
+        taken = {k: _without(r, drop) for k, r in old.rows.items() if r["peer"] in same and k not in self.rows}
+        names = sorted({row["peer"] for row in taken.values()})
+        if not names:
+            return []
+        dates = self.run.setdefault("borrowed", {})
+        dates[old.run["date"]] = sorted({*dates.get(old.run["date"], []), *names})
+        self.run["metrics"] = {**old.run["metrics"], **self.run["metrics"]}
+        self.rows.update(taken)
+        self._write()
+        return [f"{len(taken)} rows of {', '.join(names)} are those of {old.folder} ({old.run['date']})"]
 
     def _write(self) -> None:
         replace(self.folder / RUN, json.dumps(self.run, indent=1, ensure_ascii=False) + "\n")
@@ -304,6 +338,11 @@ class Store:
             return
         self.published = curves
         replace(self.folder / PUBLISHED, json.dumps(curves, indent=1, ensure_ascii=False) + "\n")
+
+
+def _without(row: Row, names: Iterable[str]) -> Row:
+    """A row without some of its figures."""
+    return cast(Row, {key: value for key, value in row.items() if key not in set(names)})
 
 
 def line_of(row: Mapping[str, Any]) -> str:
