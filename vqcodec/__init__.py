@@ -26,12 +26,13 @@ from vqcodec.errors import (
 )
 
 if TYPE_CHECKING:
-    from vqcodec.api import Indices, decode, decode_indices, encode, from_indices, indices, info
+    from vqcodec.api import Indices, decode, decode_indices, encode, from_indices, indices, info, sample
 
 __version__ = "0.1.0"
 __all__ = [
     "DamagedError", "Indices", "InputError", "LimitError", "ModelError", "OutputExistsError", "PartialError",
     "UsageError", "VqcError", "VqcWarning", "decode", "decode_indices", "encode", "from_indices", "indices", "info",
+    "sample",
 ]  # fmt: skip
 _LAZY = [name for name in __all__ if name not in globals()]
 
