@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Makes docs/images/coffee.jpg and decoders.jpg: `python docs/picture.py`, again after every new model.
+"""Makes docs/images/coffee.jpg, decoders.jpg and samples.jpg: `python docs/picture.py`, again after every new model.
 
-Pieces of the bundled photograph (CC0): original, JPEG and vqcodec in the files that `vqcodec demo` shows first; and at
-a low rate AVIF and both decoders of one .vqc file.
+Pieces of the bundled photograph (CC0): original, JPEG and vqcodec in the files that `vqcodec demo` shows first; at a
+low rate AVIF and both decoders of one .vqc file; pictures that the priors draw, and variations of the photograph.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from PIL import Image, ImageDraw, ImageFont
 from vqcodec.cli.compare import peers_of
 from vqcodec.cli.demo import PHOTOGRAPH, psnr
 from vqcodec.codec import decode, encode, target
-from vqcodec.options import DecodeOptions, Target
+from vqcodec.codec.sample import Sampler
+from vqcodec.options import DecodeOptions, SampleOptions, Target
 from vqcodec.pictures import read
 
 QUALITY, JPEG_QUALITY = 50, 8  # the first pair of `vqcodec demo`
@@ -72,6 +73,15 @@ def main() -> None:
         ("realistic, the same file", realistic),
     ]
     write("decoders.jpg", shown, LOW_PIECE)
+    drawn = Sampler(SampleOptions(), size=picture.rgb.shape[1::-1])
+    kept = {keep: Sampler(SampleOptions(keep=keep), like=picture) for keep in ("base", 4)}
+    shown = [
+        ("drawn, seed 1", drawn.picture(1).rgb),
+        ("drawn, seed 2", drawn.picture(2).rgb),
+        ("base layer kept", kept["base"].picture(1).rgb),
+        ("4 of 8 steps kept", kept[4].picture(1).rgb),
+    ]
+    write("samples.jpg", shown, LOW_PIECE)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ if not (ROOT / "docs").is_dir():
     pytest.skip("the documentation is not here", allow_module_level=True)
 
 # What stands behind these is tested elsewhere, or is not this machine's to run.
-ELSEWHERE = re.compile(r"^(pip|python -m|torchrun|mkdocs|bash|curl)\b|s3://")
+ELSEWHERE = re.compile(r"^(pip|python -m|python docs/|torchrun|mkdocs|bash|curl)\b|s3://")
 TINY = (
     "--set steps=2 --set batch=2 --set crop=64 --threads 1 --device cpu --base-minutes 0.01 --base-crops 20 "
     "--samples 20"
@@ -110,6 +110,11 @@ def template(tmp_path_factory: pytest.TempPathFactory, photo: NDArray[np.uint8])
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(photo[20 * number : 20 * number + 130, :140]).save(path)
+    for number in range(3):
+        path = folder / f"digits/{('train', 'judged')[number // 2]}/{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(photo[20 * number : 20 * number + 28, :28, 0]).save(path)
+    shutil.copytree(ROOT / "docs" / "recipes", folder / "docs" / "recipes")
     data = vqcodec.encode(folder / "photo.png", 30, effort=1)
     for name in ("photo.vqc", "archive/1.vqc", "archive/day/2.vqc"):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -145,6 +150,8 @@ def inside(name: str, here: Path) -> Path:
 def tiny(arguments: list[str]) -> list[str]:
     """The same training command with settings of a toy."""
     kept = shlex.split(re.sub(r"--set minutes=\S+", "", shlex.join(arguments)))
+    if "--config" in kept:  # a recipe for small pictures
+        return [*kept, *shlex.split(TINY.replace("crop=64", "crop=32"))]
     model = [] if "--resume" in kept else [word for setting in TINY_MODEL for word in ("--set-model", setting)]
     return [*kept, *shlex.split(TINY), *model]
 

@@ -26,14 +26,14 @@ from vqcodec.errors import (
 )
 
 if TYPE_CHECKING:
-    from vqcodec.api import Indices, codebook, decode, decode_indices, encode, from_indices, indices, info
+    from vqcodec.api import Indices, codebook, decode, decode_indices, encode, from_indices, indices, info, sample
     from vqcodec.batch import decode_batch, encode_batch
 
 __version__ = "0.1.0"
 __all__ = [
     "DamagedError", "Indices", "InputError", "LimitError", "ModelError", "OutputExistsError", "PartialError",
     "UsageError", "VqcError", "VqcWarning", "codebook", "decode", "decode_batch", "decode_indices", "encode",
-    "encode_batch", "from_indices", "indices", "info",
+    "encode_batch", "from_indices", "indices", "info", "sample",
 ]  # fmt: skip
 _LAZY = [name for name in __all__ if name not in globals()]
 

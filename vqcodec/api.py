@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from contextlib import suppress
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -16,22 +17,27 @@ from vqcodec.bitstream.codebook import CODE_BITS
 from vqcodec.codec import decode as decode_module
 from vqcodec.codec import tokens
 from vqcodec.codec.indices import Indices, read_indices
+from vqcodec.codec.sample import Sampler
 from vqcodec.codec.target import encode_to_target
 from vqcodec.errors import ModelError, VqcWarning
 from vqcodec.model import zoo
 from vqcodec.options import (
     DEFAULT_EFFORT,
     DEFAULT_MAX_PIXELS,
+    KEEP_BASE,
+    SAMPLE_TEMPERATURE,
     TILE_LOG2,
     DecodeOptions,
     EncodeOptions,
     ModelName,
     Region,
+    SampleOptions,
     Target,
 )
 from vqcodec.pictures import read, write
+from vqcodec.pictures.picture import Picture
 
-__all__ = ["Indices", "codebook", "decode", "decode_indices", "encode", "from_indices", "indices", "info"]
+__all__ = ["Indices", "codebook", "decode", "decode_indices", "encode", "from_indices", "indices", "info", "sample"]
 
 Source = bytes | str | os.PathLike[str] | BinaryIO  # of a .vqc file
 
@@ -352,3 +358,66 @@ def decode_indices(
     given = tokens.of_arrays(base, refinement, width, height, quality, gray, tile_side, colour, drift, tune)
     options = DecodeOptions(threads=threads, model=model, execution=execution)
     return write.to_pil(tokens.to_picture(given, options))
+
+
+def sample(
+    size: tuple[int, int] | None = None,
+    *,
+    like: read.Source | None = None,
+    keep: str | int = KEEP_BASE,
+    seed: int = 0,
+    temperature: float = SAMPLE_TEMPERATURE,
+    quality: int | None = None,
+    tune: str | None = None,
+    decoder: str | None = None,
+    threads: int = 0,
+    model: ModelName | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+) -> Image.Image:
+    """Draw a picture from the model's priors alone, or a variation of a picture.
+
+    The priors know colours, edges and texture, but no objects: what they draw is abstract.
+
+    Args:
+        size: width and height of a picture to draw.
+        like: instead of a size: a picture to vary, as `encode` takes it, or a .vqc file (path or bytes).
+        keep: of that picture: "base" for the base layer alone, or a number of steps of the refinement (1 to 7 with the
+            shipped models) that are kept as well. The rest is drawn.
+        seed: 0 to 2**63 - 1; the same seed draws the same indices on every machine.
+        temperature: 0 (always the most probable index) to 4; 1 for the probabilities of the priors.
+        quality: 1 to 100, of which the steps of the refinement depend; 1 draws the base layer alone. Default: 50, or
+            that of the .vqc file to vary.
+        tune, threads, model: as `encode` takes them.
+        decoder: "faithful" (the default) or "realistic".
+        max_pixels: refuse larger pictures.
+
+    Returns:
+        a PIL image of mode RGB, or L for a variation of a gray picture.
+
+    Raises:
+        DamagedError, InputError: the picture to vary cannot be read.
+        LimitError: more than `max_pixels` pixels.
+        ModelError: there is no such model, or it has no realistic decoder.
+        UsageError: an option out of range; neither a size nor a picture, or both.
+
+    Examples:
+        >>> import numpy as np, vqcodec
+        >>> vqcodec.sample((96, 64), seed=7).size
+        (96, 64)
+        >>> photo = np.full((40, 100, 3), (200, 120, 40), np.uint8)
+        >>> vqcodec.sample(like=photo, keep=4, seed=7).size
+        (100, 40)
+    """
+    options = SampleOptions(temperature, quality, tune, decoder, keep, threads, model, max_pixels)
+    return write.to_pil(Sampler(options, size=size, like=_to_vary(like, max_pixels)).picture(seed))
+
+
+def _to_vary(source: read.Source | None, max_pixels: int) -> Picture | bytes | None:
+    """A picture that was given, or the bytes of a .vqc file that was."""
+    if isinstance(source, str | os.PathLike):
+        with suppress(OSError), open(source, "rb") as stream:
+            if stream.read(len(container.MAGIC)) == container.MAGIC:
+                return read.file_bytes(source, max_pixels)
+    if isinstance(source, bytes) and source.startswith(container.MAGIC):
+        return source
+    return None if source is None else read.load(source, max_pixels=max_pixels)

@@ -25,6 +25,10 @@ DECODERS = ("faithful", "realistic")
 EXECUTIONS = ("cpu", "cuda")  # what runs the transforms
 TUNES = ("psnr", "eye")  # what a file serves: least squared error, or what people see
 DEFAULT_TUNE = "eye"  # of models that have it
+MAX_SEED = 2**63 - 1
+MAX_TEMPERATURE = 4.0
+SAMPLE_QUALITY, SAMPLE_TEMPERATURE = 50, 0.8  # of pictures drawn from the priors
+KEEP_BASE = "base"
 
 ModelName = str | os.PathLike[str]  # a shipped model's id, or a folder
 Region = tuple[int, int, int, int]  # x, y, width, height in pixels
@@ -174,6 +178,52 @@ class DecodeOptions:
         """How much of the realistic decoder's texture: 0, the faithful picture, to 1."""
         if self.realism is not None:
             return float(self.realism)
+        return 1.0 if self.decoder == "realistic" else 0.0
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """How to draw a picture from the priors; see `api.sample`.
+
+    Raises:
+        UsageError: a value of another type or out of range.
+    """
+
+    temperature: float = SAMPLE_TEMPERATURE
+    quality: int | None = None  # None: that of the .vqc file to vary, or SAMPLE_QUALITY
+    tune: str | None = None
+    decoder: str | None = None
+    keep: str | int = KEEP_BASE  # of a picture to vary: the base layer, or it and so many steps of the refinement
+    threads: int = 0
+    model: ModelName | None = None
+    max_pixels: int = DEFAULT_MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        _check_choice("tune", self.tune, TUNES)
+        _check_choice("decoder", self.decoder, DECODERS)
+        _check_model(self.model)
+        temperature = _real_number("temperature", self.temperature)
+        if not 0 <= temperature <= MAX_TEMPERATURE:
+            raise UsageError(f"temperature must be a number from 0 to {MAX_TEMPERATURE:g}, not {temperature:g}")
+        object.__setattr__(self, "temperature", float(temperature))
+        if self.quality is not None:
+            object.__setattr__(self, "quality", check_quality(self.quality))
+        if self.keep != KEEP_BASE:
+            try:
+                object.__setattr__(self, "keep", whole_number("keep", self.keep, 1))
+            except UsageError:
+                raise UsageError(f"keep must be {KEEP_BASE!r} or a number of steps, not {self.keep!r}") from None
+        object.__setattr__(self, "threads", whole_number("threads", self.threads, 0, MAX_THREADS))
+        object.__setattr__(self, "max_pixels", whole_number("max_pixels", self.max_pixels, 1))
+
+    @property
+    def kept_steps(self) -> int:
+        """Steps of the refinement that are kept, beside the base layer."""
+        return 0 if self.keep == KEEP_BASE else int(self.keep)
+
+    @property
+    def texture(self) -> float:
+        """As `DecodeOptions.texture`."""
         return 1.0 if self.decoder == "realistic" else 0.0
 
 

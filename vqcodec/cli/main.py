@@ -30,6 +30,7 @@ COMMANDS = {  # name -> module, what it is in a line
     "demo": ("vqcodec.cli.demo", "A bundled photograph, there and back, beside JPEG."),
     "desktop": ("vqcodec.cli.desktop", "Thumbnails and a MIME type for .vqc files."),
     "info": ("vqcodec.cli.info", "What is in a .vqc file, and whether it is whole."),
+    "sample": ("vqcodec.cli.sample", "Pictures that the model draws, or variations of one."),
     "tokens": ("vqcodec.cli.tokens", "Codebook indices as NumPy arrays, and back."),
     "train": ("vqcodec.cli.main", "A model of your own (needs torch)."),
 }

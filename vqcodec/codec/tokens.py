@@ -164,8 +164,10 @@ def _payloads(model: Model, tokens: Tokens, grid: Grid, tile: Tile) -> tuple[byt
     return coarse, encode_indices(model, base, _setting(model, tokens), choose)[0]
 
 
-def to_picture(tokens: Tokens, options: DecodeOptions = DecodeOptions()) -> Picture:
+def to_picture(tokens: Tokens, options: DecodeOptions = DecodeOptions(), texture: float = 0.0) -> Picture:
     """Restore the picture that these tokens stand for; of the options count threads, model and execution.
+
+    With `texture` above 0, up to 1, the realistic decoder restores it.
 
     Raises:
         InputError: they are no indices of this model.
@@ -175,9 +177,10 @@ def to_picture(tokens: Tokens, options: DecodeOptions = DecodeOptions()) -> Pict
     tokens, grid = _checked(zoo.load(files, 1), tokens)
     at_once, each = share(options.threads, grid.tile_count)
     loaded = zoo.load(files, each, options.execution)
-    loaded.prepare("synthesis")
+    loaded.prepare("realistic" if texture else "synthesis")
     with single_blas():
-        rgb = np.concatenate(list(restore(loaded, grid, _TokenTiles(loaded, tokens, grid), at_once, grid.pixels)))
+        source = _TokenTiles(loaded, tokens, grid)
+        rgb = np.concatenate(list(restore(loaded, grid, source, at_once, grid.pixels, texture)))
     return Picture(gray_means(rgb) if tokens.gray else rgb, gray=tokens.gray)
 
 

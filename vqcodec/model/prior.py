@@ -12,6 +12,7 @@ Shapes: arrays are [h, w, C], positions of a tile row by row.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -39,6 +40,7 @@ MAX_FACTOR = 2.0**20
 MAX_CODEBOOK = 2**16
 LOG_ONE = 2**23  # weight of the most probable base index, before normalisation
 OCTAVE = 256  # entries of the table of powers of two
+MIN_TEMPERATURE = 2.0**-16  # below it, the most probable index
 
 
 PASSES = 4  # of the base layer
@@ -95,6 +97,7 @@ class BasePrior:
         self._engine: Engine = Plain(arrays) if engine is None else engine
         self._codes = CodePairs(arrays)
         self._size = codebook.size
+        self._per_octave = np.float32(OCTAVE)
         self._passes = _streams(arrays, "base_prior.passes", ROOM / 2)
         exp2 = integers(arrays, "base_prior.exp2", 1, 1, 2 * LOG_ONE).astype(np.int64)
         outputs = arrays["base_prior.out.bias"].shape
@@ -104,6 +107,15 @@ class BasePrior:
             raise ModelError("the model's base prior does not fit its codebook")
         octaves = int(exp2.max()).bit_length()  # behind these all weights are zero
         self._weights: Floats = np.concatenate([*(exp2 >> n for n in range(octaves)), [0]]).astype(np.float64)
+
+    def at(self, temperature: float) -> BasePrior:
+        """The same prior with probabilities to the power of 1 / temperature, up to a factor: for drawing alone.
+
+        One multiplication in float32 and a floor, so every machine gets the same frequencies here, too.
+        """
+        other = copy.copy(self)
+        other._per_octave = np.float32(OCTAVE / max(temperature, MIN_TEMPERATURE))
+        return other
 
     def frequencies(self, indices: Ints, known: NDArray[np.bool_], number: int) -> Floats:
         """Frequencies of the indices of one pass.
@@ -118,7 +130,7 @@ class BasePrior:
         where = quarter(indices.shape[0], indices.shape[1], number)
         logits = self._engine.indices(self._codes.known(indices, known), self._passes[number], where)
         # octaves below the maximum, in 1/256 -> weights by table -> frequencies
-        steps = (logits.max(1, keepdims=True) - logits) * np.float32(OCTAVE)
+        steps = (logits.max(1, keepdims=True) - logits) * self._per_octave
         below = np.minimum(steps, np.float32(len(self._weights) - 1)).astype(np.int32)
         frequencies: Floats = self._weights[below]
         room = TOTAL - self._size

@@ -24,6 +24,7 @@ from vqcodec.model.prior import (
     CLASSES_PER_OCTAVE,
     CONTEXT_BITS,
     FACTOR_BITS,
+    MAX_CONTEXT_SCALE,
     MEAN_BITS,
     PLACE_LIMIT,
     PLACES_PER_OCTAVE,
@@ -329,7 +330,9 @@ def _refinement(
     sigma = array(model.prior.sigma)
     largest = contexts.abs().amax((0, 2, 3)).double().numpy()
     context_unit = np.maximum(largest, 2.0) * CONTEXT_MARGIN / (255 + SIGNED.low)
-    scale = 2.0 ** (CONTEXT_BITS - LATENT_BITS) / (context_unit * sigma)
+    one = 2.0 ** (CONTEXT_BITS - LATENT_BITS) / sigma
+    context_unit = np.maximum(context_unit, one / MAX_CONTEXT_SCALE)  # channels that hardly ever say anything
+    scale = one / context_unit
     out["prior.context_scale"] = np.rint(scale).astype(np.int32)
     base_codes = pair(stream) if BASE_PAIRS else rounded(stream)
     hat = torch.from_numpy(rows[chosen]).float()

@@ -77,12 +77,12 @@ def choose_device(name: str, threads: int = 0) -> torch.device:
     return device
 
 
-def _load(sources: tuple[Path, ...], device: torch.device, cache: Path | None) -> Pictures:
+def _load(sources: Sequence[Path], device: torch.device, cache: Path | None, t: TrainConfig) -> Pictures:
     """Decode (or read the cache) on the first process, then on the others."""
     if dist.is_initialized() and dist.get_rank() > 0:
         dist.barrier()
-        return load_pictures(sources, device, cache)
-    pictures = load_pictures(sources, device, cache)
+        return load_pictures(sources, device, cache, smallest=t.smallest, augment=t.augment)
+    pictures = load_pictures(sources, device, cache, smallest=t.smallest, augment=t.augment)
     if dist.is_initialized():
         dist.barrier()
     return pictures
@@ -157,8 +157,8 @@ def _run(o: argparse.Namespace) -> None:
         dist.init_process_group("nccl" if torch.cuda.is_available() and o.device != "cpu" else "gloo")
     device = choose_device(o.device, o.threads)
     o.out.mkdir(parents=True, exist_ok=True)
-    pictures = _load(tuple(o.data), device, o.cache)
-    judged = _load(tuple(o.validation), device, o.cache) if o.validation else None
+    pictures = _load(o.data, device, o.cache, t)
+    judged = _load(o.validation, device, o.cache, t) if o.validation else None
     state: dict[str, Any] | None = None
     if o.resume:
         model, state = _resumed(o.resume, shape, pictures, t.seed)

@@ -87,6 +87,10 @@ class TrainConfig:
     warmup: int = 200
     clip: float = 1.0
     optimiser: str = "adamw"  # or "soap": SOAP for the weights of the 1x1 convolutions, AdamW for the others
+    smallest: int = (
+        64  # pixels: pictures with a shorter side are left out; those below 64 are padded to multiples of 16
+    )
+    augment: bool = True  # flip, turn and reduce the crops
     patterns: float = 0.05  # part of the crops that are synthetic patterns instead of photographs
     eye: float = 0.5  # part of the samples that are of the eye tune, where the model has it
     similarity: float = 0.6  # part of 1 - MS-SSIM in the distortion of the eye tune
@@ -104,6 +108,8 @@ class TrainConfig:
     compile: bool = False
 
     def __post_init__(self) -> None:
+        if self.smallest < 1:
+            raise UsageError(f"smallest must be 1 or more pixels, not {self.smallest}")
         if self.optimiser not in ("adamw", "soap"):
             raise UsageError(f"optimiser must be 'adamw' or 'soap', not {self.optimiser!r}")
 

@@ -22,6 +22,8 @@ from torch import Tensor
 
 from vqcodec.errors import InputError
 
+PADDED_BELOW = 64  # pixels: pictures with a shorter side are padded to whole blocks, as the encoder does
+BLOCK = 16  # pixels
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".ppm"}
 
 
@@ -58,10 +60,12 @@ class Pictures:
     Args:
         flat: [total samples] uint8, the pictures one after the other, each [H, W, 3].
         shapes: [N, 2] heights and widths.
+        augment: flip, turn and reduce the crops.
     """
 
-    def __init__(self, flat: Tensor, shapes: NDArray[np.int64], device: torch.device) -> None:
+    def __init__(self, flat: Tensor, shapes: NDArray[np.int64], device: torch.device, *, augment: bool = True) -> None:
         self.flat = flat.to(device)
+        self.augment = augment
         self.shapes = shapes
         self.starts = np.concatenate([[0], np.cumsum(shapes.prod(1) * 3)])
         self.weights = shapes.prod(1) / shapes.prod(1).sum()
@@ -80,7 +84,7 @@ class Pictures:
         return self.flat[self.starts[number] : self.starts[number + 1]].view(h, w, 3)
 
     def crops(self, rng: np.random.Generator, count: int, size: int) -> Tensor:
-        """Random crops, flipped, turned, and half of them reduced by 1 to 2: [count, 3, size, size] in [0, 1].
+        """Random crops [count, 3, size, size] in [0, 1]; with `augment` flipped, turned, half reduced by 1 to 2.
 
         All on the device, a few operations for the whole batch.
 
@@ -92,7 +96,7 @@ class Pictures:
         room = np.minimum(h, w) / size
         if room.min() < 1:
             raise InputError(f"a training picture is smaller than the crop of {size} pixels: give --set crop=N")
-        reduced = rng.random(count) < 0.5
+        reduced = rng.random(count) < (0.5 if self.augment else 0)
         scale = np.where(reduced, 1 + rng.random(count) * (np.minimum(2.0, room) - 1), 1.0)
         side = np.minimum(np.ceil(size * scale), np.minimum(h, w))
         top, left = np.floor(rng.random(count) * (h - side + 1)), np.floor(rng.random(count) * (w - side + 1))
@@ -101,6 +105,8 @@ class Pictures:
             if chosen.any():
                 where = self.starts[number][chosen], top[chosen], left[chosen], h[chosen], w[chosen], scale[chosen]
                 out[torch.from_numpy(chosen).to(self.device)] = self._sample(size, *where)
+        if not self.augment:
+            return out
         mirror, upside, turn = (torch.from_numpy(rng.random((3, count, 1, 1, 1)) < 0.5).to(self.device)).unbind(0)
         out = torch.where(mirror, out.flip(3), out)
         out = torch.where(upside, out.flip(2), out)
@@ -133,29 +139,53 @@ def _bilinear(place: Tensor, length: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         yield torch.minimum((low.long() + 1).clamp(min=0), last), part
 
 
-def load_pictures(sources: Sequence[Path], device: torch.device, cache: Path | None = None) -> Pictures:
+def _padded(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A small picture [H, W, 3] with its last row and column repeated up to a multiple of 16; a larger one as it is."""
+    if min(picture.shape[:2]) >= PADDED_BELOW:
+        return picture
+    down, right = (-side % BLOCK for side in picture.shape[:2])
+    return np.pad(picture, ((0, down), (0, right), (0, 0)), "edge")
+
+
+def load_pictures(
+    sources: Sequence[Path],
+    device: torch.device,
+    cache: Path | None = None,
+    *,
+    smallest: int = 64,
+    augment: bool = True,
+) -> Pictures:
     """Decode everything once; `cache` (a folder) keeps the decoded samples for the next run.
+
+    Args:
+        smallest: pictures with a shorter side (in pixels) are left out.
+        augment: as `Pictures` takes it.
 
     Raises:
         InputError: nothing to train on, or a source that is not there.
     """
     key = hashlib.sha256("\n".join(f"{s.resolve()} {s.stat().st_size if s.exists() else 0}" for s in sources).encode())
+    if smallest != PADDED_BELOW:
+        key.update(f"\n{smallest}".encode())
     stem = cache / key.hexdigest()[:16] if cache else None
     if stem and stem.with_suffix(".json").exists():
         shapes = np.array(json.loads(stem.with_suffix(".json").read_text()), np.int64)
         samples = np.memmap(stem.with_suffix(".bin"), np.uint8, "r+")
-        return Pictures(torch.from_numpy(samples), shapes, device)
+        return Pictures(torch.from_numpy(samples), shapes, device, augment=augment)
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        arrays = [a for a in pool.map(_decode, blobs(sources)) if a is not None and min(a.shape[:2]) >= 64]
+        decoded = pool.map(_decode, blobs(sources))
+        arrays = [_padded(a) for a in decoded if a is not None and min(a.shape[:2]) >= smallest]
     if not arrays:
-        raise InputError("no pictures of 64x64 or more to train on")
+        raise InputError(
+            f"no pictures of {smallest}x{smallest} or more to train on: --set smallest=N takes smaller ones"
+        )
     shapes = np.array([a.shape[:2] for a in arrays], np.int64)
     flat = np.concatenate([a.reshape(-1) for a in arrays])
     if stem and cache:
         cache.mkdir(parents=True, exist_ok=True)
         flat.tofile(stem.with_suffix(".bin"))
         stem.with_suffix(".json").write_text(json.dumps(shapes.tolist()))
-    return Pictures(torch.from_numpy(flat), shapes, device)
+    return Pictures(torch.from_numpy(flat), shapes, device, augment=augment)
 
 
 def block_statistics(pictures: Pictures, rng: np.random.Generator, blocks: int = 200_000) -> tuple[Tensor, Tensor]:

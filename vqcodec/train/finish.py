@@ -31,6 +31,7 @@ from vqcodec.train.steps import clip_gradients, phase_done, rate_factor
 
 Report = Callable[[str, float], None]  # takes the name of what is done, and how much of it, a part of 1
 SPAN = 600  # indices beyond +-SPAN are counted at the edge
+INDICES_AT_ONCE, MOST_MAPS = 12 * 28 * 28, 512  # in a step of the base prior's training: indices, and crops
 SKIP_BELOW = 3e-4  # a class whose indices are non-zero more rarely than this is not coded
 
 
@@ -93,6 +94,7 @@ def train_base_prior(
     indices = _base_indices(model, pictures, crops, rng, report)
     count = min(40, len(indices) // 5)
     held_out, indices = indices[:count], indices[count:]
+    maps = max(12, min(MOST_MAPS, INDICES_AT_ONCE // (indices.shape[1] * indices.shape[2])))  # many, of small pictures
     prior = _fresh_base_prior(model, indices).to(device)
     if start is not None:
         prior.load_state_dict(start)
@@ -105,7 +107,7 @@ def train_base_prior(
         report(f"training the base prior for {60 * minutes:.0f} s", done)
         for group in optimiser.param_groups:
             group["lr"] = 2e-3 * rate_factor(step, done, 100, 0.02)
-        batch = indices[torch.randint(len(indices), (12,))]
+        batch = indices[torch.randint(len(indices), (maps,))]
         # Other sizes, but no turns: a codeword turned by 90 degrees is another codeword
         batch = batch[:, : int(rng.integers(8, 29)), : int(rng.integers(8, 29))]
         # The first pass knows nothing and learns little more than the codebook's histogram: now and then is enough.
