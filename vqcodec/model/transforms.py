@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,21 +22,26 @@ from vqcodec.messages import one_line
 from vqcodec.model.noise import noise
 from vqcodec.spans import span
 
+SHARED = b"\n\x08location\x12\ntables.npz"  # how a graph says that a weight stands in the model's tables
 _NO_MEMORY = re.compile(r"bad_alloc|allocate memory|memory of \d+ is smaller")  # in what ONNX Runtime says
 
 
 @span("networks loaded")
-def session(graph: bytes, threads: int, *, optimise: bool = True) -> Any:
-    """An ONNX Runtime session of a graph that holds all of its weights itself.
+def session(
+    graph: bytes, threads: int, *, optimise: bool = True, weights: Mapping[str, NDArray[Any]] = MappingProxyType({})
+) -> Any:
+    """An ONNX Runtime session of a graph that reads no further files.
 
     Args:
+        weights: by name, those that the graph leaves to the model's tables (`SHARED`).
         optimise: let ONNX Runtime rewrite the graph: faster at run time, slower to load.
 
     Raises:
         LimitError: there is not enough memory.
         ModelError: not a graph that can be loaded, or one that would read further files.
     """
-    if b"location" in graph:  # the key of ONNX's "external data": a path, anywhere on this machine
+    # The key of ONNX's "external data" is a path, anywhere on this machine
+    if graph.count(b"location") != (graph.count(SHARED) if weights else 0):
         raise ModelError("the model's graph keeps weights in further files, which is not allowed")
     import onnxruntime  # here, because it takes a quarter of a second, and `vqcodec info` can do without
 
@@ -47,6 +53,9 @@ def session(graph: bytes, threads: int, *, optimise: bool = True) -> Any:
     options.enable_cpu_mem_arena = False  # give memory back between tiles of different sizes
     if not optimise:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if weights:
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(weight) for weight in weights.values()]
+        options.add_external_initializers(list(weights), values)
     try:
         return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
