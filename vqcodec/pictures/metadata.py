@@ -8,6 +8,7 @@ How the metadata is stored is the container's affair.
 from __future__ import annotations
 
 import io
+import re
 import struct
 from functools import cache, lru_cache
 
@@ -16,6 +17,9 @@ from PIL import ExifTags, Image
 
 SRGB_TOLERANCE = 1  # levels of 255: real sRGB profiles differ by their rounding, others by dozens
 _THUMBNAIL_OFFSET, _THUMBNAIL_BYTES = 0x0201, 0x0202  # tags JPEGInterchangeFormat and its length (EXIF 3.0)
+# What a TIFF file's directory says about the picture rather than about its layout: description, maker, model,
+# resolution (3), software, date, artist, host, copyright, rating (2)
+_DESCRIPTIVE_TAGS = (270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 33432, 0x4746, 0x4749)
 _PROFILE_DATE = bytes.fromhex("07d0 0001 0001 0000 0000 0000")  # 2000-01-01, in place of the current time
 
 
@@ -62,6 +66,37 @@ def srgb_profile() -> bytes | None:
 
 
 # ---- EXIF: orientation and thumbnail ---------------------------------------------------------------------------------
+
+
+def exif_of(image: Image.Image, notes: list[str]) -> tuple[bytes | None, int]:
+    """The EXIF block with its Orientation reset, and the Orientation that it had (1 when it had none)."""
+    orientation = 1
+    try:
+        parsed = image.getexif()  # knows PNG's old text chunk, XMP's orientation and TIFF's own directory as well
+        value = parsed.get(ExifTags.Base.Orientation, 1)
+        orientation = value if isinstance(value, int) and 1 <= value <= 8 else 1
+        raw = image.info.get("exif")
+        if raw is None and hasattr(image, "tag_v2"):
+            raw = _exif_of_tiff(parsed)
+        elif raw is None and any(tag != ExifTags.Base.Orientation for tag in parsed):
+            raw = parsed.tobytes()
+        raw = re.sub(rb"^(Exif\x00\x00)+", b"", raw or b"")
+        return (upright(without_thumbnail(raw)) if raw else None), orientation
+    except Exception:  # any nonsense may stand there, and it is not the picture
+        notes.append("damaged EXIF data dropped")
+        return None, orientation
+
+
+def _exif_of_tiff(parsed: Image.Exif) -> bytes | None:
+    """An EXIF block of those tags of a TIFF file that describe the picture; its layout tags would be wrong."""
+    kept = Image.Exif()
+    for tag in _DESCRIPTIVE_TAGS:
+        if tag in parsed:
+            kept[tag] = parsed[tag]
+    for directory in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+        if entries := parsed.get_ifd(directory):
+            kept[directory] = entries
+    return kept.tobytes() if len(kept) else None
 
 
 def _byte_order(exif: bytes) -> str:

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import io
 import os
-import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from vqcodec.errors import InputError, LimitError, VqcError
 from vqcodec.messages import on_one_line, one_line
 from vqcodec.options import DEFAULT_MAX_PIXELS, most_file_bytes, whole_number
-from vqcodec.pictures import colorimetry, heif, metadata
+from vqcodec.pictures import colorimetry, heif, metadata, pixels
 from vqcodec.pictures.picture import Picture
 from vqcodec.pictures.pillow import strict_pillow
 from vqcodec.pictures.png import check_png
@@ -180,165 +179,28 @@ def _check_size(name: str, width: int, height: int, max_pixels: int) -> None:
 
 def _read(image: Image.Image) -> Picture:
     """Decodes an opened PIL image into a `Picture`."""
-    rawmode, deep = _stored_samples(image)
+    rawmode, deep = pixels.stored_samples(image)
     image.load()
     notes = ["16-bit samples reduced to 8 bits"] if deep else []
-    exif, orientation = _exif(image, notes)
-    key = _colour_key(image, rawmode)
-    samples, alpha, keyed = _samples(image, rawmode, key, notes)
+    exif, orientation = metadata.exif_of(image, notes)
+    key = pixels.colour_key(image, rawmode)
+    samples, alpha, keyed = pixels.in_8_bits(image, rawmode, key, notes)
     if keyed is not None:
         alpha = np.where(keyed, np.uint8(0), np.uint8(255))
     gray = samples.ndim == 2
     icc = None if image.mode in ("CMYK", "LAB") else _profile(image, gray, notes)  # those are sRGB now
     xmp = xmp_of(image, notes)
     _note_frames(image, notes)
-    samples = _upright(samples, orientation)
+    samples = pixels.turned(samples, orientation)
     return Picture(
-        rgb=_three_planes(samples),
-        alpha=None if alpha is None else _upright(alpha, orientation),
+        rgb=pixels.three_planes(samples),
+        alpha=None if alpha is None else pixels.turned(alpha, orientation),
         gray=gray,
         icc=icc,
         exif=exif,
         notes=tuple(notes),
         xmp=xmp,
     )
-
-
-def _stored_samples(image: Image.Image) -> tuple[str, bool]:
-    """The raw mode of the file's samples, as far as Pillow shows it, and whether it will cut them from 16 bits to 8."""
-    tiles = getattr(image, "tile", None) or []
-    args = tiles[0][3] if tiles and len(tiles[0]) > 3 else ""
-    rawmode = args if isinstance(args, str) else str(args[0]) if isinstance(args, tuple) and args else ""
-    deep_ppm = image.format == "PPM" and isinstance(args, tuple) and isinstance(args[-1], int) and args[-1] > 255
-    deep = deep_ppm or re.search(r";16[BLN]$", rawmode) is not None
-    return rawmode, deep and image.mode in ("RGB", "RGBA", "CMYK")
-
-
-def _samples(
-    image: Image.Image, rawmode: str, key: NDArray[Any] | None, notes: list[str]
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None, NDArray[np.bool_] | None]:
-    """The pixels in 8 bits.
-
-    Returns:
-        Gray `[H, W]` or colour `[H, W, 3]`; alpha `[H, W]` or None; where the colour key matches, `[H, W]`, or None.
-    """
-    if image.mode.startswith("I") or image.mode == "F":
-        return _deep_gray(image, rawmode, key, notes)
-    image = _standard_mode(image, notes)
-    bands = len(image.getbands())
-    colour_bands = 1 if bands < 3 or rawmode.startswith("LA;") else 3
-    shape = (image.height, image.width)
-    samples = np.empty(shape if colour_bands == 1 else (*shape, 3), np.uint8)
-    alpha = np.empty(shape, np.uint8) if bands in (2, 4) else None
-    keyed = np.empty(shape, np.bool_) if key is not None and alpha is None else None
-    for rows, strip in _strips(image):
-        strip = strip.reshape(*strip.shape[:2], bands)
-        samples[rows] = strip[..., 0] if colour_bands == 1 else strip[..., :3]
-        if alpha is not None:
-            alpha[rows] = strip[..., -1]
-        elif keyed is not None:
-            keyed[rows] = (strip == key).all(axis=-1)
-    return samples, alpha, keyed
-
-
-def _standard_mode(image: Image.Image, notes: list[str]) -> Image.Image:
-    """Converts every mode of 8 bits or less to L, LA, RGB or RGBA."""
-    mode = image.mode
-    if mode in ("L", "LA", "RGB", "RGBA"):
-        return image
-    if mode == "CMYK":
-        return _cmyk_to_rgb(image, notes)
-    if mode in ("LAB", "HSV"):
-        notes.append(f"{mode} converted to RGB")
-    simple = {"1": "L", "La": "LA", "RGBa": "RGBA", "PA": "RGBA"}
-    if mode == "P":
-        return image.convert("RGBA" if image.has_transparency_data else "RGB")
-    return image.convert(simple.get(mode, "RGB"))
-
-
-def _cmyk_to_rgb(image: Image.Image, notes: list[str]) -> Image.Image:
-    """CMYK to sRGB through the embedded profile; without one (or without LittleCMS) by the plain formula."""
-    icc = image.info.get("icc_profile")
-    if isinstance(icc, bytes) and icc[16:20] == b"CMYK":
-        from PIL import ImageCms
-
-        try:
-            converted = ImageCms.profileToProfile(
-                image,
-                ImageCms.ImageCmsProfile(io.BytesIO(icc)),
-                ImageCms.createProfile("sRGB"),
-                renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
-                outputMode="RGB",
-                flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
-            )
-        except (ImageCms.PyCMSError, ImportError, OSError):
-            converted = None
-        if converted is not None:
-            notes.append("CMYK converted to RGB through its embedded profile")
-            return converted
-    notes.append("CMYK converted to RGB without a profile: its colours are approximate")
-    return image.convert("RGB")
-
-
-def _deep_gray(
-    image: Image.Image, rawmode: str, key: NDArray[Any] | None, notes: list[str]
-) -> tuple[NDArray[np.uint8], None, NDArray[np.bool_] | None]:
-    """Gray of more than 8 bits (modes I;16, I and F) to 8 bits, rounded; what is white is stated in a note."""
-    shape = (image.height, image.width)
-    if rawmode == "I;12":
-        white = 4095.0
-    elif image.mode.startswith("I;16") or (image.format == "PPM" and image.mode == "I"):
-        white = 65535.0
-    else:
-        highest = max(float(np.nan_to_num(strip, posinf=0.0).max()) for _, strip in _strips(image))
-        usual = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
-        white = next((level for level in usual if highest <= level), highest)
-    samples = np.empty(shape, np.uint8)
-    keyed = None if key is None else np.empty(shape, np.bool_)
-    for rows, strip in _strips(image):
-        samples[rows] = _scaled(strip, white)
-        if keyed is not None and key is not None:
-            keyed[rows] = strip == key[0]
-    kind = "floating-point" if image.mode == "F" else "32-bit" if image.mode == "I" and white > 65535 else "16-bit"
-    if white != 255 or image.mode == "F":
-        scale = "" if white == 65535 else f", with {white:g} as white"
-        notes.append(f"{kind} samples reduced to 8 bits{scale}")
-    return samples, None, keyed
-
-
-def _scaled(samples: NDArray[Any], white: float) -> NDArray[np.uint8]:
-    """Maps [0, white] to [0, 255], rounding; what lies outside is clipped, not-a-number becomes 0."""
-    values = np.nan_to_num(samples.astype(np.float64), nan=0.0) * (255.0 / white)
-    return np.floor(np.clip(values, 0.0, 255.0) + 0.5).astype(np.uint8)
-
-
-def _strips(image: Image.Image) -> Iterator[tuple[slice, NDArray[Any]]]:
-    """Yields the picture in strips of a few megabytes, so that it never lies in memory three times."""
-    step = max(1, (1 << 22) // image.width)
-    for top in range(0, image.height, step):
-        bottom = min(image.height, top + step)
-        yield slice(top, bottom), np.asarray(image.crop((0, top, image.width, bottom)))
-
-
-def _colour_key(image: Image.Image, rawmode: str) -> NDArray[Any] | None:
-    """The one transparent colour (PNG's tRNS, GIF), `[1]` or `[3]`, in the scale of the samples that Pillow decodes.
-
-    Pillow leaves the key as the file has it, while it stretches gray of 2 and 4 bits and cuts colours of 16 bits.
-    """
-    key = image.info.get("transparency")
-    if image.mode == "RGB" and isinstance(key, tuple | list) and len(key) == 3:
-        return np.array([part >> 8 for part in key] if ";16" in rawmode else key)
-    if image.mode == "1" and isinstance(key, int):
-        return np.array([255 if key else 0])  # 1 or 255, depending on Pillow's version
-    if image.mode == "L" and isinstance(key, int):
-        return np.array([key * {"L;2": 85, "L;4": 17}.get(rawmode, 1)])
-    if image.mode.startswith("I;16") and isinstance(key, int):
-        return np.array([key])
-    return None
-
-
-def _three_planes(samples: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return samples if samples.ndim == 3 else np.repeat(samples[..., None], 3, axis=2)
 
 
 def _profile(image: Image.Image, gray: bool, notes: list[str]) -> bytes | None:
@@ -394,55 +256,6 @@ def _note_frames(image: Image.Image, notes: list[str]) -> None:
         notes.append(f"several pictures in one file: only {kept} of {frames} is kept")
 
 
-# ---- orientation and EXIF --------------------------------------------------------------------------------------------
-
-# What a TIFF file's directory says about the picture rather than about its layout: description, maker, model,
-# resolution (3), software, date, artist, host, copyright, rating (2)
-_DESCRIPTIVE_TAGS = (270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 33432, 0x4746, 0x4749)
-
-
-def _upright(samples: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Turns and mirrors `[H, W, ...]` as EXIF's Orientation (1 to 8) asks for."""
-    if orientation in (5, 6, 7, 8):
-        samples = samples.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        samples = samples[::-1]
-    if orientation in (2, 3, 6, 7):
-        samples = samples[:, ::-1]
-    return np.ascontiguousarray(samples)
-
-
-def _exif(image: Image.Image, notes: list[str]) -> tuple[bytes | None, int]:
-    """The EXIF block with its Orientation reset, and the Orientation that it had (1 when it had none)."""
-    orientation = 1
-    try:
-        parsed = image.getexif()  # knows PNG's old text chunk, XMP's orientation and TIFF's own directory as well
-        value = parsed.get(ExifTags.Base.Orientation, 1)
-        orientation = value if isinstance(value, int) and 1 <= value <= 8 else 1
-        raw = image.info.get("exif")
-        if raw is None and hasattr(image, "tag_v2"):
-            raw = _exif_of_tiff(parsed)
-        elif raw is None and any(tag != ExifTags.Base.Orientation for tag in parsed):
-            raw = parsed.tobytes()
-        raw = re.sub(rb"^(Exif\x00\x00)+", b"", raw or b"")
-        return (metadata.upright(metadata.without_thumbnail(raw)) if raw else None), orientation
-    except Exception:  # any nonsense may stand there, and it is not the picture
-        notes.append("damaged EXIF data dropped")
-        return None, orientation
-
-
-def _exif_of_tiff(parsed: Image.Exif) -> bytes | None:
-    """An EXIF block of those tags of a TIFF file that describe the picture; its layout tags would be wrong."""
-    kept = Image.Exif()
-    for tag in _DESCRIPTIVE_TAGS:
-        if tag in parsed:
-            kept[tag] = parsed[tag]
-    for directory in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
-        if entries := parsed.get_ifd(directory):
-            kept[directory] = entries
-    return kept.tobytes() if len(kept) else None
-
-
 # ---- from an array ---------------------------------------------------------------------------------------------------
 
 
@@ -459,11 +272,11 @@ def _from_array(array: NDArray[Any], max_pixels: int) -> Picture:
     elif array.dtype == np.uint8:
         samples = array.astype(np.uint8)  # a copy
     elif array.dtype == np.uint16:
-        samples, notes = _scaled(array, 65535.0), ("16-bit samples reduced to 8 bits",)
+        samples, notes = pixels.scaled(array, 65535.0), ("16-bit samples reduced to 8 bits",)
     elif array.dtype.kind == "f":
         if not (float(array.min()) >= 0.0 and float(array.max()) <= 1.0):  # so that not-a-number fails too
             raise InputError("an array of floats must lie in [0, 1]: scale it, or convert it with .astype(np.uint8)")
-        samples, notes = _scaled(array, 1.0), ("floating-point samples reduced to 8 bits",)
+        samples, notes = pixels.scaled(array, 1.0), ("floating-point samples reduced to 8 bits",)
     else:
         raise InputError(f"an array of {array.dtype} has no known white: convert it with .astype(np.uint8)")
     if samples.ndim == 2:
@@ -471,7 +284,7 @@ def _from_array(array: NDArray[Any], max_pixels: int) -> Picture:
     bands = samples.shape[2]
     gray = bands < 3
     return Picture(
-        rgb=np.ascontiguousarray(_three_planes(samples[..., 0]) if gray else samples[..., :3]),
+        rgb=np.ascontiguousarray(pixels.three_planes(samples[..., 0]) if gray else samples[..., :3]),
         alpha=np.ascontiguousarray(samples[..., -1]) if bands in (2, 4) else None,
         gray=gray,
         notes=notes,

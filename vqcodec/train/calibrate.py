@@ -8,7 +8,7 @@ entropy coder needs there, 1 / scale**2: smooth places at high quality count mos
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -225,29 +225,21 @@ def _precision(
     """
     found, before = [], None
     sigma = model.prior.sigma[:, None, None]
-    for _, step, here, _, known in _steps(model, contexts):
-        _, scale, before = step(known, features, hats, before)
-        floor = 0.5 * step_size[:, here] / sigma[here]
+    for step in model.prior.steps:
+        _, scale, before = step(_known(step, contexts), features, hats, before)
+        floor = 0.5 * step_size[:, step.channels] / sigma[step.channels]
         precision = ((1 / torch.maximum(2.0**scale, floor).square()).mean(1) / bits[:, None, None]).reshape(-1)
         found.append(np.clip((precision / precision.mean()).numpy(), LEAST_WEIGHT, MOST_WEIGHT))
     return found
 
 
-def _steps(model: Codec, contexts: Tensor) -> Iterator[tuple[int, PriorStep, slice, int | None, Tensor]]:
-    """The prior's steps: number, network, channels, half, and the contexts known [B, seen, h, w]."""
+def _known(step: PriorStep, contexts: Tensor) -> Tensor:
+    """What a step knows of the contexts [B, M, h, w]: [B, seen, h, w]."""
+    if not step.parity:
+        return contexts[:, : step.seen]
     first = checkerboard(contexts.shape[2], contexts.shape[3], contexts.device)
-    start = number = 0
-    for chunk, halves in zip(model.prior.chunks, model.prior.halves, strict=True):
-        for half in range(halves):
-            step = model.prior.steps[number]
-            assert isinstance(step, PriorStep)
-            known = contexts[:, :start]
-            if half:
-                here = torch.where(first, contexts[:, start : start + chunk], 0.0)
-                known = torch.cat([known, here], 1)
-            yield number, step, slice(start, start + chunk), half if halves == 2 else None, known
-            number += 1
-        start += chunk
+    here = torch.where(first, contexts[:, step.channels], 0.0)
+    return torch.cat([contexts[:, : step.channels.start], here], 1)
 
 
 @torch.no_grad()
@@ -338,8 +330,8 @@ def _refinement(
     hat = torch.from_numpy(rows[chosen]).float()
     before: Tensor | None = None
     before_codes, before_unit = np.zeros((len(stream), 0), np.float32), np.zeros(0)
-    for number, step, here, half, known in _steps(model, contexts):
-        name, seen = f"prior.steps.{number}", known.shape[1]
+    for number, step in enumerate(model.prior.steps):
+        name, seen, known = f"prior.steps.{number}", step.seen, _known(step, contexts)
         walk.weights = precision[number]
         joined = step.base(features)
         weights = [as_pairs(_matrix(step.base) * unit, base_codes.shape[1])]
@@ -365,7 +357,7 @@ def _refinement(
         now = np.clip(now + added[:, None], -LIMIT, LIMIT).reshape(len(stream), -1)
         before, now = walk.block(f"{name}.block1", step.block1, x, now, step_unit, pairs=STEP_PAIRS, wide_pairs=True)
         before_codes, before_unit = rounded(now), step_unit
-        places = (np.indices((h, w)).sum(0) % 2 == (half or 0)) | (half is None)
+        places = (np.indices((h, w)).sum(0) % 2 == (step.parity or 0)) | (step.parity is None)
         kept = np.flatnonzero(np.broadcast_to(places, (b, h, w))).astype(np.int64)
         x, now = walk.block(
             f"{name}.block2", step.block2, before, now, step_unit, pairs=STEP_PAIRS, wide_pairs=False, kept=kept
@@ -377,7 +369,7 @@ def _refinement(
         free[count:] = 1 / CLASSES_PER_OCTAVE
         target = _in_units(step.out(x), free)[kept]
         walk.linear(f"{name}.out", weight / free[:, None], codes_out, target, kept)
-        mean_scale = free[:count] * sigma[here] * 2.0 ** (LATENT_BITS + MEAN_BITS)
+        mean_scale = free[:count] * sigma[step.channels] * 2.0 ** (LATENT_BITS + MEAN_BITS)
         out[f"{name}.mean_scale"] = np.rint(mean_scale).astype(np.int32)
 
 

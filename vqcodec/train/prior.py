@@ -6,6 +6,9 @@ What runs in the package are the same layers in integers (`vqcodec.model.prior`)
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,11 +20,18 @@ from vqcodec.train.quantise import Quantisation, scalar_quantise
 
 
 class PriorStep(nn.Module):
-    """One parallel step of the refinement's prior: what is decoded -> mean and log2 scale of what comes next."""
+    """One parallel step of the refinement's prior: what is decoded -> mean and log2 scale of what comes next.
 
-    def __init__(self, seen: int, chunk: int, width: int, anchors: int, carries: bool = False) -> None:
+    Args:
+        channels: of the latents, the chunk that the step predicts.
+        parity: 0 or 1, where (row + column) % 2 is that; None: everywhere.
+    """
+
+    def __init__(self, channels: slice, parity: int | None, width: int, anchors: int, carries: bool) -> None:
         super().__init__()
-        self.seen = seen
+        self.channels, self.parity = channels, parity
+        chunk = channels.stop - channels.start
+        self.seen = seen = channels.stop if parity else channels.start  # channels of which something is decoded
         self.carry = zero_conv(width, width) if carries else None
         self.context = nn.Conv2d(seen, width, 1, bias=False) if seen else None
         self.base = nn.Conv2d(width, width, 1)
@@ -55,6 +65,13 @@ class PriorStep(nn.Module):
         return mean, scale, middle
 
 
+class PriorSteps(nn.ModuleList):
+    """A list of steps, typed."""
+
+    def __iter__(self) -> Iterator[PriorStep]:
+        return cast(Iterator[PriorStep], super().__iter__())
+
+
 def checkerboard(height: int, width: int, device: torch.device) -> Tensor:
     """[1, 1, h, w] bool, true where (row + column) is even: the positions of the first of two steps."""
     rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
@@ -81,13 +98,13 @@ class RefinementPrior(nn.Module):
         self.place_strength = nn.Parameter(torch.zeros(c.rows))
         by_place = torch.tensor([tune == "eye" for tune in c.tunes]).repeat_interleave(c.anchors)
         self.register_buffer("by_place", by_place, persistent=False)  # the psnr tune has the same step everywhere
-        steps: list[PriorStep] = []
+        self.steps = PriorSteps()
         start = 0
         for chunk, halves in zip(c.chunks, self.halves, strict=True):
-            for half in range(halves):
-                steps.append(PriorStep(start + half * chunk, chunk, n, c.rows, c.carry and len(steps) > 0))
+            for parity in range(halves) if halves > 1 else (None,):
+                carries = c.carry and len(self.steps) > 0
+                self.steps.append(PriorStep(slice(start, start + chunk), parity, n, c.rows, carries))
             start += chunk
-        self.steps = nn.ModuleList(steps)
         self.register_buffer("sigma", torch.ones(c.latents))
 
     def base(self, code: Tensor) -> tuple[Tensor, Tensor]:

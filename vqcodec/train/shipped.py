@@ -153,17 +153,12 @@ def _set_prior(prior: RefinementPrior, tables: Tables, anchors: int) -> None:
         _set_conv(prior.activity, tables, "prior.activity")
         prior.place_strength.copy_(_at_anchors(tables["prior.strength"] * 2.0**-STRENGTH_BITS, anchors))
     context_scale = tables["prior.context_scale"] * 2.0 ** (LATENT_BITS - CONTEXT_BITS) * sigma
-    start = number = 0
-    for chunk, halves in zip(prior.chunks, prior.halves, strict=True):
-        for half in range(halves):
-            step, name = prior.steps[number], f"prior.steps.{number}"
-            assert isinstance(step, PriorStep)
-            _set_step(step, tables, name, context_scale[: start + half * chunk], anchors)
-            scales = np.full(chunk, 1 / CLASSES_PER_OCTAVE)
-            means = tables[f"{name}.mean_scale"] * to_sigma[start : start + chunk]
-            _set_conv(step.out, tables, f"{name}.out", out=np.concatenate([means, scales]))
-            number += 1
-        start += chunk
+    for number, step in enumerate(prior.steps):
+        name = f"prior.steps.{number}"
+        _set_step(step, tables, name, context_scale[: step.seen], anchors)
+        means = tables[f"{name}.mean_scale"] * to_sigma[step.channels]
+        scales = np.full(len(means), 1 / CLASSES_PER_OCTAVE)
+        _set_conv(step.out, tables, f"{name}.out", out=np.concatenate([means, scales]))
 
 
 def _set_step(step: PriorStep, tables: Tables, name: str, context_scale: NDArray[np.float64], anchors: int) -> None:

@@ -12,9 +12,6 @@ from vqcodec.errors import UsageError
 from vqcodec.train.codec import Codec
 from vqcodec.train.config import ModelConfig
 
-WIDER = ("prior_width",)  # settings that may grow
-KEPT_INPUTS = ("prior.enter.weight",)  # whose inputs do not grow
-
 
 def widened(model: Codec, config: ModelConfig) -> Codec:
     """The model in the shape of `config`, computing what it computed.
