@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import signal
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +26,28 @@ def interruptible() -> None:
     """Shells start what runs in the background with SIGINT ignored, and so would the processes that tests interrupt."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def pillow_plugin() -> Iterator[Any]:
+    """The Pillow plugin, for these tests only: others ask what happens without it."""
+    import vqcodec.pillow_plugin as module
+
+    module.register()
+    try:
+        yield module
+    finally:
+        Image.ID.remove(module.FORMAT)
+        for registry in (Image.OPEN, Image.SAVE, Image.MIME):
+            del registry[module.FORMAT]
+        del Image.EXTENSION[module.EXTENSION]
+
+
+@pytest.fixture
+def plugin() -> Iterator[Any]:
+    """`pillow_plugin` for one test."""
+    with pillow_plugin() as module:
+        yield module
 
 
 @pytest.fixture(scope="session")

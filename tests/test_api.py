@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import vqcodec
-import vqcodec.pillow_plugin
 from vqcodec.bitstream.codebook import MAX_INDEX
 from vqcodec.model import zoo
 from vqcodec.options import MAX_THREADS, DecodeOptions, EncodeOptions, Target
@@ -205,7 +204,7 @@ def test_what_is_no_file(call: Any, tmp_path: Path) -> None:
 # ---- warnings --------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_not_kept_is_warned_of(tmp_path: Path) -> None:
+def test_what_is_not_kept_is_warned_of(tmp_path: Path, plugin: Any) -> None:
     deep = np.full((8, 8), 40_000, np.uint16)
     with pytest.warns(vqcodec.VqcWarning, match=r"^16-bit samples reduced to 8 bits$") as caught:
         vqcodec.encode(deep, 50)

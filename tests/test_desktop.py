@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import vqcodec
-from vqcodec import pillow_plugin
 from vqcodec.bitstream import container
 from vqcodec.cli import desktop
 from vqcodec.cli import main as cli
@@ -86,7 +86,7 @@ def test_mistakes(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err.count("\n") == 5
 
 
-def test_the_type_and_magic_are_the_formats() -> None:
-    assert desktop.MIME == pillow_plugin.MIME
+def test_the_type_and_magic_are_the_formats(plugin: Any) -> None:
+    assert desktop.MIME == plugin.MIME
     for text in (desktop.MIME_TYPE, desktop.MAGIC):
         assert container.MAGIC in text.encode("latin-1").decode("unicode_escape").encode("latin-1")

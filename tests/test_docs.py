@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import doctest
+import importlib.util
 import json
 import os
 import re
@@ -35,6 +36,7 @@ if not (ROOT / "docs").is_dir():
 
 # What stands behind these is tested elsewhere, or is not this machine's to run.
 ELSEWHERE = re.compile(r"^(pip|python -m|python docs/|torchrun|mkdocs|bash|curl)\b|s3://")
+PAST = ("CHANGELOG.md", "experiments.md", "results.md")  # which name commands of earlier versions, as decisions do
 TINY = (
     "--set steps=2 --set batch=2 --set crop=64 --threads 1 --device cpu --base-minutes 0.01 --base-crops 20 "
     "--samples 20"
@@ -73,7 +75,8 @@ def blocks(path: Path, language: str) -> list[str]:
 
 def commands(text: str) -> list[str]:
     """The commands of a block, without remarks and prompts."""
-    found = [re.sub(r"\s+#.*$", "", line).strip().removeprefix("$ ") for line in text.splitlines()]
+    lines = text.replace("\\\n", " ").splitlines()
+    found = [re.sub(r"\s+#.*$", "", line).strip().removeprefix("$ ") for line in lines]
     return [line for line in found if re.match(r"(vqcodec|pip|python|torchrun|mkdocs|bash|curl)\b", line)]
 
 
@@ -115,6 +118,7 @@ def template(tmp_path_factory: pytest.TempPathFactory, photo: NDArray[np.uint8])
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(photo[20 * number : 20 * number + 28, :28, 0]).save(path)
     shutil.copytree(ROOT / "docs" / "recipes", folder / "docs" / "recipes")
+    assert cli.main(["tokens", str(folder / "photos"), "-q", "1", "-o", str(folder / "tokens.npz")]) == 0
     data = vqcodec.encode(folder / "photo.png", 30, effort=1)
     for name in ("photo.vqc", "archive/1.vqc", "archive/day/2.vqc"):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -219,15 +223,101 @@ def test_the_commands_were_found() -> None:
         assert any(line.startswith(start) for line in said), start
 
 
-def test_the_python_in_the_documentation_runs(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def others_commands() -> list[tuple[str, str]]:
+    """Commands in the documentation that are not run, and those in the middle of a sentence: (page, command)."""
+    found = [(place, line) for place, lines in SAID for line in lines if ELSEWHERE.search(line)]
+    for path in PAGES:
+        if path.name not in PAST and path.parent.name != "decisions":
+            prose = re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+            inline = re.findall(r"`((?:vqcodec|pip|python -m|torchrun|mkdocs|bash) [^`]*)`", prose)
+            found += [(path.relative_to(ROOT).as_posix(), " ".join(line.split())) for line in inline]
+    return [(place, line) for place, line in dict.fromkeys(found) if not re.search("decisions/|experiments", place)]
+
+
+def parses(command: click.Command, arguments: list[str]) -> None:
+    """Whether a command of click's knows these options; what it is to work on may be missing."""
+    try:
+        with command.make_context(command.name, list(arguments)) as context:
+            if isinstance(command, click.Group):
+                name, inner, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+                assert inner is not None, name
+                parses(inner, rest)
+    except (click.MissingParameter, click.exceptions.Exit):  # Exit: --help
+        pass
+    except IndexError:  # a group without a command
+        assert isinstance(command, click.Group)
+
+
+def fits_this_program(line: str) -> bool:
+    """Whether a command that is not run here names modules, files and options that there are."""
+    words = shlex.split(line.split("|")[-1].split(">")[0]) if line.startswith("curl") else shlex.split(line)
+    if words[0] == "torchrun":
+        words = ["python", *words[words.index("-m") :]]
+    match words:
+        case ["vqcodec", "COMMAND", *_]:
+            return True
+        case ["vqcodec", *arguments]:
+            parses(cli.commands, arguments)
+            return True
+        case ["pip", "install", *rest]:
+            return all((ROOT / rest[i + 1]).is_file() for i, word in enumerate(rest) if word == "-c")
+        case ["bash", script, *_]:
+            return (ROOT / script).is_file()
+        case ["mkdocs", *_]:
+            return (ROOT / "mkdocs.yml").is_file()
+        case ["python", "-m", "bench", *arguments]:
+            from bench.__main__ import main
+
+            parses(main, arguments)
+            return True
+        case ["python", "-m", "vqcodec.train", *arguments]:
+            from vqcodec.train.arguments import parse
+
+            parse(arguments)
+            return True
+        case ["python", "-m", "pytest", *rest]:
+            return all((ROOT / word).exists() for word in rest if not word.startswith("-"))
+        case ["python", "-m", ("build" | "twine"), *_]:
+            return True  # of the extra `check`
+        case ["python", "-m", module, *_]:
+            return importlib.util.find_spec(module) is not None
+    return "s3://" in line
+
+
+def test_commands_that_are_not_run_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their options are known, their files and modules exist."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(click.Path, "convert", lambda self, value, *_: Path(value))  # pictures need not be there
+    found = others_commands()
+    assert len(found) > 40
+    for place, line in found:
+        try:
+            fits = fits_this_program(line)
+        except (click.ClickException, vqcodec.VqcError) as error:
+            pytest.fail(f"{place}: {line}: {error}")
+        assert fits, (place, line)
+    for wrong in ("python -m bench --imags x", "python -m bench sped", "vqcodec demo --quik", "vqcodec compres"):
+        with pytest.raises(click.UsageError):
+            fits_this_program(wrong)
+    with pytest.raises(vqcodec.UsageError):
+        fits_this_program("torchrun --nproc-per-node 2 -m vqcodec.train a -o b --fase finish")
+    for wrong in ("bash scripts/none", "python -m vqcodec.none", "pip install -c none.txt .", "make all"):
+        assert not fits_this_program(wrong)
+
+
+@pytest.mark.usefixtures("plugin")
+@pytest.mark.parametrize("page", [path.relative_to(ROOT).as_posix() for path in PAGES if blocks(path, "python")])
+def test_the_python_in_the_documentation_runs(
+    page: str, template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(template, tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
-    found = {path.relative_to(ROOT).as_posix(): blocks(path, "python") for path in PAGES}
-    assert any(found.values())
-    for name, texts in found.items():
-        names: dict[str, Any] = {}
-        for text in texts:  # one after the other, as they are read
-            exec(compile(text, name, "exec"), names)
+    names: dict[str, Any] = {}
+    for text in blocks(ROOT / page, "python"):  # one after the other, as they are read
+        if "torch" in text:
+            pytest.importorskip("torch")
+            pytest.importorskip("onnx")
+        exec(compile(re.sub(r"^steps = \d+$", "steps = 2", text, flags=re.MULTILINE), page, "exec"), names)
 
 
 def test_extras_that_are_named_exist() -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 import vqcodec
-from tests.conftest import psnr, wide_gamut_profile
+from tests.conftest import pillow_plugin, psnr, wide_gamut_profile
 from vqcodec.codec import decode as decode_module
 from vqcodec.codec import encode
 from vqcodec.options import EncodeOptions
@@ -30,15 +30,9 @@ U8 = NDArray[np.uint8]
 
 @pytest.fixture(scope="module", autouse=True)
 def plugin() -> Iterator[Any]:
-    """The plugin for these tests only: other tests ask what happens without it."""
-    import vqcodec.pillow_plugin as module
-
-    module.register()
-    yield module
-    Image.ID.remove(module.FORMAT)
-    for registry in (Image.OPEN, Image.SAVE, Image.MIME):
-        del registry[module.FORMAT]
-    del Image.EXTENSION[module.EXTENSION]
+    """The plugin for all of these tests."""
+    with pillow_plugin() as module:
+        yield module
 
 
 @pytest.fixture(scope="module")
