@@ -261,7 +261,7 @@ def fits_this_program(line: str) -> bool:
             return True
         case ["pip", "install", *rest]:
             return all((ROOT / rest[i + 1]).is_file() for i, word in enumerate(rest) if word == "-c")
-        case ["bash", script, *_]:
+        case ["bash" | "python", script, *_] if not script.startswith("-"):
             return (ROOT / script).is_file()
         case ["mkdocs", *_]:
             return (ROOT / "mkdocs.yml").is_file()
