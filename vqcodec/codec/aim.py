@@ -51,7 +51,7 @@ def improve(
     x = np.ascontiguousarray(rgb.transpose(2, 0, 1), np.float32)[None]
     x *= np.float32(1 / 255)
     size = _squared_size(model, base, setting)
-    weight: NDArray[np.float32] = np.repeat(np.repeat(1 / size, 16, 0), 16, 1)[None, None]
+    weight = np.repeat(np.repeat(np.float32(1) / size, 16, 0), 16, 1)[None, None]
     hat = model.anchor_weights(setting).astype(np.float32)[None]
     reach = (0.5 / CURVATURE * size * _known(base, model.synthesis_halo))[:, :, None]
     coded, correction = choose(latents, 1.0), np.zeros((), np.float32)
