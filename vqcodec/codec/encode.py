@@ -37,7 +37,7 @@ CHEAPEN_EFFORT = 2  # from here on the nearest index gives way to a cheaper one
 COLOUR_EFFORT = 3  # from here on the encoder fits a colour layer
 ROUNDS = {4: 1, 5: 2, 6: 4, 7: 8, 8: 16, 9: 32}  # by effort, how often indices are chosen again with a better aim
 # What a unit of distortion weighs in the choice, of the model's own Lagrangian, by tune: without rounds, and with some
-WEIGHTS = {"psnr": (1.5, 1.0), "eye": (2.2, 1.6)}
+WEIGHTS = {"psnr": (1.5, 1.0), "eye": (3.0, 1.5)}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ a rule.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -81,11 +80,6 @@ class Graph:
     def mul(self, a: str, b: str) -> str:
         """a b."""
         return self.node("Mul", [a, b])
-
-    def channels(self, x: str, start: int, stop: int) -> str:
-        """x[:, start:stop]."""
-        limits = [self.constant(np.array([n], np.int64), half=False) for n in (start, stop, 1)]
-        return self.node("Slice", [x, *limits])
 
     def convolve(
         self, x: str, weight: NDArray[Any], bias: NDArray[Any] | None, stride: int = 1, pad: int | None = None
@@ -161,7 +155,7 @@ class Graph:
         needed = set(leaves)
         order = list(self._order)
         for name in order:
-            if name not in needed and self._made[name].kind not in _FLAT and needed & set(self._made[name].inputs):
+            if name not in needed and needed & set(self._made[name].inputs):
                 needed.add(name)
         grads = dict(seeds)
         for name in reversed(order):
@@ -188,8 +182,6 @@ class Graph:
         return bytes(model.SerializeToString(deterministic=True))
 
 
-_FLAT = ("Floor", "Greater")  # whose derivative is zero or none
-
 # Vector-Jacobian products: (graph, how it was made, its name, gradient of it, which input) -> gradient of that input.
 _Rule = Callable[[Graph, _Made, str, str, int], str]
 
@@ -206,11 +198,6 @@ def _conv(g: Graph, made: _Made, _: str, grad: str, place: int) -> str:
     return g.node("Conv", [grad, g.node("Transpose", [weight], perm=[1, 0, 2, 3])], **made.attributes)
 
 
-def _where(g: Graph, made: _Made, _: str, grad: str, place: int) -> str:
-    zero = g.scalar(0.0)
-    return g.node("Where", [made.inputs[0], grad, zero] if place == 1 else [made.inputs[0], zero, grad])
-
-
 def _leaky(g: Graph, made: _Made, _: str, grad: str, _place: int) -> str:
     positive = g.node("Greater", [made.inputs[0], g.scalar(0.0)])
     return g.node("Where", [positive, grad, g.mul(grad, g.scalar(made.attributes["alpha"]))])
@@ -218,15 +205,6 @@ def _leaky(g: Graph, made: _Made, _: str, grad: str, _place: int) -> str:
 
 def _clip(g: Graph, made: _Made, name: str, grad: str, _place: int) -> str:
     return g.node("Where", [g.node("Equal", [made.inputs[0], name]), grad, g.scalar(0.0)])
-
-
-def _max(g: Graph, made: _Made, _: str, grad: str, place: int) -> str:
-    return g.node("Where", [g.node("Greater", [made.inputs[place], made.inputs[1 - place]]), grad, g.scalar(0.0)])
-
-
-def _erf(g: Graph, made: _Made, _: str, grad: str, _place: int) -> str:
-    bell = g.node("Exp", [g.node("Neg", [g.mul(made.inputs[0], made.inputs[0])])])
-    return g.mul(grad, g.mul(bell, g.scalar(2 / math.sqrt(math.pi))))
 
 
 def _depth_to_space(g: Graph, made: _Made, name: str, grad: str, _place: int) -> str:
@@ -238,15 +216,10 @@ def _depth_to_space(g: Graph, made: _Made, name: str, grad: str, _place: int) ->
 
 _RULES: dict[str, _Rule] = {
     "Conv": _conv,
-    "Where": _where,
     "LeakyRelu": _leaky,
     "Clip": _clip,
-    "Max": _max,
-    "Erf": _erf,
     "DepthToSpace": _depth_to_space,
     "Add": lambda g, made, name, grad, place: grad,
     "Sub": lambda g, made, name, grad, place: g.node("Neg", [grad]) if place else grad,
     "Mul": lambda g, made, name, grad, place: g.mul(grad, made.inputs[1 - place]),
-    "Exp": lambda g, made, name, grad, place: g.mul(grad, name),
-    "Log": lambda g, made, name, grad, place: g.node("Div", [grad, made.inputs[0]]),
 }
