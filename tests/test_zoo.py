@@ -59,7 +59,7 @@ def npz(tables: Tables, **changed: Any) -> bytes:
     return stream.getvalue()
 
 
-@pytest.mark.parametrize("name", ["tables.npz", "analysis.onnx", "synthesis.onnx", "gradient.onnx"])
+@pytest.mark.parametrize("name", ["tables.npz", "analysis.onnx", "synthesis.onnx", "aim.onnx"])
 def test_a_changed_file_is_found_out_before_it_is_used(
     folder: Path, photo: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

@@ -9,7 +9,7 @@ Files, options and people are the command line's affair (cli/). The mirror of de
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -21,11 +21,11 @@ from vqcodec.bitstream.codebook import LATENT_BITS, Classes, Floats, Ints, Setti
 from vqcodec.bitstream.corrections import NONE, Corrections
 from vqcodec.bitstream.entropy import ClassTables, Encoder
 from vqcodec.bitstream.tiles import LATENT_STRIDE, Grid, Rect, Tile
+from vqcodec.codec.aim import Coded, improve
 from vqcodec.codec.fit import Fit, Seen
-from vqcodec.codec.search import PLANS, search
 from vqcodec.codec.synthesis import Strip, strips
 from vqcodec.model import zoo
-from vqcodec.model.walk import Base, Chooser, Predicted, given
+from vqcodec.model.walk import Base, Chooser, Predicted
 from vqcodec.model.zoo import Model
 from vqcodec.options import BASE_ONLY_QUALITY, DEFAULT_QUALITY, EncodeOptions, check_quality
 from vqcodec.pictures import metadata, png
@@ -35,6 +35,9 @@ from vqcodec.threads import Once, Progress, in_order, share, single_blas
 
 CHEAPEN_EFFORT = 2  # from here on the nearest index gives way to a cheaper one
 COLOUR_EFFORT = 3  # from here on the encoder fits a colour layer
+ROUNDS = {4: 1, 5: 2, 6: 4, 7: 8, 8: 16, 9: 32}  # by effort, how often indices are chosen again with a better aim
+# What a unit of distortion weighs in the choice, of the model's own Lagrangian, by tune: without rounds, and with some
+WEIGHTS = {"psnr": (1.5, 1.0), "eye": (3.0, 1.5)}
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,8 @@ class Tradeoff:
 
     def lagrangian(self, model: Model) -> float:
         """Bits per pixel per unit of mean squared error."""
-        return self.lambda_scale * model.lagrangian(self.quality)
+        weight = WEIGHTS[model.tune(self.tune)][self.effort in ROUNDS]
+        return weight * self.lambda_scale * model.lagrangian(self.quality)
 
     def setting(self, model: Model) -> Setting:
         """The rows of the model's tables."""
@@ -168,8 +172,8 @@ def encode_layers(
     `at_once` is how many tiles to work on at a time. `visit` sees every tile, on the thread that coded it.
     """
     model.prepare("analysis")
-    if tradeoff.effort in PLANS and not tradeoff.base_only:
-        model.prepare("gradient")
+    if tradeoff.effort in ROUNDS and not tradeoff.base_only:
+        model.prepare("aim")
     tiles = _Tiles(model, rgb, tradeoff, grid, at_once, visit)
     layer = NONE
     with single_blas():
@@ -292,12 +296,15 @@ def encode_tile(
     coarse = encode_base(model, base.inner)
     if tradeoff.base_only:
         return CodedTile(coarse, None, base.inner, None, real(model.base_latents(base)))
-    fine, indices, decoded = encode_refinement(model, latents, base, tradeoff)
-    if tradeoff.effort in PLANS:
-        plan, lagrangian = PLANS[tradeoff.effort], tradeoff.lagrangian(model)
-        setting = tradeoff.setting(model)
-        better = search(model, plan, indices, base, rgb, setting, lagrangian)
-        fine, indices, decoded = encode_indices(model, base, setting, given(better))
+
+    def choose(aim: NDArray[np.float32], weight: float) -> Coded:
+        return encode_refinement(model, aim, base, replace(tradeoff, lambda_scale=weight * tradeoff.lambda_scale))
+
+    rounds = ROUNDS.get(tradeoff.effort, 0)
+    if rounds:
+        fine, indices, decoded = improve(model, rounds, rgb, latents, base, tradeoff.setting(model), choose)
+    else:
+        fine, indices, decoded = choose(latents, 1.0)
     return CodedTile(coarse, fine, base.inner, indices, real(decoded))
 
 
@@ -318,9 +325,7 @@ def nearest(model: Model, vectors: NDArray[np.float32]) -> Ints:
     return model.codebook.nearest(vectors.reshape(-1, vectors.shape[2])).reshape(vectors.shape[:2])
 
 
-def encode_refinement(
-    model: Model, latents: NDArray[np.float32], base: Base, tradeoff: Tradeoff
-) -> tuple[bytes, Ints, Floats]:
+def encode_refinement(model: Model, latents: NDArray[np.float32], base: Base, tradeoff: Tradeoff) -> Coded:
     """One tile's refinement: latents [h, w, M], base layer -> payload, indices, latents (2**-LATENT_BITS)."""
     real_latents = latents.astype(np.float64)
 
@@ -337,7 +342,7 @@ def encode_refinement(
     return encode_indices(model, base, setting, choose)
 
 
-def encode_indices(model: Model, base: Base, setting: Setting, choose: Chooser) -> tuple[bytes, Ints, Floats]:
+def encode_indices(model: Model, base: Base, setting: Setting, choose: Chooser) -> Coded:
     """As `encode_refinement`, of the indices that `choose` gives; those of a class without code become zero."""
     coder = Encoder()
 

@@ -21,7 +21,6 @@ from vqcodec.bitstream.codebook import Ints
 from vqcodec.bitstream.tiles import Grid, Tile
 from vqcodec.codec import decode, encode
 from vqcodec.codec.encode import CHEAPEN_EFFORT, Layers, PictureEncoder, Tradeoff
-from vqcodec.codec.search import PLANS
 from vqcodec.errors import LimitError
 from vqcodec.model.walk import Base
 from vqcodec.options import BASE_ONLY_QUALITY, DEFAULT_QUALITY, MAX_QUALITY, DecodeOptions, EncodeOptions, Target
@@ -146,7 +145,7 @@ class _Estimator:
 
     def __init__(self, encoder: _Encoder) -> None:
         self.model, self.at_once = encoder.model, encoder.at_once
-        self.effort = min(encoder.options.effort, min(PLANS) - 1)  # the gradient's share is left to the correction
+        self.effort = encoder.options.effort  # its rounds are left to the correction
         self.tune = encoder.options.tune
         self.model.prepare("analysis")
         self.rgb = encoder.sample().rgb

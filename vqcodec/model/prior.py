@@ -23,7 +23,7 @@ from vqcodec.bitstream.codebook import LATENT_CLIP, BaseCodebook, Classes, Float
 from vqcodec.bitstream.range_coder import TOTAL
 from vqcodec.errors import ModelError
 from vqcodec.model.engines import Bytes, Engine, Plain, codes_of, stored
-from vqcodec.model.layers import FINER, FRACTION, ROOM, SIGNED, Arrays, Linear, Streams, integers, pair
+from vqcodec.model.layers import FRACTION, ROOM, SIGNED, Arrays, Linear, Streams, integers, pair
 
 STEP_HALO = 2  # latents around a tile that its steps see, from the base layer alone; even, for the checkerboard
 CLASSES_PER_OCTAVE = 6
@@ -162,7 +162,6 @@ class RefinementPrior:
         self.halo = len(blocks) + STEP_HALO
         self._ratio = _streams(arrays, "prior.ratio", MAX_RATIO)  # [rows, M]
         self.step_size = integers(arrays, "prior.step_size", 2, 1, MAX_STEP)  # [rows, M], units 2**-LATENT_BITS
-        self._unit = integers(arrays, "prior.unit", 1, 1, MAX_STEP) * 2.0**-UNIT_BITS
         self._base_scale = integers(arrays, "prior.base_scale", 1, 0, MAX_MEAN_SCALE) * 2.0**-MEAN_BITS
         self._context_scale = integers(arrays, "prior.context_scale", 1, 0, MAX_CONTEXT_SCALE) * 2.0**-CONTEXT_BITS
         chunks = integers(arrays, "prior.chunks", 1, 1, 2**16).astype(int)
@@ -210,13 +209,6 @@ class RefinementPrior:
         """
         features, means = self._engine.base(self._codes.of(indices))
         return features, np.clip(np.rint(means * self._base_scale), -LATENT_CLIP, LATENT_CLIP)
-
-    def feature_values(self, features: Bytes) -> Floats:
-        """Features from `base` in the units of the float network, [h, w, N]: for the search of high efforts."""
-        codes, width = codes_of(features).astype(np.float64), len(self._unit)
-        if codes.shape[-1] > width:
-            codes = codes[..., :width] + codes[..., width:] / FINER
-        return codes * self._unit
 
     def nothing_known(self, shape: tuple[int, int]) -> Bytes:
         """The contexts of a tile of which no latent is decoded: [h, w, 2 M] uint8."""

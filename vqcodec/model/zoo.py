@@ -30,8 +30,8 @@ from vqcodec.bitstream.entropy import ClassTables
 from vqcodec.errors import ModelError, UsageError
 from vqcodec.messages import one_line
 from vqcodec.model import engines
+from vqcodec.model.aim import Aim
 from vqcodec.model.engines import Bytes
-from vqcodec.model.gradient import Gradient
 from vqcodec.model.layers import integers
 from vqcodec.model.prior import BasePrior, RefinementPrior
 from vqcodec.model.transforms import Analysis, RealisticSynthesis, Synthesis
@@ -39,12 +39,12 @@ from vqcodec.model.walk import Base, BaseChooser, Chooser, Predicted, walk_base,
 from vqcodec.options import DEFAULT_QUALITY, DEFAULT_TUNE, MAX_QUALITY, TUNES, ModelName
 from vqcodec.spans import span
 
-Graph = Literal["analysis", "synthesis", "realistic", "gradient"]
+Graph = Literal["analysis", "synthesis", "realistic", "aim"]
 WEIGHTS = Path(__file__).parents[1] / "weights"
 # Ids are explicit, never reused; a model that files may name is never removed.
 MODELS: dict[str, str] = {"photo-1": "photo-1"}
 DEFAULT_MODEL = "photo-1"
-GRADIENT = "gradient.onnx"
+AIM = "aim.onnx"
 REALISTIC = "realistic.onnx"
 MAX_FILE_BYTES = 256 * 2**20
 MAX_CARD_BYTES = 2**20
@@ -301,15 +301,15 @@ class Model:
         return RealisticSynthesis(self.files.verified(REALISTIC), self.synthesis, *self._how)
 
     @cached_property
-    def gradient(self) -> Gradient:
-        """The graph for the encoder's highest efforts.
+    def aim(self) -> Aim:
+        """The graph that tells the encoder what to aim at (efforts of 4 and more).
 
         Raises:
             ModelError: the model came without it.
         """
-        if GRADIENT not in self.files.card["files"]:
-            raise ModelError(f"the model {self.files.id} has no graph for high efforts: take an effort of 1 to 5")
-        return Gradient(self.files.verified(GRADIENT), *self._how)
+        if AIM not in self.files.card["files"]:
+            raise ModelError(f"the model {self.files.id} lacks {AIM}: export it again, or take an effort of 1 to 3")
+        return Aim(self.files.verified(AIM), *self._how)
 
     @property
     def analysis_halo(self) -> int:

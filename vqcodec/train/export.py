@@ -17,14 +17,14 @@ import numpy as np
 
 from vqcodec.bitstream.codebook import CODE_BITS
 from vqcodec.model.prior import LOG_ONE, OCTAVE
-from vqcodec.model.zoo import GRADIENT
+from vqcodec.model.zoo import AIM
+from vqcodec.train.aim_graph import aim_graph
 from vqcodec.train.calibrate import prior_tables
 from vqcodec.train.codec import Codec
 from vqcodec.train.finish import Sample
 from vqcodec.train.graph import Graph, array
 from vqcodec.train.prior import BasePrior
 from vqcodec.train.prior_graph import prior_graphs
-from vqcodec.train.refinement import refinement_graph
 from vqcodec.train.rounding import Tables
 from vqcodec.train.transform_graphs import analysis, synthesis
 
@@ -56,7 +56,7 @@ def analysis_graph(model: Codec) -> bytes:
 def synthesis_graph(model: Codec) -> bytes:
     """The synthesis transform: y [1, M, h, w], hat [1, A + 1] -> x [1, 3, H, W], nominally in [0, 1]."""
     c, g = model.config, Graph()
-    g.rename(synthesis(g, model.synthesis, [("y", c.latents)]), "x")
+    g.rename(synthesis(g, model.synthesis, "y"), "x")
     return g.serialise({"y": [1, c.latents, "h", "w"], "hat": [1, c.rows + 1]}, {"x": [1, 3, "H", "W"]})
 
 
@@ -81,12 +81,12 @@ def write_model(folder: Path, name: str, model: Codec, tables: Tables, notes: di
     np.savez_compressed(folder / "tables.npz", **tables)  # type: ignore[arg-type]
     (folder / "analysis.onnx").write_bytes(analysis_graph(model))
     (folder / "synthesis.onnx").write_bytes(synthesis_graph(model))
-    (folder / GRADIENT).write_bytes(refinement_graph(model))
+    (folder / AIM).write_bytes(aim_graph(model))
     graphs = prior_graphs(tables)
     for path, data in graphs.items():
         (folder / path).write_bytes(data)
     files = {}
-    for path in ("tables.npz", "analysis.onnx", "synthesis.onnx", GRADIENT, *graphs):
+    for path in ("tables.npz", "analysis.onnx", "synthesis.onnx", AIM, *graphs):
         data = (folder / path).read_bytes()
         files[path] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     analysis_halo, synthesis_halo = halos(model)

@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: MIT
 """ONNX graphs written node by node, and their gradients: reverse-mode differentiation as further nodes of the graph.
 
-The same weights give the same bytes, and no tracing is involved. Weights are float16 on disk, or 8 bits where that will
-do, and become floats in the first node that uses them. Everything differentiable here is [1, C, h, w] float32; only the
-operators that our networks use have a rule.
+The same weights give the same bytes, and no tracing is involved. Weights are float16 on disk, cast by the first node
+that uses them. Everything differentiable here is [1, C, h, w] float32; only the operators that our networks use have
+a rule.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,7 +48,6 @@ class Graph:
     """A growing ONNX graph. Each method adds nodes and returns the name of the output."""
 
     def __init__(self) -> None:
-        self.eight_bits = False  # for the matrices of what is added while it is true
         self.nodes: list[Any] = []
         self.initialisers: list[Any] = []
         self._made: dict[str, _Made] = {}
@@ -69,15 +67,6 @@ class Graph:
         cast = self.node("Cast", [name], to=TensorProto.FLOAT)
         self._values[cast] = value
         return cast
-
-    def weight(self, value: NDArray[Any]) -> str:
-        """The weight [O, I, k, k] of a convolution."""
-        if not self.eight_bits or value.shape[1] == 1:
-            return self.constant(value)
-        scale = np.maximum(np.abs(value).max((1, 2, 3)), 1e-12) / 127
-        codes = np.rint(value / scale[:, None, None, None]).astype(np.int8)
-        names = [self.constant(x, half=False) for x in (codes, scale.astype(np.float32))]
-        return self.node("DequantizeLinear", names, axis=0)
 
     def scalar(self, value: float) -> str:
         """A constant of one float32."""
@@ -105,11 +94,6 @@ class Graph:
         """a b."""
         return self.node("Mul", [a, b])
 
-    def channels(self, x: str, start: int, stop: int) -> str:
-        """x[:, start:stop]."""
-        limits = [self.constant(np.array([n], np.int64), half=False) for n in (start, stop, 1)]
-        return self.node("Slice", [x, *limits])
-
     def convolve(
         self, x: str, weight: NDArray[Any], bias: NDArray[Any] | None, stride: int = 1, pad: int | None = None
     ) -> str:
@@ -121,7 +105,7 @@ class Graph:
         depthwise = pad is None and weight.shape[1] == 1 and weight.shape[0] > 1
         if pad is None:
             pad = (size - 1) // 2 if stride == 1 else 0
-        inputs = [x, self.weight(weight)] + ([] if bias is None else [self.constant(bias)])
+        inputs = [x, self.constant(weight)] + ([] if bias is None else [self.constant(bias)])
         return self.node(
             "Conv",
             inputs,
@@ -134,16 +118,6 @@ class Graph:
     def conv(self, x: str, conv: nn.Conv2d, scale_out: Tensor | None = None, scale_in: Tensor | None = None) -> str:
         """A torch convolution, its inputs and outputs scaled by constants per channel."""
         return self.convolve(x, *_weights(conv, scale_out, scale_in), int(conv.stride[0]))
-
-    def conv_chunks(self, chunks: Sequence[tuple[str, int]], conv: nn.Conv2d, scale_in: Tensor | None = None) -> str:
-        """A 1x1 convolution of an input that lies in chunks of channels, (name, width) each: the sum over them."""
-        weight, bias = _weights(conv, None, scale_in)
-        total, start = "", 0
-        for name, width in chunks:
-            part = self.convolve(name, weight[:, start : start + width], None if total else bias)
-            total = self.add(total, part) if total else part
-            start += width
-        return total
 
     def block(self, x: str, block: Block) -> str:
         """A residual block."""
@@ -188,7 +162,7 @@ class Graph:
         needed = set(leaves)
         order = list(self._order)
         for name in order:
-            if name not in needed and self._made[name].kind not in _FLAT and needed & set(self._made[name].inputs):
+            if name not in needed and needed & set(self._made[name].inputs):
                 needed.add(name)
         grads = dict(seeds)
         for name in reversed(order):
@@ -215,8 +189,6 @@ class Graph:
         return bytes(model.SerializeToString(deterministic=True))
 
 
-_FLAT = ("Floor", "Greater")  # whose derivative is zero or none
-
 # Vector-Jacobian products: (graph, how it was made, its name, gradient of it, which input) -> gradient of that input.
 _Rule = Callable[[Graph, _Made, str, str, int], str]
 
@@ -233,11 +205,6 @@ def _conv(g: Graph, made: _Made, _: str, grad: str, place: int) -> str:
     return g.node("Conv", [grad, g.node("Transpose", [weight], perm=[1, 0, 2, 3])], **made.attributes)
 
 
-def _where(g: Graph, made: _Made, _: str, grad: str, place: int) -> str:
-    zero = g.scalar(0.0)
-    return g.node("Where", [made.inputs[0], grad, zero] if place == 1 else [made.inputs[0], zero, grad])
-
-
 def _leaky(g: Graph, made: _Made, _: str, grad: str, _place: int) -> str:
     positive = g.node("Greater", [made.inputs[0], g.scalar(0.0)])
     return g.node("Where", [positive, grad, g.mul(grad, g.scalar(made.attributes["alpha"]))])
@@ -245,15 +212,6 @@ def _leaky(g: Graph, made: _Made, _: str, grad: str, _place: int) -> str:
 
 def _clip(g: Graph, made: _Made, name: str, grad: str, _place: int) -> str:
     return g.node("Where", [g.node("Equal", [made.inputs[0], name]), grad, g.scalar(0.0)])
-
-
-def _max(g: Graph, made: _Made, _: str, grad: str, place: int) -> str:
-    return g.node("Where", [g.node("Greater", [made.inputs[place], made.inputs[1 - place]]), grad, g.scalar(0.0)])
-
-
-def _erf(g: Graph, made: _Made, _: str, grad: str, _place: int) -> str:
-    bell = g.node("Exp", [g.node("Neg", [g.mul(made.inputs[0], made.inputs[0])])])
-    return g.mul(grad, g.mul(bell, g.scalar(2 / math.sqrt(math.pi))))
 
 
 def _depth_to_space(g: Graph, made: _Made, name: str, grad: str, _place: int) -> str:
@@ -265,15 +223,10 @@ def _depth_to_space(g: Graph, made: _Made, name: str, grad: str, _place: int) ->
 
 _RULES: dict[str, _Rule] = {
     "Conv": _conv,
-    "Where": _where,
     "LeakyRelu": _leaky,
     "Clip": _clip,
-    "Max": _max,
-    "Erf": _erf,
     "DepthToSpace": _depth_to_space,
     "Add": lambda g, made, name, grad, place: grad,
     "Sub": lambda g, made, name, grad, place: g.node("Neg", [grad]) if place else grad,
     "Mul": lambda g, made, name, grad, place: g.mul(grad, made.inputs[1 - place]),
-    "Exp": lambda g, made, name, grad, place: g.mul(grad, name),
-    "Log": lambda g, made, name, grad, place: g.node("Div", [grad, made.inputs[0]]),
 }

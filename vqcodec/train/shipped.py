@@ -7,7 +7,7 @@ compute is what the integers compute, but for the rounding of codes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +63,6 @@ class _Reader(Graph):
         if conv.bias is not None:
             conv.bias.copy_(bias[0])
         return x
-
-    def conv_chunks(self, chunks: Sequence[tuple[str, int]], conv: nn.Conv2d, scale_in: Tensor | None = None) -> str:
-        """Set a layer whose input is one chunk."""
-        return self.conv(chunks[0][0], conv, scale_in=scale_in)
 
     def gain(self, x: str, gain: Gain, hat: str = "hat") -> str:
         """Set a table of gains."""
@@ -211,7 +207,7 @@ def load_shipped(name: str | Path) -> tuple[Codec, BasePrior]:
         for part in (model.analysis, model.synthesis, model.prior):
             part.sigma.copy_(sigma)
         analysis(_Reader(files.verified("analysis.onnx")), model.analysis)
-        synthesis(_Reader(files.verified("synthesis.onnx")), model.synthesis, [("", config.latents)])
+        synthesis(_Reader(files.verified("synthesis.onnx")), model.synthesis, "y")
         codebook = _tensor(tables["codebook"] * 2.0**-CODE_BITS)
         model.quantiser.codebook.copy_(codebook)
         model.quantiser.counts.fill_(1.0)

@@ -6,8 +6,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from vqcodec.train.graph import Graph
@@ -29,14 +27,14 @@ def analysis(g: Graph, a: Analysis) -> tuple[str, str]:
     return y, z
 
 
-def synthesis(g: Graph, s: Synthesis, latents: Sequence[tuple[str, int]], hat: str = "hat") -> str:
-    """Latents [1, M, h, w], as `Graph.conv_chunks` takes them, hat [1, R + 1] -> [1, 3, H, W], not clipped."""
-    h = g.gain(g.conv_chunks(latents, s.enter, scale_in=1 / s.sigma), s.gain_in, hat)
+def synthesis(g: Graph, s: Synthesis, latents: str, hat: str = "hat") -> str:
+    """Latents [1, M, h, w], hat [1, R + 1] -> [1, 3, H, W], not clipped."""
+    h = g.gain(g.conv(latents, s.enter, scale_in=1 / s.sigma), s.gain_in, hat)
     for block in s.blocks16:
         h = g.block(h, block)
     h = g.depth_to_space(g.conv(g.gain(h, s.gain16, hat), s.up), 2, s.up.out_channels // 4)
     for block in s.blocks8:
         h = g.block(h, block)
     fine = g.depth_to_space(g.conv(g.gain(h, s.gain8, hat), s.out), 8, 3)
-    coarse = g.depth_to_space(g.conv_chunks(latents, s.linear), 16, 3)
+    coarse = g.depth_to_space(g.conv(latents, s.linear), 16, 3)
     return g.add(g.add(coarse, fine), g.constant(np.array(0.5)))
