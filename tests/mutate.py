@@ -12,7 +12,7 @@ import zlib
 from dataclasses import dataclass, field
 from random import Random
 
-from vqcodec.bitstream import container
+from vqcodec.bitstream import container, layout
 
 EXTREMES = (0, 1, 2, 3, 127, 128, 255, 2**14, 2**16 + 1, 2**21, 2**24, 2**24 + 1, 2**30 - 1, 2**30, 2**32 - 1)
 
@@ -35,20 +35,20 @@ class Parts:
     @classmethod
     def of(cls, data: bytes) -> Parts:
         """Takes a good file apart."""
-        layout = container.read_header(data)
-        sections = list(layout.sections())
+        described = container.read_header(data)
+        sections = list(described.sections())
         bodies = [data[s.offset : s.offset + s.size_bytes] for s in sections]
-        more = bytearray(data[11:12] if data[10] & container.MORE_FLAGS else b"")
-        kinds = [kind for kind, _ in layout.lengths.further]
-        header = layout.header
+        more = bytearray(data[11:12] if data[10] & layout.MORE_FLAGS else b"")
+        kinds = [kind for kind, _ in described.lengths.further]
+        header = described.header
         return cls(bytearray(data[:11]), header.width, header.height, [], bodies, more=more, kinds=kinds).measured()
 
     def measured(self) -> Parts:
         """Sets the lengths to those of the bodies, as far as the flags say what is counted in words."""
         flags = self.fixed[5]
-        first = bool(flags & container.FLAG_ICC) + bool(flags & container.FLAG_EXIF)
+        first = bool(flags & layout.FLAG_ICC) + bool(flags & layout.FLAG_EXIF)
         further = len(self.bodies) - len(self.kinds)
-        last = further - bool(flags & container.FLAG_ALPHA)
+        last = further - bool(flags & layout.FLAG_ALPHA)
         self.lengths = [len(b) // 4 if first <= n < last else len(b) for n, b in enumerate(self.bodies[:further])]
         return self
 
@@ -171,8 +171,8 @@ def _change_further_kinds(parts: Parts, _: list[bytes], random: Random) -> None:
     if random.random() < 0.5:
         parts.bodies.append(random.choice((random.randbytes(7), zlib.compress(b"<x/>"), zlib.compress(bytes(2**20)))))
         parts.kinds.append(0)
-        parts.more = bytearray([(parts.more[0] if parts.more else 0) | container.MORE_SECTIONS])
-        parts.fixed[10] |= container.MORE_FLAGS
+        parts.more = bytearray([(parts.more[0] if parts.more else 0) | layout.MORE_SECTIONS])
+        parts.fixed[10] |= layout.MORE_FLAGS
     if parts.kinds:
         parts.kinds[random.randrange(len(parts.kinds))] = random.choice((0, 1, 2, 2, 3, 4, 2**32 - 1))
 

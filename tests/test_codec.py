@@ -169,6 +169,7 @@ def test_size_is_close_to_the_ideal_code_length(photo: U8, quality: int, monkeyp
     assert ideal - 1 <= size <= ideal * 1.005 + 32 + 24, (size, ideal)
 
 
+@pytest.mark.filterwarnings("ignore::vqcodec.VqcWarning")  # tested in test_api
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGB", "RGBA", "1", "CMYK", "I;16"])
 def test_modes(photo: U8, mode: str) -> None:
     rgb = Image.fromarray(photo[:90, :100])

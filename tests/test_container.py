@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vqcodec.api import describe
-from vqcodec.bitstream import container, varint
+from vqcodec.bitstream import container, layout, varint
 from vqcodec.bitstream.container import Contents, Header, pack, read_header, unpack, unpack_partial
 from vqcodec.errors import DamagedError, LimitError, VqcError
 
@@ -186,10 +186,10 @@ def rows_of(title: str) -> list[list[str]]:
 def test_the_tables_of_the_header_in_the_document() -> None:
     offset = 0
     fields = rows_of("## Header")
-    for (name, form), row in zip(container.FIELDS, fields, strict=False):
+    for (name, form), row in zip(layout.FIELDS, fields, strict=False):
         assert row[:3] == [str(offset), str(struct.calcsize("<" + form)), name]
         offset += struct.calcsize("<" + form)
-    assert [row[:3] for row in fields[len(container.FIELDS) :]] == [
+    assert [row[:3] for row in fields[len(layout.FIELDS) :]] == [
         [str(offset), "0 or 1", "more flags"], ["", "varint", "width"], ["", "varint", "height"],
         ["", "varints", "table of lengths"], ["", str(container.CRC_BYTES), "header CRC"],
     ]  # fmt: skip
@@ -202,22 +202,22 @@ def test_the_flags_in_the_document() -> None:
     names = ("gray", "alpha", "ICC", "EXIF", "refinement")
     *flags, side = rows_of("### Flags")
     assert [(row[1], 1 << int(row[0])) for row in flags] == [
-        (name, getattr(container, f"FLAG_{name.upper()}")) for name in names
+        (name, getattr(layout, f"FLAG_{name.upper()}")) for name in names
     ]
-    assert side[0] == f"{container.TILE_SHIFT} to 7"
+    assert side[0] == f"{layout.TILE_SHIFT} to 7"
     sides = re.findall(r"\d+", side[2].split("(")[-1])
     assert sides == [str(1 << log2) for log2 in range(container.MIN_TILE_LOG2, container.MAX_TILE_LOG2 + 1)]
     text = FORMAT_MD.read_text(encoding="utf-8")
     rows = re.findall(r"^\| (\d) \| (sRGB|further|colour) \|", text, re.MULTILINE)
     more = {name: 1 << int(bit) for bit, name in rows}
-    assert more == {"sRGB": container.MORE_SRGB, "further": container.MORE_SECTIONS, "colour": container.MORE_COLOUR}
+    assert more == {"sRGB": layout.MORE_SRGB, "further": layout.MORE_SECTIONS, "colour": layout.MORE_COLOUR}
 
 
 def test_the_order_of_the_sections_in_the_document() -> None:
     names = [row[0] for row in rows_of("## Sections")]
     assert names == ["ICC", "EXIF", "colour layer", "base payload", "refinement payload", "alpha", "further"]
     lengths = container.Lengths((4,), (4,), 1, 1, 4, 1, ((container.KIND_XMP, 1),))
-    kinds = [kind for kind, _, _ in container._in_order(lengths)]
+    kinds = [kind for kind, _, _ in layout._in_order(lengths)]
     assert kinds == [
         container.ICC, container.EXIF, container.COLOUR, container.BASE, container.REFINEMENT, container.ALPHA,
         container.XMP,

@@ -42,7 +42,8 @@ def small_files() -> list[bytes]:
     exif = Image.Exif()
     exif[315] = "somebody"
     stream = io.BytesIO()
-    Image.fromarray(photo[:20, :30]).save(stream, "PNG", exif=exif, icc_profile=bytes(36) + b"acsp" + bytes(200))
+    profile = bytes(16) + b"RGB " + bytes(16) + b"acsp" + bytes(200)
+    Image.fromarray(photo[:20, :30]).save(stream, "PNG", exif=exif, icc_profile=profile)
     tiny = [
         encode.encode(read.load(photo[50:82, 80:112]), 60),
         encode.encode(read.load(photo[50:70, 80:100]), 100),

@@ -101,6 +101,7 @@ def test_modes_are_known_when_opened(crop: U8, mode: str) -> None:
     assert np.array_equal(np.asarray(picture), np.asarray(vqcodec.decode(data)))
 
 
+@pytest.mark.filterwarnings("ignore::vqcodec.VqcWarning")  # tested in test_api
 @pytest.mark.parametrize("mode", ["1", "P", "CMYK", "YCbCr", "I;16", "PA", "La", "RGBX", "HSV"])
 def test_other_modes_are_converted(crop: U8, mode: str) -> None:
     rgb = Image.fromarray(crop)
