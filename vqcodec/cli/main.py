@@ -32,6 +32,7 @@ COMMANDS = {  # name -> module, what it is in a line
     "info": ("vqcodec.cli.info", "What is in a .vqc file, and whether it is whole."),
     "tokens": ("vqcodec.cli.tokens", "Codebook indices as NumPy arrays, and back."),
     "train": ("vqcodec.cli.main", "A model of your own (needs torch)."),
+    "view": ("vqcodec.cli.view", ".vqc files on a page in the browser."),
 }
 OWN_THREADS = ("archive", "train")  # Ray and torch decide for themselves
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
