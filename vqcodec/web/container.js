@@ -14,7 +14,7 @@ const MAX_TILES = 2 ** 20;
 const MAX_FURTHER = 64;
 const MAX_METADATA_BYTES = 2 ** 24;
 const PACKED = ["ICC profile", "EXIF data", "XMP data"];
-const PATCHES = "patches";
+const FURTHER = { 2: "XMP data", 3: "patches" };
 
 /**
  * @typedef {object} Header
@@ -130,7 +130,7 @@ export function readHeader(bytes) {
   if (end + 4 > bytes.length) throw cutOff();
   const crc = u32(bytes, end);
   if (crc !== crc32(bytes.subarray(0, end))) throw damagedError("The header is damaged: its checksum does not match.");
-  const unknown = kinds.find(kind => kind % 2);
+  const unknown = kinds.find(kind => kind % 2 && !(kind in FURTHER)); // told only now: nothing is damaged
   if (unknown) throw damagedError(`The file has a section of kind ${unknown}, which only a newer vqcodec can read.`);
   let offset = end + 4;
   sections.forEach((section, number) => {
@@ -168,7 +168,7 @@ function readTable(fields, tiles, flags, more) {
         throw damagedError("The header is damaged: the kinds of its further sections do not ascend.");
       }
       kinds.push(kind);
-      add(kind === 2 ? "XMP data" : `section of kind ${kind}`, -1, 1);
+      add(FURTHER[kind] ?? `section of kind ${kind}`, -1, 1);
     }
   }
   return { sections, kinds };

@@ -10,6 +10,7 @@ import { RangeDecoder } from "./coder.js";
 import { ColourLayer } from "./colour.js";
 import { checkPixels, checkSize, placeOf, readHeader, readMetadata, sectionBody } from "./container.js";
 import { VqcError, damagedError, usageError } from "./errors.js";
+import { Patches } from "./patches.js";
 import { readAlpha } from "./png.js";
 import { cropped } from "./prior.js";
 
@@ -141,6 +142,12 @@ const common = (a, b) => ({
 const grown = (r, by) => ({ x0: r.x0 - by, y0: r.y0 - by, x1: r.x1 + by, y1: r.y1 + by });
 /** @param {Rect} r @param {{x0: number, y0: number}} outer @returns {Rect} */
 const within = (r, outer) => ({ x0: r.x0 - outer.x0, y0: r.y0 - outer.y0, x1: r.x1 - outer.x0, y1: r.y1 - outer.y0 });
+/** The latents of some pixels. @param {Rect} pixels @returns {Rect} */
+const latentsOf = ({ x0, y0, x1, y1 }) => ({
+  x0: Math.floor(x0 / STRIDE), y0: Math.floor(y0 / STRIDE), x1: Math.ceil(x1 / STRIDE), y1: Math.ceil(y1 / STRIDE),
+});
+/** @param {Rect} r */
+const area = r => (r.x1 - r.x0) * (r.y1 - r.y0);
 /** @param {Rect} r */
 const sizeOf = r => ({ width: r.x1 - r.x0, height: r.y1 - r.y0 });
 
@@ -155,18 +162,21 @@ export class Picture {
     this.known = new Set(); // tiles whose base layer is read
     this.layer = /** @type {ColourLayer | null} */ (null);
     this.latents = new Map(); // of tiles, as long as something needs them
+    this.sections = new Map(header.sections.map(section => [`${section.kind} ${section.tile}`, section]));
+    this.patches = /** @type {Patches | null} */ (null);
   }
 
   /** @returns {Promise<Decoded>} */
   async decode() {
-    const { header, source, model, area, options } = this, size = sizeOf(area);
+    const { header, source, model, options } = this, size = sizeOf(this.area);
     model.prepare();
     await this.readColour();
     const data = new Uint8ClampedArray(4 * size.width * size.height);
     await this._readBases();
-    if (header.refinement && !options.coarse && options.onPart && (options.preview || !source.whole)) {
+    if (header.refinement && !options.coarse && options.onPart && (options.preview || source.bytes.length < header.fileBytes)) {
       await this._show(true, part => options.onPart?.(part));
     }
+    await this._readPatches();
     await this._show(!!options.coarse, part => {
       for (let y = 0; y < part.height; y++) {
         const row = part.data.subarray(4 * y * part.width, 4 * (y + 1) * part.width);
@@ -192,22 +202,45 @@ export class Picture {
   /** The verified bytes of a section, when they have arrived. */
   async _section(kind, tile = -1) {
     const { header, source } = this;
-    this._sections ??= new Map(header.sections.map(section => [`${section.kind} ${section.tile}`, section]));
-    const section = this._sections.get(`${kind} ${tile}`);
+    const section = this.sections.get(`${kind} ${tile}`);
     await source.need(section.offset + section.size + 4);
     checkSize(header, source.bytes.length, source.whole);
-    this._go();
+    await this._go();
     return sectionBody(source.bytes, header, section);
   }
 
-  _go() {
+  /** Lets messages in, and stops where the picture is no longer wanted. */
+  async _go() {
     const { signal } = this.options;
+    if (signal) await new Promise(resolve => setTimeout(resolve));
     if (signal?.aborted) throw signal.reason ?? new DOMException("aborted", "AbortError");
   }
 
   async readColour() {
-    if (!this.header.sections.some(section => section.kind === "colour layer")) return;
+    if (!this.sections.has("colour layer -1")) return;
     this.layer = new ColourLayer(await this._section("colour layer"), this.model.tables, this.header);
+  }
+
+  /** What is kept without loss; every tile without a base layer must be. */
+  async _readPatches() {
+    if (!this.sections.has("patches -1")) return;
+    this.patches = new Patches(await this._section("patches"), this.header);
+    for (let tile = 0; tile < this.header.columns * this.header.rows; tile++) {
+      if (this.isKept(tile) && !this.patches.covers(this._pixels(tile))) {
+        throw damagedError(`${placeOf(this.header, tile)}: it has neither a base layer nor patches for all of it`);
+      }
+    }
+  }
+
+  /** Whether nothing of a tile is coded, because all of it is kept without loss; its indices and latents are 0. */
+  isKept(index) {
+    return this.sections.has("patches -1") && this.sections.get(`base layer ${index}`).size === 0;
+  }
+
+  /** Where a tile lies, in pixels. @param {number} index @returns {Rect} */
+  _pixels(index) {
+    const { x0, y0, x1, y1 } = this.tile(index), { width, height } = this.header;
+    return { x0: x0 * STRIDE, y0: y0 * STRIDE, x1: Math.min(x1 * STRIDE, width), y1: Math.min(y1 * STRIDE, height) };
   }
 
   /** @param {number} index @returns {Rect} of latents */
@@ -227,8 +260,7 @@ export class Picture {
 
   /** The latents that the area needs of the base layer, and those of its pixels. */
   _wanted() {
-    const { x0, y0, x1, y1 } = this.area;
-    return { x0: Math.floor(x0 / STRIDE), y0: Math.floor(y0 / STRIDE), x1: Math.ceil(x1 / STRIDE), y1: Math.ceil(y1 / STRIDE) };
+    return latentsOf(this.area);
   }
 
   async _readBases() {
@@ -239,7 +271,7 @@ export class Picture {
 
   /** @param {number} index of a tile */
   async readBase(index) {
-    if (this.known.has(index)) return;
+    if (this.known.has(index) || this.isKept(index)) return;
     const payload = await this._section("base layer", index), tile = this.tile(index), size = sizeOf(tile);
     const found = await this._named(index, () => this.model.prior.readBase(new RangeDecoder(payload), size));
     for (let y = 0; y < size.height; y++) {
@@ -264,7 +296,9 @@ export class Picture {
    * @param {any} [watch] see `Prior.readRefinement`
    */
   async readTile(index, coarse, watch) {
-    const tile = this.tile(index), around = common(grown(tile, this.model.prior.halo), this.field);
+    const tile = this.tile(index), { width, height } = sizeOf(tile);
+    if (this.isKept(index)) return new Float32Array(width * height * this.model.prior.latents);
+    const around = common(grown(tile, this.model.prior.halo), this.field);
     for (const near of this.tilesIn(around)) await this.readBase(near);
     const grid = sizeOf(this.field), indices = cropped(this.base, grid, around);
     const place = within(tile, around), size = sizeOf(around);
@@ -281,20 +315,21 @@ export class Picture {
     const weights = model.weights(header.tune, header.quality, basic);
     this.latents.clear();
     for (const index of this.tilesIn(this._wanted())) {
-      const tile = this.tile(index), pixels = { x0: tile.x0 * STRIDE, y0: tile.y0 * STRIDE, x1: tile.x1 * STRIDE, y1: tile.y1 * STRIDE };
-      const inner = common(pixels, this.area);
-      const seen = common(
-        grown({ x0: Math.floor(inner.x0 / STRIDE), y0: Math.floor(inner.y0 / STRIDE), x1: Math.ceil(inner.x1 / STRIDE), y1: Math.ceil(inner.y1 / STRIDE) }, model.halo),
-        this.field,
-      );
-      for (const near of this.tilesIn(seen)) {
-        if (!this.latents.has(near)) this.latents.set(near, await this.readTile(near, basic));
+      const inner = common(this._pixels(index), this.area);
+      const seen = common(grown(latentsOf(inner), model.halo), this.field), size = sizeOf(seen);
+      if (this.isKept(index) && !this.patches) continue; // nothing of it is there yet
+      let planes = null;
+      if (!this.isKept(index)) {
+        for (const near of this.tilesIn(seen)) {
+          if (!this.latents.has(near)) this.latents.set(near, await this.readTile(near, basic));
+        }
+        for (const done of this.latents.keys()) if (this.tile(done).y1 <= seen.y0) this.latents.delete(done);
+        planes = await model.synthesise(this._window(seen), size.height, size.width, weights);
       }
-      for (const done of this.latents.keys()) if (this.tile(done).y1 <= seen.y0) this.latents.delete(done);
-      this._go();
-      const size = sizeOf(seen);
-      const planes = await model.synthesise(this._window(seen), size.height, size.width, weights);
-      show(this._part(planes, seen, inner, coarse));
+      const data = planes ? this._samples(planes, seen, inner, coarse) : new Uint8ClampedArray(4 * area(inner)).fill(255);
+      await this.patches?.paste(data, inner);
+      if (header.gray) for (let i = 0; i < data.length; i += 4) data.fill((data[i] + data[i + 1] + data[i + 2]) / 3, i, i + 3);
+      show({ stage: coarse ? "base" : "picture", x: inner.x0 - this.area.x0, y: inner.y0 - this.area.y0, ...sizeOf(inner), data });
     }
     this.latents.clear();
   }
@@ -316,9 +351,9 @@ export class Picture {
     return out;
   }
 
-  /** @returns {Part} the samples of a tile */
-  _part(planes, seen, inner, coarse) {
-    const { header, area } = this, stride = (seen.x1 - seen.x0) * STRIDE, size = (stride * (seen.y1 - seen.y0) * STRIDE);
+  /** The samples of a part of what was restored, RGBA. */
+  _samples(planes, seen, inner, coarse) {
+    const stride = (seen.x1 - seen.x0) * STRIDE, size = stride * (seen.y1 - seen.y0) * STRIDE;
     const { width, height } = sizeOf(inner), left = inner.x0 - seen.x0 * STRIDE, top = inner.y0 - seen.y0 * STRIDE;
     const rgb = [0, 1, 2].map(c => {
       const out = new Float32Array(width * height);
@@ -335,8 +370,7 @@ export class Picture {
       data[at + 1] = 255 * green[i];
       data[at + 2] = 255 * blue[i];
       data[at + 3] = 255;
-      if (header.gray) data[at] = data[at + 1] = data[at + 2] = (data[at] + data[at + 1] + data[at + 2]) / 3;
     }
-    return { stage: coarse ? "base" : "picture", x: inner.x0 - area.x0, y: inner.y0 - area.y0, width, height, data };
+    return data;
   }
 }

@@ -8,7 +8,7 @@ import { decode, decodeAll, info, toPng } from "./vqcodec.js";
 const $ = id => /** @type {any} */ (document.getElementById(id));
 const count = new Intl.NumberFormat("en");
 const THUMB = 480; // pixels
-const PARTS = ["header", "ICC profile", "EXIF data", "colour layer", "base layer", "refinement layer", "alpha channel", "XMP data"];
+const PARTS = ["header", "ICC profile", "EXIF data", "colour layer", "base layer", "refinement layer", "alpha channel", "XMP data", "patches"];
 
 /** @typedef {{name: string, file?: string, png?: string, error?: string, bytes?: number, width?: number, height?: number, data?: ArrayBuffer}} Entry */
 /** @type {{title: string, decoder: "browser" | "server" | "files", pictures: Entry[]}} */

@@ -153,7 +153,7 @@ async function feed(source, id, to, signal) {
   if (typeof source === "string" || source instanceof URL) source = await fetch(source, { signal });
   if (source instanceof Response && !source.ok) throw inputError(`the file cannot be fetched (status ${source.status})`);
   if (source instanceof Blob || source instanceof Response) {
-    const size = source instanceof Blob ? source.size : Number(source.headers.get("content-length"));
+    const size = source instanceof Blob ? source.size : Number(source.headers.get("content-length") ?? Infinity);
     if (source instanceof Response && source.body && !(size < 1 << 16)) {
       const reader = source.body.getReader();
       for (let { done, value } = await reader.read(); !done; { done, value } = await reader.read()) {
