@@ -33,7 +33,7 @@ from vqcodec.pictures import read
 
 WEB = gallery.WEB
 RUNTIME = gallery.find_runtime(os.environ.get("VQCODEC_ORT"))
-BROWSERS = {"chromium": ("chromium", "google-chrome", "chromium-browser"), "firefox": ("firefox-esr", "firefox")}
+CHROMIUM, FIREFOX = ("chromium", "chromium-browser", "google-chrome"), ("firefox-esr", "firefox")
 SMALL = ("one", "gray", "alpha", "metadata", "srgb")  # what plain JavaScript reads in a second each
 EXPECTED: dict[str, Any] = json.loads((FOLDER / "expected.json").read_text(encoding="utf-8"))
 DIGESTS = ("base_shape", "base", "refinement", "colour", "drift")
@@ -121,16 +121,21 @@ def test_damaged_files_give_pythons_error(tmp_path: Path) -> None:
 # ---- browsers --------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=list(BROWSERS))
-def browser(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """A headless browser of this machine."""
-    api = pytest.importorskip("playwright.sync_api", reason="there is no playwright (pip install '.[web-test]')")
-    path = next((path for name in BROWSERS[request.param] if (path := shutil.which(name))), None)
+def installed(names: tuple[str, ...]) -> str:
+    """The path of a browser."""
+    path = next((path for name in names if (path := shutil.which(name))), None)
     if path is None or RUNTIME is None:
-        pytest.skip(f"there is no {request.param if path is None else 'onnxruntime-web'}")
+        pytest.skip(f"there is no {names[0] if path is None else 'onnxruntime-web'}")
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium."""
+    api = pytest.importorskip("playwright.sync_api", reason="there is no playwright (pip install '.[web-test]')")
+    path = installed(CHROMIUM)
     with api.sync_playwright() as playwright:
-        arguments = ["--no-sandbox"] if request.param == "chromium" else []
-        running = getattr(playwright, request.param).launch(executable_path=path, headless=True, args=arguments)
+        running = playwright.chromium.launch(executable_path=path, headless=True, args=["--no-sandbox"])
         yield running
         running.close()
 
@@ -272,3 +277,146 @@ def test_damage_and_unknown_models_are_named(page: Any, served: str) -> None:
 def sections(data: bytes) -> list[int]:
     """The sizes of the sections of a file."""
     return [section.size_bytes for section in container.read_header(data).sections()]
+
+
+# ---- pages with <img src="photo.vqc"> --------------------------------------------------------------------------------
+
+PICTURES = """<!doctype html><html><head><script src="vqcodec/vqc-img.js"></script></head><body>
+<img id="plain" src="{high}" alt="a cup">
+<img id="set" alt="" srcset="{gray} 101w, {default} 320w" sizes="(max-width: 500px) 90px, 320px" src="{gray}">
+<picture><source type="image/x-vqc" srcset="{srgb}"><img id="fallback" alt=""
+  src="data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw=="></picture>
+<img id="broken" src="nowhere.vqc" alt="nothing">
+<div style="height: 5000px"></div><img id="late" src="{alpha}" loading="lazy" alt="">
+</body></html>"""
+SHOWN = (
+    "document.getElementById('{}').naturalWidth === {} && document.getElementById('{}').currentSrc.startsWith('blob:')"
+)
+
+
+def shown(name: str, width: int) -> str:
+    """An expression: the picture of this id is there, and so wide."""
+    return SHOWN.format(name, width, name)
+
+
+def test_pages_show_vqc_pictures(browser: Any, served: str) -> None:
+    page = opened_page(browser, viewport={"width": 1400, "height": 900})
+    text = PICTURES.format(**{name: place(name) for name in EXPECTED})
+    answers(page, f"{served}page.html", body=text, headers={"content-type": "text/html"})
+    page.goto(f"{served}page.html")
+    assert page.evaluate("getComputedStyle(document.getElementById('plain')).visibility") in ("hidden", "visible")
+    settled(page, shown("plain", 160))
+    settled(page, shown("set", 320))
+    settled(page, shown("fallback", 80))
+    settled(page, "document.getElementById('broken').dataset.vqc === 'failed'")
+    states = "[...document.images].map(image => [image.id, image.dataset.vqc, getComputedStyle(image).visibility])"
+    settled(page, f"{states}.every(([id, state]) => state !== 'wait' || id === 'late')")
+    assert page.evaluate(states) == [
+        ["plain", "shown", "visible"],
+        ["set", "shown", "visible"],
+        ["fallback", None, "visible"],
+        ["broken", "failed", "visible"],
+        ["late", "wait", "hidden"],  # far below: not decoded yet
+    ]
+    page.evaluate("scrollTo(0, 5000)")
+    settled(page, shown("late", 100))
+    # what scripts do later: a new picture, and another one in its place
+    page.evaluate("file => document.body.append(Object.assign(new Image(), { id: 'new', src: file }))", place("one"))
+    settled(page, shown("new", 1))
+    page.evaluate("file => (document.getElementById('new').src = file)", place("high"))
+    settled(page, shown("new", 160))
+    page.set_viewport_size({"width": 450, "height": 800})  # srcset: another candidate
+    settled(page, "document.getElementById('set').naturalWidth === 90 && document.images.length === 6")
+    page.reload()
+    settled(page, shown("plain", 160))
+    assert page.errors == []
+    page.close()
+
+
+def test_the_service_worker_answers_with_png(browser: Any, served: str) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    script = '<!doctype html><html><head><script src="vqcodec/vqc-img.js" data-worker="vqc-sw.js"></script></head>'
+    body = f'<body><img id="one" src="{place("high")}"></body></html>'
+    worker = (WEB / "vqc-sw.js").read_text(encoding="utf-8")
+    for name, kind, content in (("page.html", "text/html", script + body), ("vqc-sw.js", "text/javascript", worker)):
+        context.route(f"{served}{name}", fulfilled(body=content, headers={"content-type": kind}))
+    page.goto(f"{served}page.html")
+    settled(page, shown("one", 160))  # the first visit: by the script
+    settled(page, "navigator.serviceWorker.controller !== null")
+    page.reload()
+    settled(page, "document.getElementById('one').naturalWidth === 160")
+    assert page.evaluate("document.getElementById('one').currentSrc").endswith("high.vqc")
+    response = page.evaluate("file => fetch(file).then(answer => answer.headers.get('content-type'))", place("high"))
+    assert response == "image/x-vqc"  # what is fetched stays what it is
+    context.close()
+
+
+def fulfilled(**content: Any) -> Any:
+    """Answers in the server's place."""
+    return lambda route: route.fulfill(**content)
+
+
+# ---- Firefox, which reports by itself --------------------------------------------------------------------------------
+
+REPORT = """import "./page.mjs";
+const found = {}, files = %s;
+for (const [name, file] of Object.entries(files)) {
+  found[name] = { digests: await ask("digests", file), samples: await ask("samples", file) };
+}
+const frame = document.body.appendChild(document.createElement("iframe"));
+frame.src = "page.html";
+await new Promise(resolve => (frame.onload = resolve));
+const images = () => [...frame.contentDocument.images].filter(image => image.id !== "late");
+const waits = image => image.dataset.vqc === "wait" || (image.id === "fallback" && image.naturalWidth < 2);
+const pause = () => new Promise(resolve => setTimeout(resolve, 100));
+for (let tries = 0; tries < 600 && images().some(waits); tries++) await pause();
+found.images = images().map(image => [image.id, image.naturalWidth, image.dataset.vqc ?? null]);
+await fetch("report", { method: "POST", body: JSON.stringify(found) });
+"""
+
+
+def test_firefox_decodes(tmp_path: Path) -> None:
+    path = installed(FIREFOX)
+    server = view.make_server(gallery.Gallery.of(str(FOLDER), str(RUNTIME), DecodeOptions())[0])
+    folder = Path(__file__).parent / "web"
+    report: dict[str, Any] = {}
+    done = threading.Event()
+    pages = {name: ("text/javascript", (folder / name).read_bytes()) for name in ("page.mjs", "indices.mjs")}
+    script = (
+        b'<!doctype html><body><script type="module" src="report.mjs"></script>'  # none inline: the policy forbids it
+    )
+    pages["report.html"] = ("text/html", script)
+    pages["report.mjs"] = ("text/javascript", (REPORT % json.dumps({name: place(name) for name in EXPECTED})).encode())
+    pages["page.html"] = ("text/html", PICTURES.format(**{name: place(name) for name in EXPECTED}).encode())
+
+    class Reported(server.RequestHandlerClass):  # type: ignore[misc, name-defined]
+        def _content(self, address: str, query: str) -> tuple[str, bytes]:
+            return pages[address] if address in pages else super()._content(address, query)
+
+        def _decoded(self) -> tuple[str, bytes]:
+            report.update(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            done.set()
+            return "text/plain", b""
+
+    server.RequestHandlerClass = Reported
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    address = f"http://127.0.0.1:{server.server_address[1]}/report.html"
+    command = [path, "--headless", "--no-remote", "--profile", str(tmp_path), address]
+    firefox = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "HOME": str(tmp_path)}
+    )
+    try:
+        assert done.wait(280), "no report"
+    finally:
+        firefox.terminate()
+        firefox.wait(30)
+        server.shutdown()
+        server.server_close()
+    for name, expected in EXPECTED.items():
+        assert report[name]["digests"] == {key: expected[key] for key in DIGESTS}, name
+        assert_close(samples(report[name]["samples"]), python_rgba((FOLDER / f"{name}.vqc").read_bytes()))
+    wide = {"plain": 160, "set": 101, "fallback": 80}
+    assert {name: width for name, width, _ in report["images"] if name in wide} == wide
+    assert ["broken", 0, "failed"] in report["images"]
