@@ -33,6 +33,7 @@ COMMANDS = {  # name -> module, what it is in a line
     "sample": ("vqcodec.cli.sample", "Pictures that the model draws, or variations of one."),
     "tokens": ("vqcodec.cli.tokens", "Codebook indices as NumPy arrays, and back."),
     "train": ("vqcodec.cli.main", "A model of your own (needs torch)."),
+    "view": ("vqcodec.cli.view", ".vqc files on a page in the browser."),
 }
 OWN_THREADS = ("archive", "train")  # Ray and torch decide for themselves
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
