@@ -218,6 +218,7 @@ def release_command(sets: tuple[str, ...], peers: str, work: Path, out: Path, on
         wanted = Wanted(folder, work / name, tuple(sys.argv[1:]), peers=peers, metrics=metrics, timed=False,
                         settings=_settings(settings), sample=sample, earlier=before)  # fmt: skip
         with _stoppable(work):
+            release.restore(out / name, wanted.out)
             session = Session(wanted, all_tools() if not reports and "speed" in parts else ())
             if "rates" in parts:
                 session.measure_rates()

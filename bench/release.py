@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 from bench import plots, seams
@@ -29,7 +30,7 @@ from bench.report import (
     seconds_of,
     sentences,
 )  # fmt: skip
-from bench.store import PROCESSES, PUBLISHED, ROWS, RUN, SEAMS, pack, replace
+from bench.store import PACKED, PROCESSES, PUBLISHED, ROWS, RUN, SEAMS, pack, replace
 from bench.tables import Table, write_section
 
 PAGE = "results.md"
@@ -49,6 +50,15 @@ def parts(names: str) -> list[str]:
     if unknown:
         raise BenchError(f"--only: unknown part {', '.join(unknown) or '(none)'}; known are {', '.join(PARTS)}")
     return found
+
+
+def restore(committed: Path, folder: Path) -> None:
+    """Let a run go on from what is committed, where its own folder is gone."""
+    if (committed / RUN).exists() and not (folder / RUN).exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in (RUN, PUBLISHED, *(rows + PACKED for rows in (ROWS, PROCESSES, SEAMS))):
+            if (committed / name).exists():
+                shutil.copyfile(committed / name, folder / name)
 
 
 def _bulleted(lines: list[str]) -> str:

@@ -171,10 +171,12 @@ def pack(source: Path, target: Path) -> None:
         source: the file itself, or the name it would have in a folder where it is compressed already.
         target: the same name in another folder, without .xz.
     """
-    lines = read_lines(source)
+    lines, packed = read_lines(source), target.with_name(target.name + PACKED)
     if lines:
         data = "".join(line_of(line) for line in lines).encode()
-        target.with_name(target.name + PACKED).write_bytes(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME))
+        packed.write_bytes(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME))
+    else:
+        packed.unlink(missing_ok=True)
 
 
 class Store:
