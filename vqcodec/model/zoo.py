@@ -31,6 +31,7 @@ from vqcodec.errors import ModelError, UsageError
 from vqcodec.messages import one_line
 from vqcodec.model import engines
 from vqcodec.model.aim import Aim
+from vqcodec.model.denoiser import Denoiser
 from vqcodec.model.engines import Bytes
 from vqcodec.model.layers import integers
 from vqcodec.model.prior import BasePrior, RefinementPrior
@@ -39,13 +40,14 @@ from vqcodec.model.walk import Base, BaseChooser, Chooser, Predicted, walk_base,
 from vqcodec.options import DEFAULT_QUALITY, DEFAULT_TUNE, MAX_QUALITY, TUNES, ModelName
 from vqcodec.spans import span
 
-Graph = Literal["analysis", "synthesis", "realistic", "aim"]
+Graph = Literal["analysis", "synthesis", "realistic", "aim", "denoiser"]
 WEIGHTS = Path(__file__).parents[1] / "weights"
 # Ids are explicit, never reused; a model that files may name is never removed.
 MODELS: dict[str, str] = {"photo-1": "photo-1"}
 DEFAULT_MODEL = "photo-1"
 AIM = "aim.onnx"
 REALISTIC = "realistic.onnx"
+DENOISER = "denoiser.onnx"
 MAX_FILE_BYTES = 256 * 2**20
 MAX_CARD_BYTES = 2**20
 MAX_ARRAYS = 4096
@@ -56,6 +58,8 @@ CARD_RANGES = {  # of the numbers in model.json
     "analysis_halo": (0, 64), "synthesis_halo": (0, 64),
 }  # fmt: skip
 REALISTIC_HALO = "realistic_halo"  # there if the realistic decoder is, in the range of the other halos
+DENOISER_HALO = "denoiser_halo"  # the same of the denoiser, in pixels
+FURTHER_RANGES = {REALISTIC: (REALISTIC_HALO, (0, 64)), DENOISER: (DENOISER_HALO, (0, 512))}
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,7 @@ def _read_card(folder: Path) -> ModelFiles:
         tunes = card.get("tunes", [TUNES[0]])
         if not (isinstance(tunes, list) and 0 < len(set(tunes) & set(TUNES)) == len(tunes)):
             raise ValueError("its tunes are none that are known")
-        ranges = CARD_RANGES | ({REALISTIC_HALO: (0, 64)} if REALISTIC in card["files"] else {})
+        ranges = CARD_RANGES | dict(further for name, further in FURTHER_RANGES.items() if name in card["files"])
         for name, (low, high) in ranges.items():
             if not isinstance(card[name], int | float) or not low <= card[name] <= high:
                 raise ValueError(f"{name} is out of range")
@@ -299,6 +303,24 @@ class Model:
         if REALISTIC not in self.files.card["files"]:
             raise ModelError(f"the model {self.files.id} has no realistic decoder, only the faithful one")
         return RealisticSynthesis(self.files.verified(REALISTIC), self.synthesis, *self._how)
+
+    @cached_property
+    def denoiser(self) -> Denoiser:
+        """The denoiser.
+
+        Raises:
+            ModelError: the model came without it.
+        """
+        if DENOISER not in self.files.card["files"]:
+            raise ModelError(
+                f"the model {self.files.id} has no denoiser: train one with vqcodec train --phase denoiser"
+            )
+        return Denoiser(self.files.verified(DENOISER), self._how[0])
+
+    @property
+    def denoiser_halo(self) -> int:
+        """How far, in pixels, an estimate looks beyond its own pixel."""
+        return int(self.files.card[DENOISER_HALO])
 
     @cached_property
     def aim(self) -> Aim:

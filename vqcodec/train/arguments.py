@@ -12,13 +12,14 @@ from typing import NoReturn
 from vqcodec.errors import UsageError
 from vqcodec.train.config import LEARNS
 
-PHASES = (*LEARNS, "finish", "realistic")
+PHASES = (*LEARNS, "finish", "realistic", "denoiser")
 EXAMPLES = """examples:
   vqcodec train photos/ -o run --name mine --set minutes=60
   vqcodec compress photo.png photo.vqc --model run/model
   vqcodec train photos/ -o run --resume run/last.pt --phase decoder --set minutes=10 --set learning_rate=2e-4
   vqcodec train photos/ -o run --resume run/last.pt --phase finish --name mine
   vqcodec train photos/ -o run --resume run/last.pt --phase realistic --into run/model --set minutes=60
+  vqcodec train photos/ -o run --resume run/last.pt --phase denoiser --into run/model --set minutes=60
 
 Several processes: torchrun --nproc-per-node N -m vqcodec.train ...
 """
@@ -54,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="a [train] setting ([realistic])",
+        help="a [train] setting ([realistic], [noise])",
     )
     option(
         "--set-model",
@@ -62,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="a [model] setting ([texture])",
+        help="a [model] setting ([texture], [denoiser])",
     )
     option("--cache", type=Path, help="folder that keeps decoded pictures between runs")
     option("--device", default="auto", help="cpu, cuda, or auto (the default)")
@@ -75,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
         help="finish: time for the base prior (default: 8; after joint, at most a quarter of its time)",
     )
     option("--base-crops", type=int, default=3000, help="finish: crops that the base prior learns from (default: 3000)")
-    option("--into", type=Path, metavar="MODEL", help="realistic: the folder of the finished model that it joins")
+    option("--into", type=Path, metavar="MODEL", help="realistic, denoiser: the folder of the model that it joins")
     option("--samples", type=int, default=400, help="finish: crops to count tables on (default: 400)")
     return command
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The realistic decoder joins a model that is there already: one more graph in the model's folder, no other file.
+"""The realistic decoder or the denoiser joins a model that is there already: one more graph in the model's folder.
 
 Files that were written with the model get the new decoder, too: what identifies a model is its tables alone.
 """
@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from vqcodec.errors import InputError
-from vqcodec.model.zoo import REALISTIC, REALISTIC_HALO, find
+from vqcodec.model.zoo import DENOISER, DENOISER_HALO, REALISTIC, REALISTIC_HALO, find
 from vqcodec.train.codec import Codec
+from vqcodec.train.denoiser import Denoiser, denoiser_graph
+from vqcodec.train.denoiser import halo as denoiser_halo
 from vqcodec.train.export import synthesis_graph
 from vqcodec.train.graph import Graph, array
 from vqcodec.train.layers import SLOPE, Gain
@@ -104,12 +106,30 @@ def attach(folder: Path, model: Codec, texture: Texture, full: float = 1.0) -> N
     card = find(folder).card
     if hashlib.sha256(synthesis_graph(model)).hexdigest() != card["files"]["synthesis.onnx"]["sha256"]:
         raise InputError(f"the model in {folder} was not made from this checkpoint")
-    data = texture_graph(model, texture, full)
-    part = folder / f"{REALISTIC}.part"
-    part.write_bytes(data)
-    os.replace(part, folder / REALISTIC)
-    card["files"][REALISTIC] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    card[REALISTIC_HALO] = halo(texture.config, int(card["synthesis_halo"]))
-    part = folder / "model.json.part"
-    part.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, folder / "model.json")
+    _join(
+        folder,
+        REALISTIC,
+        texture_graph(model, texture, full),
+        REALISTIC_HALO,
+        halo(texture.config, int(card["synthesis_halo"])),
+    )
+
+
+def attach_denoiser(folder: Path, network: Denoiser) -> None:
+    """Write `denoiser.onnx` into a model's folder, and its size, sha256 and halo into `model.json`.
+
+    Raises:
+        ModelError: there is no model.
+    """
+    _join(folder, DENOISER, denoiser_graph(network), DENOISER_HALO, denoiser_halo(network.config))
+
+
+def _join(folder: Path, name: str, data: bytes, halo_name: str, reach: int) -> None:
+    """Write a graph, then the card that names it, each by rename."""
+    card = find(folder).card
+    card["files"][name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    card[halo_name] = reach
+    for path, content in ((name, data), ("model.json", (json.dumps(card, indent=1) + "\n").encode())):
+        part = folder / f"{path}.part"
+        part.write_bytes(content)
+        os.replace(part, folder / path)

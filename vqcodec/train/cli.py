@@ -11,6 +11,7 @@ synthesis  the synthesis alone, on truly quantised values (optional)          ->
 finish     base layer's prior on frozen indices, integer tables, export       -> OUT/model/
 realistic  the realistic decoder's network against a discriminator, the codec -> OUT/realistic.pt
            frozen; with --into MODEL it joins a finished model (optional)        and MODEL/realistic.onnx
+denoiser   a network that removes noise, the codec frozen; with --into as above  -> OUT/denoiser.pt (optional)
 """
 
 from __future__ import annotations
@@ -28,12 +29,23 @@ import torch
 import torch.distributed as dist
 
 from vqcodec.errors import UsageError, VqcError
-from vqcodec.model.zoo import MODELS
+from vqcodec.model.zoo import MODELS, find
 from vqcodec.train.arguments import check_installed, missing, parse
-from vqcodec.train.attach import attach
+from vqcodec.train.attach import attach, attach_denoiser
 from vqcodec.train.codec import Codec
-from vqcodec.train.config import ModelConfig, RealismConfig, TextureConfig, TrainConfig, load_toml, override, to_dict
+from vqcodec.train.config import (
+    DenoiserConfig,
+    ModelConfig,
+    NoiseConfig,
+    RealismConfig,
+    TextureConfig,
+    TrainConfig,
+    load_toml,
+    override,
+    to_dict,
+)
 from vqcodec.train.data import Pictures, load_pictures
+from vqcodec.train.denoising import DenoiserTrainer
 from vqcodec.train.export import integer_tables, write_model
 from vqcodec.train.eye import start_eye
 from vqcodec.train.files import quick_files, rate_distortion
@@ -141,7 +153,7 @@ def run(o: argparse.Namespace) -> None:
         VqcError: data, checkpoint or settings are not what they should be, or a library is missing.
     """
     try:
-        _realistic(o) if o.phase == "realistic" else _run(o)
+        {"realistic": _realistic, "denoiser": _denoiser}.get(o.phase, _run)(o)
     except ModuleNotFoundError as error:
         raise missing(error.name or "another library") from None
 
@@ -230,3 +242,23 @@ def _realistic(o: argparse.Namespace) -> None:
     if o.into:
         attach(o.into, trainer.codec.cpu(), trainer.averaged().cpu(), config.full)
         print(f"the realistic decoder joined the model in {o.into}")
+
+
+def _denoiser(o: argparse.Namespace) -> None:
+    shape_table, train_table = load_toml(o.config, ("denoiser", "noise"))
+    shape = override(DenoiserConfig(), {**shape_table, **pairs(o.shape)})
+    config = override(NoiseConfig(), {**train_table, **pairs(o.settings)})
+    if "RANK" in os.environ:
+        raise UsageError("--phase denoiser runs in one process")
+    if o.into:
+        find(o.into)
+    device = choose_device(o.device, o.threads)
+    codec = load_checkpoint(Path(o.resume))[0] if o.resume else None
+    o.out.mkdir(parents=True, exist_ok=True)
+    pictures = load_pictures(tuple(o.data), device, o.cache)
+    judged = load_pictures(tuple(o.validation), device, o.cache) if o.validation else None
+    trainer = DenoiserTrainer(codec, pictures, judged, shape, config, o.out, device)
+    trainer.run()
+    if o.into:
+        attach_denoiser(o.into, trainer.averaged().cpu())
+        print(f"the denoiser joined the model in {o.into}")

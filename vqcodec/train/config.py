@@ -167,7 +167,52 @@ class RealismConfig:
             raise UsageError(f"perceptual must be '' or 'lpips', not {self.perceptual!r}")
 
 
-TABLES = ("model", "train", "texture", "realistic")
+@dataclass(frozen=True)
+class DenoiserConfig:
+    """The shape of the denoiser's network: channels, and residual blocks on each way, at 1/2, 1/4 and 1/8."""
+
+    width2: int = 40
+    width4: int = 96
+    width8: int = 160
+    blocks2: int = 2
+    blocks4: int = 2
+    blocks8: int = 3
+
+
+@dataclass(frozen=True)
+class NoiseConfig:
+    """The denoiser's phase. `steps` or `minutes` ends it, whichever comes first (0 = not limited by it)."""
+
+    steps: int = 0
+    minutes: float = 0.0
+    batch: int = 16
+    crop: int = 128
+    learning_rate: float = 1e-3
+    final_rate: float = 0.02  # learning rate at the end, as a part of `learning_rate`
+    warmup: int = 200
+    clip: float = 1.0
+    ema: float = 0.999
+    decode: float = 0.25  # part of the samples that start from a decoded picture and go back to the original
+    repair: float = 0.15  # part of the samples with holes to fill; the rest has noise to remove
+    sigma_low: float = 0.008  # noise levels are drawn evenly in the logarithm, from here ...
+    sigma_high: float = 0.25  # ... to here where noise is to be removed, to 1 in the other samples
+    seed: int = 1
+    log_seconds: float = 20.0
+    save_minutes: float = 5.0
+    eval_minutes: float = 15.0
+    eval_pictures: int = 12
+    bf16: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.decode <= 1 - self.repair <= 1:
+            raise UsageError(f"decode and repair are parts of the samples, not {self.decode} and {self.repair}")
+        if not 0 < self.sigma_low <= self.sigma_high <= 1:
+            raise UsageError("the noise levels must be above 0 and at most 1, sigma_low first")
+        if self.crop % 16 or self.crop < 16:
+            raise UsageError(f"crop must be a multiple of 16 pixels, not {self.crop}")
+
+
+TABLES = ("model", "train", "texture", "realistic", "denoiser", "noise")
 
 
 def load_toml(path: Path | None, wanted: tuple[str, str] = ("model", "train")) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -211,6 +256,8 @@ def override(config: T, values: dict[str, Any]) -> T:
     return replace(config, **out)  # type: ignore[type-var]
 
 
-def to_dict(config: ModelConfig | TrainConfig | TextureConfig | RealismConfig) -> dict[str, Any]:
+def to_dict(
+    config: ModelConfig | TrainConfig | TextureConfig | RealismConfig | DenoiserConfig | NoiseConfig,
+) -> dict[str, Any]:
     """The configuration as a plain dict (JSON, checkpoints)."""
     return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(config).items()}

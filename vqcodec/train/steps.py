@@ -62,7 +62,8 @@ class Average:
         averaged = [name for name in now if name in learning]
         torch._foreach_lerp_([self.weights[n] for n in averaged], [now[n] for n in averaged], 1 - keep)
         rest = [name for name in now if name not in learning]
-        torch._foreach_copy_([self.weights[n] for n in rest], [now[n] for n in rest])
+        if rest:
+            torch._foreach_copy_([self.weights[n] for n in rest], [now[n] for n in rest])
 
     def load(self, weights: dict[str, Tensor]) -> None:
         """Go on from averages that were saved."""

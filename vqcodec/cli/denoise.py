@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: MIT
+"""`vqcodec denoise` and `vqcodec repair`: a picture in, a picture out, by a model's denoiser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from vqcodec.cli import names, options, streams
+from vqcodec.cli.streams import DASH, shown
+from vqcodec.codec import denoise as work
+from vqcodec.errors import UsageError
+from vqcodec.model.denoiser import MAX_STEPS
+from vqcodec.options import MAX_SEED
+from vqcodec.pictures import read
+from vqcodec.pictures.picture import Picture
+from vqcodec.pictures.write import write_picture
+
+source = click.argument("source", metavar="IN")
+target = click.argument("target", metavar="OUT")
+form = click.option("--format", "form", metavar="SUFFIX", help="png, jpg, webp...; default: OUT's suffix, png for -.")
+MASKED_FROM = 128  # levels
+
+
+def _sigma(_context: click.Context, _option: click.Parameter, text: str) -> float | None:
+    """A number of levels; None for "auto"."""
+    if text.strip().lower() == "auto":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is neither auto nor a number of levels") from None
+
+
+@click.command()
+@source
+@target
+@click.option(
+    "--sigma", callback=_sigma, default="auto", metavar="auto|N",
+    help="Standard deviation of the noise, of 255 levels; auto, the default, estimates it.",
+)  # fmt: skip
+@form
+@options.force
+@options.threads
+@options.model
+@options.max_pixels
+def denoise(
+    source: str, target: str, sigma: float | None, form: str | None, force: bool, threads: int, model: str | None,
+    max_pixels: int,
+) -> None:  # fmt: skip
+    """Remove noise from a picture. It needs a model that has a denoiser; none of those that ship has one yet.
+
+    A line on stderr says how much noise was removed. Colour profile, EXIF and transparency are kept.
+    """
+
+    def run(picture: Picture) -> Picture:
+        found = work.denoise(picture, sigma, model=model, threads=threads)
+        told = f"noise of {found.level:.1f} levels removed" if found.level else "no noise found: left as it was"
+        streams.complain(f"note: {shown(source)}: {told}")
+        return found.picture
+
+    _through(source, target, form, force, max_pixels, run)
+
+
+@click.command()
+@source
+@target
+@click.option("--mask", required=True, metavar="PICTURE", help="White where to repair, black elsewhere; of IN's size.")
+@click.option(
+    "--steps", type=click.IntRange(1, MAX_STEPS), default=work.DEFAULT_STEPS, metavar="N",
+    help="More make more texture up.  [default: 4]",
+)  # fmt: skip
+@click.option("--seed", type=click.IntRange(0, MAX_SEED), default=0, metavar="S", help="Another, another repair.")
+@form
+@options.force
+@options.threads
+@options.model
+@options.max_pixels
+def repair(
+    source: str, target: str, mask: str, steps: int, seed: int, form: str | None, force: bool, threads: int,
+    model: str | None, max_pixels: int,
+) -> None:  # fmt: skip
+    """Make up masked places of a picture (scratches, dust, dates) from what is around them.
+
+    All other pixels stay as they are. It needs a model that has a denoiser; none of those that ship has one yet.
+    """
+    if DASH == source == mask:
+        raise UsageError("stdin cannot be both the picture and the mask: give one of them a name")
+
+    def run(picture: Picture) -> Picture:
+        chosen = _mask(mask, max_pixels)
+        return work.repair(picture, chosen, steps=steps, seed=seed, model=model, threads=threads)
+
+    _through(source, target, form, force, max_pixels, run)
+
+
+def _mask(name: str, max_pixels: int) -> NDArray[np.bool_]:
+    """[H, W] bool: where a picture is white."""
+    rgb = read.load(streams.picture_source(name, max_pixels), max_pixels=max_pixels).rgb
+    return np.asarray(rgb.astype(np.uint16).sum(2) >= 3 * MASKED_FROM)
+
+
+def _through(
+    source: str, target: str, form: str | None, force: bool, max_pixels: int, run: Callable[[Picture], Picture]
+) -> None:
+    """Read a picture, put it through the work, write it."""
+    suffix = "." + form.lower().removeprefix(".") if form else ".png" if target == DASH else Path(target).suffix
+    if not suffix:
+        raise UsageError(f"{shown(target)} has no suffix to say its format: add .png or the like, or give --format png")
+    names.check_target(source, target, force)
+    picture = read.load(streams.picture_source(source, max_pixels), max_pixels=max_pixels)
+    with streams.about(source):
+        data, notes = write_picture(run(picture), suffix)
+    for note in (*picture.notes, *notes):
+        streams.complain(f"note: {shown(target, 'stdout')}: {note}")
+    streams.write(target, data, force=force)

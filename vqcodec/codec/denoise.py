@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: MIT
+"""Pictures through the denoiser: noise removed, holes filled. Tile by tile with halos, so that no seam shows.
+
+Nothing here reads or writes .vqc files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vqcodec.bitstream.tiles import Grid, Rect, Tile
+from vqcodec.errors import UsageError
+from vqcodec.model import denoiser, zoo
+from vqcodec.model.denoiser import SIDE, SIGMA_MAX, Pixels
+from vqcodec.model.zoo import Model
+from vqcodec.options import MAX_SEED, ModelName, whole_number
+from vqcodec.pictures.noise_level import noise_level
+from vqcodec.pictures.picture import Picture, gray_means
+from vqcodec.threads import in_order, share, single_blas
+
+TILE_SIDE = 512  # pixels
+LEAST_NOISE = 0.75  # levels: a picture with less, as estimated, is left alone
+MAX_LEVEL = 100.0  # levels of noise that can be asked for: more than any camera's
+DEFAULT_STEPS = 4
+
+
+def estimated(model: Model, x: Pixels, sigma: Pixels, at_once: int, condition: Pixels | None = None) -> Pixels:
+    """One estimate of a whole picture, worked out only where there is noise.
+
+    Args:
+        x: [H, W, 3] float32, nominally in [0, 1], with noise.
+        sigma: [H, W] float32, standard deviations.
+        at_once: how many tiles to work on at a time.
+        condition: [H, W, 3]; None for none.
+    """
+    out = x.copy()
+    grid = Grid(x.shape[1], x.shape[0], TILE_SIDE)
+
+    def one(tile: Tile) -> None:
+        inner = tile.pixels.slices
+        if not sigma[inner].any():
+            return
+        seen = _around(tile.pixels, model.denoiser_halo, grid.pixels)
+        clean = model.denoiser(
+            x[seen.slices], sigma[seen.slices], None if condition is None else condition[seen.slices]
+        )
+        out[inner] = clean[tile.pixels.relative_to(seen).slices]
+
+    for _ in in_order(one, grid.tiles, at_once):
+        pass
+    return out
+
+
+def _around(inner: Rect, halo: int, whole: Rect) -> Rect:
+    """A tile and its halo, as far as the picture goes; its left and upper edges are multiples of SIDE."""
+    seen = inner.grown(-(-halo // SIDE) * SIDE).intersection(whole)
+    assert not (seen.x0 | seen.y0) % SIDE
+    return seen
+
+
+def _loaded(model: ModelName | None, threads: int, pixels: tuple[int, int]) -> tuple[Model, int]:
+    """The model with its denoiser, and how many tiles to work on at a time."""
+    height, width = pixels
+    at_once, each = share(threads, Grid(width, height, TILE_SIDE).tile_count)
+    loaded = zoo.load(zoo.find(model), each)
+    loaded.prepare("denoiser")
+    return loaded, at_once
+
+
+def _restored(picture: Picture, x: Pixels) -> Picture:
+    """The picture with other samples, [H, W, 3] in [0, 1]."""
+    rgb = np.clip(np.rint(x * 255), 0, 255).astype(np.uint8)
+    return replace(picture, rgb=gray_means(rgb) if picture.gray else rgb)
+
+
+class Denoised(NamedTuple):
+    """A picture without its noise."""
+
+    picture: Picture
+    level: float  # of the noise that was removed, in levels of 255
+
+
+def denoise(
+    picture: Picture, level: float | None = None, *, model: ModelName | None = None, threads: int = 0
+) -> Denoised:
+    """Remove noise from a picture in one step.
+
+    Args:
+        level: standard deviation of the noise in levels of 255, 0 to 100; None to estimate it.
+        model: None for the default.
+
+    Returns:
+        the picture, which stays as it is where there is no noise to remove.
+
+    Raises:
+        ModelError: no such model, or it has no denoiser.
+        UsageError: a level out of range.
+    """
+    if level is not None and not 0 <= level <= MAX_LEVEL:
+        raise UsageError(f"the noise must be a number of levels from 0 to {MAX_LEVEL:g}, not {level:g}")
+    loaded, at_once = _loaded(model, threads, picture.rgb.shape[:2])
+    if level is None:
+        found = noise_level(picture.rgb)
+        level = 0.0 if found < LEAST_NOISE else min(found, MAX_LEVEL)
+    if level == 0:
+        return Denoised(picture, 0.0)
+    x = picture.rgb * np.float32(1 / 255)
+    with single_blas():
+        clean = estimated(loaded, x, np.full(x.shape[:2], level / 255, np.float32), at_once)
+    return Denoised(_restored(picture, clean), level)
+
+
+def repair(
+    picture: Picture,
+    mask: NDArray[np.bool_],
+    *,
+    steps: int = DEFAULT_STEPS,
+    seed: int = 0,
+    model: ModelName | None = None,
+    threads: int = 0,
+) -> Picture:
+    """Make up masked places from what is around them.
+
+    The noise that it starts from belongs to places and to the seed: the same again gives the same.
+
+    Args:
+        mask: [H, W] bool, true where the picture is to be made up. All other pixels stay as they are.
+        steps: 1 to 8; more steps make more texture up, fewer stay smoother.
+        seed: 0 to 2**63 - 1.
+
+    Raises:
+        ModelError: no such model, or it has no denoiser.
+        UsageError: a mask of another size or an option out of range.
+    """
+    height, width = picture.rgb.shape[:2]
+    if mask.shape != (height, width):
+        raise UsageError(
+            f"the mask has {mask.shape[1]} x {mask.shape[0]} pixels and the picture {width} x {height}: "
+            "they must be of one size"
+        )
+    sigmas = denoiser.levels(whole_number("steps", steps, 1, denoiser.MAX_STEPS))
+    noise = denoiser.gaussian(Rect(0, 0, width, height), whole_number("seed", seed, 0, MAX_SEED))
+    loaded, at_once = _loaded(model, threads, (height, width))
+    if not mask.any():
+        return picture
+    where = mask.astype(np.float32)
+    x = picture.rgb * np.float32(1 / 255)
+    start = np.where(mask[:, :, None], denoiser.noised(np.full_like(x, 0.5), SIGMA_MAX, noise), x)
+    with single_blas():
+        x = denoiser.sample(lambda x, sigma: estimated(loaded, x, sigma, at_once), start, sigmas, where)
+    made_up = _restored(picture, x)
+    return replace(made_up, rgb=np.where(mask[:, :, None], made_up.rgb, picture.rgb))

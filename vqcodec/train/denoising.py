@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: MIT
+"""The denoiser's phase: one network learns to remove noise, to go back from decoded pictures, and to fill holes.
+
+Every sample is a picture with Gaussian noise (model/denoiser.py says how) of which the network estimates the picture:
+with noise everywhere, of a level drawn evenly in the logarithm; with a decoded picture as its condition; or with noise
+in holes alone. The codec is frozen. It resumes from `OUT/denoiser.pt`.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vqcodec.errors import InputError, UsageError
+from vqcodec.model.denoiser import SIDE, SIGMA_MAX
+from vqcodec.train.codec import Codec
+from vqcodec.train.config import DenoiserConfig, NoiseConfig, override, to_dict
+from vqcodec.train.data import Pictures
+from vqcodec.train.denoiser import Denoiser, conditions, objective
+from vqcodec.train.layers import channels_last
+from vqcodec.train.loop import checkpoint_errors
+from vqcodec.train.losses import mse_per_sample, psnr
+from vqcodec.train.progress import Progress
+from vqcodec.train.quantise import Quantisation
+from vqcodec.train.steps import Average, Log, clip_gradients, phase_done, rate_factor, save_by_rename
+
+CHECKPOINT = "denoiser.pt"
+LEVELS = (15, 25, 50)  # standard deviations, of 255, on which it is judged
+LOW = 0.55  # of the quality scale: decoded pictures of about 0.2 bpp and less
+JUDGED_SIDE = 256  # pixels
+
+
+def holes(rng: np.random.Generator, count: int, side: int) -> NDArray[np.float32]:
+    """Masks [count, side, side] float32, 1 in the holes: strokes and spots, like scratches, dust and small objects."""
+    out = np.zeros((count, side, side), np.float32)
+    rows, columns = np.mgrid[0:side, 0:side]
+    for mask in out:
+        for _ in range(int(rng.integers(1, 6))):
+            y, x = rng.uniform(0, side, 2)
+            angle, length, width = rng.uniform(0, np.pi), rng.uniform(0, side / 2), rng.uniform(1, side / 12)
+            along = (rows - y) * np.sin(angle) + (columns - x) * np.cos(angle)
+            across = (rows - y) * np.cos(angle) - (columns - x) * np.sin(angle)
+            mask[np.hypot(np.maximum(np.abs(along) - length / 2, 0), across) < width] = 1
+        if not mask.any():
+            mask[side // 2, side // 2] = 1
+    return out
+
+
+def load_denoiser(path: Path) -> tuple[Denoiser, dict[str, Any]]:
+    """A checkpoint's averaged network, and everything else that was saved.
+
+    Raises:
+        InputError: not there, or not such a checkpoint.
+    """
+    with checkpoint_errors(path):
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        network = Denoiser(override(DenoiserConfig(), content["denoiser"]))
+        network.load_state_dict(content["ema"])
+    return network, content
+
+
+class DenoiserTrainer:
+    """The denoiser's phase, resumable.
+
+    Args:
+        codec: frozen, on CPU; None where no samples start from decoded pictures.
+        pictures, validation: on the device; validation may be None.
+        shape, config: the network and the phase.
+        out: folder for `denoiser.pt` (gone on from if it is there) and `log.txt`.
+    """
+
+    def __init__(
+        self,
+        codec: Codec | None,
+        pictures: Pictures,
+        validation: Pictures | None,
+        shape: DenoiserConfig,
+        config: NoiseConfig,
+        out: Path,
+        device: torch.device,
+    ) -> None:
+        if not (config.steps or config.minutes):
+            raise UsageError("give --set steps=N or --set minutes=M: a training run must end")
+        if config.decode and codec is None:
+            raise UsageError(
+                "give the codec's checkpoint with --resume, or --set decode=0 to do without decoded pictures"
+            )
+        torch.manual_seed(config.seed)
+        self.c, self.out, self.device = config, out, device
+        self.pictures, self.validation = pictures, validation
+        self.codec = None if codec is None else channels_last(codec, device).eval().requires_grad_(False)
+        if self.codec is not None:
+            self.codec.quantiser.learns = False
+        self.network = channels_last(Denoiser(shape), device)
+        self.optimiser = torch.optim.AdamW(self.network.parameters(), betas=(0.9, 0.98), weight_decay=1e-4)
+        self.step, self.elapsed = 0, 0.0
+        self.average = Average(self.network, config.ema)
+        self.line = Progress()
+        self.say = Log(out / "log.txt", self.line)
+        if (out / CHECKPOINT).exists():
+            self._resume(out / CHECKPOINT)
+
+    def _resume(self, path: Path) -> None:
+        network, content = load_denoiser(path)
+        if network.config != self.network.config:
+            raise InputError(f"{path} holds a network of another shape than the settings say")
+        with checkpoint_errors(path):
+            self.network.load_state_dict(content["model"])
+            self.optimiser.load_state_dict(content["optimiser"])
+            self.average.load(content["ema"])
+            self.step, self.elapsed = int(content["step"]), float(content["elapsed"])
+
+    def save(self) -> None:
+        """Write `denoiser.pt` by rename."""
+        content = {
+            "denoiser": to_dict(self.network.config), "config": to_dict(self.c), "model": self.network.state_dict(),
+            "ema": self.average.weights, "optimiser": self.optimiser.state_dict(), "step": self.step,
+            "elapsed": self.elapsed,
+        }  # fmt: skip
+        save_by_rename(self.out / CHECKPOINT, content)
+
+    def averaged(self) -> Denoiser:
+        """The network with the averaged weights, which is the one to use."""
+        network = Denoiser(self.network.config).to(self.device)
+        network.load_state_dict(self.average.weights)
+        return network.eval()
+
+    def progress(self) -> float:
+        """How much of the phase is done, 0 to 1."""
+        return phase_done(self.step, self.c.steps, self.elapsed, self.c.minutes)
+
+    def batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Clean and noisy pictures [B, 3, S, S], sigma [B, 1, S, S], conditions [B, 4, S, S]."""
+        c = self.c
+        x = self.pictures.crops(rng, c.batch, c.crop)
+        kinds = rng.random(c.batch)
+        back, fill = kinds < c.decode, kinds > 1 - c.repair
+        high = np.where(back | fill, SIGMA_MAX, c.sigma_high)
+        sigma = np.exp(rng.uniform(np.log(c.sigma_low), np.log(high)))
+        planes = np.broadcast_to(sigma[:, None, None], (c.batch, c.crop, c.crop)).astype(np.float32)
+        planes[fill] *= holes(rng, int(fill.sum()), c.crop)
+        sigmas = torch.from_numpy(planes)[:, None].to(self.device)
+        condition = conditions(None, x).clone()
+        if back.any():
+            assert self.codec is not None
+            chosen = torch.from_numpy(back).to(self.device)
+            level = torch.from_numpy((LOW * rng.random(int(back.sum()))).astype(np.float32)).to(self.device)
+            condition[chosen] = conditions(self._decoded(x[chosen], level), x[chosen])
+        return x, x + sigmas * torch.randn_like(x), sigmas, condition
+
+    @torch.no_grad()
+    def _decoded(self, x: Tensor, level: Tensor) -> Tensor:
+        """What the faithful decoder makes of pictures."""
+        assert self.codec is not None
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.c.bf16):
+            coded = self.codec.code(x, level, quantisation=Quantisation.CHOICE)
+            restored = self.codec.synthesis(coded.latents, torch.nn.functional.pad(coded.weights, (0, 1)))
+        found: Tensor = restored.float().clamp(0, 1)
+        return found
+
+    def one_step(self, rng: np.random.Generator, done: float) -> Tensor:
+        """One update: (loss, gradient norm), [2]."""
+        c = self.c
+        for group in self.optimiser.param_groups:
+            group["lr"] = c.learning_rate * rate_factor(self.step, done, c.warmup, c.final_rate)
+        clean, noisy, sigma, condition = self.batch(rng)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=c.bf16):
+            loss = objective(self.network, clean, noisy, sigma, condition).mean()
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = clip_gradients(self.network.parameters(), c.clip)
+        self.optimiser.step()
+        self.average.update(self.step)
+        self.step += 1
+        return torch.stack([loss.detach(), norm])
+
+    def run(self) -> None:
+        """Train to the end of the phase."""
+        c = self.c
+        rng = np.random.default_rng([c.seed, self.step])
+        torch.manual_seed(c.seed * 1000 + self.step)
+        begin = time.perf_counter() - self.elapsed
+        self.line.begin(self.progress())
+        marks = dict.fromkeys(("log", "save", "eval"), self.elapsed)
+        window: list[Tensor] = []
+        while (done := self.progress()) < 1.0:
+            window.append(self.one_step(rng, done))
+            self.line.show(f"denoiser step {self.step}", done, c.batch)
+            self.elapsed = time.perf_counter() - begin
+            if self.elapsed - marks["log"] > c.log_seconds:
+                loss, norm = torch.stack(window).mean(0).tolist()
+                speed = len(window) * c.batch / (self.elapsed - marks["log"])
+                minutes = self.elapsed / 60
+                self.say(
+                    f"denoiser step {self.step} {minutes:.1f} min {done:.1%} loss {loss:.4f} norm {norm:.2f} "
+                    f"crops/s {speed:.1f}"
+                )
+                window, marks["log"] = [], self.elapsed
+            if self.elapsed - marks["save"] > 60 * c.save_minutes:
+                self.save()
+                marks["save"] = self.elapsed
+            if self.elapsed - marks["eval"] > 60 * c.eval_minutes:
+                self.report()
+                marks["eval"] = self.elapsed
+        self.line.clear()
+        self.save()
+        self.report()
+
+    @torch.no_grad()
+    def report(self) -> None:
+        """Log the PSNR of validation pictures before and after noise of known levels is removed."""
+        if self.validation is None:
+            return
+        network, found = self.averaged(), {level: [0.0, 0.0] for level in LEVELS}
+        count = min(self.c.eval_pictures, len(self.validation))
+        for number in np.linspace(0, len(self.validation) - 1, count).astype(int):
+            picture = self.validation.picture(int(number))
+            height, width = (min(JUDGED_SIDE, side // SIDE * SIDE) for side in picture.shape[:2])
+            x = picture[:height, :width].permute(2, 0, 1)[None].float().to(self.device) / 255
+            noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(int(number))).to(self.device)
+            for level in LEVELS:
+                noisy = x + level / 255 * noise
+                sigma = torch.full_like(x[:, :1], level / 255)
+                clean = network(noisy, sigma, conditions(None, x)).clamp(0, 1)
+                for place, seen in enumerate((noisy, clean)):
+                    found[level][place] += psnr(float(mse_per_sample(seen, x))) / count
+        for level, (before, after) in found.items():
+            self.say(f"denoiser val sigma {level}: {before:.2f} -> {after:.2f} dB")
