@@ -108,6 +108,7 @@ class EncodeOptions:
         strip: leave out EXIF and XMP.
         tile_log2: of the side of a tile in pixels.
         tune: "psnr" or "eye"; None for "eye", where the model has it.
+        patches: keep without loss what is better kept so (effort 3 and more).
 
     Raises:
         UsageError: a value out of range.
@@ -119,6 +120,7 @@ class EncodeOptions:
     strip: bool = False
     tile_log2: int = TILE_LOG2
     tune: str | None = None
+    patches: bool = True
 
     def __post_init__(self) -> None:
         _check_choice("tune", self.tune, TUNES)

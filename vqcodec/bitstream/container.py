@@ -32,12 +32,13 @@ MORE_FLAGS = 0x80  # in the byte of the quality
 MORE_SRGB, MORE_SECTIONS, MORE_COLOUR, MORE_EYE = 1, 2, 4, 8
 MORE_ALL = MORE_SRGB | MORE_SECTIONS | MORE_COLOUR | MORE_EYE
 MAX_FURTHER = 64  # sections
-KIND_XMP = 2
+KIND_XMP, KIND_PATCHES = 2, 3
 WORD_BYTES = 4
 CRC_BYTES = 4
 
 ICC, EXIF, XMP, ALPHA = "ICC profile", "EXIF data", "XMP data", "alpha channel"
-COLOUR, BASE, REFINEMENT = "colour layer", "base layer", "refinement layer"
+COLOUR, BASE, REFINEMENT, PATCHES = "colour layer", "base layer", "refinement layer", "patches"
+FURTHER = {KIND_XMP: XMP, KIND_PATCHES: PATCHES}
 
 FIELDS = (("magic", "4s"), ("version", "B"), ("flags", "B"), ("model", "4s"), ("quality", "B"))
 _FIXED = struct.Struct("<" + "".join(form for _, form in FIELDS))
@@ -96,7 +97,7 @@ class Section(NamedTuple):
     """One section and where it lies; its CRC-32 stands at `offset + size_bytes`."""
 
     number: int  # counted from 0 through the file
-    kind: str  # ICC, EXIF, COLOUR, BASE, REFINEMENT, ALPHA, XMP or a name made up for what this version does not know
+    kind: str  # ICC, EXIF, COLOUR, BASE, REFINEMENT, ALPHA, XMP, PATCHES or a name made up for an unknown kind
     tile: int | None  # index, for BASE and REFINEMENT
     offset: int  # [bytes] from the start of the file
     size_bytes: int
@@ -142,6 +143,7 @@ class Contents:
     icc: bytes | None = None
     exif: bytes | None = None
     xmp: bytes | None = None
+    patches: bytes | None = None
 
 
 class Cut(NamedTuple):
@@ -157,8 +159,8 @@ class Cut(NamedTuple):
 class PartialContents:
     """What `unpack_partial` could save: None in place of each damaged section, and a sentence for each in `damage`.
 
-    `refinement` is None only where the file never had that layer. `colour`, `alpha`, `icc`, `exif` and `xmp` are None
-    where absent or damaged. No `damage` means that the file is whole.
+    `refinement` is None only where the file never had that layer. `colour`, `alpha`, `icc`, `exif`, `xmp` and `patches`
+    are None where absent or damaged. No `damage` means that the file is whole.
     """
 
     header: Header
@@ -172,6 +174,8 @@ class PartialContents:
     has_alpha: bool = False  # the file has an alpha channel, damaged or not
     xmp: bytes | None = None
     cut: Cut | None = None
+    patches: bytes | None = None
+    has_patches: bool = False  # the file has patches, damaged or not
 
 
 # ---- the whole file ------------------------------------------------------------------------------------------------
@@ -194,7 +198,9 @@ def pack(contents: Contents) -> bytes:
     icc = None if contents.icc is None else zlib.compress(contents.icc, 9)
     exif = None if contents.exif is None else zlib.compress(contents.exif, 9)
     xmp = None if contents.xmp is None else zlib.compress(contents.xmp, 9)
-    bodies = [icc, exif, contents.colour, *contents.base, *(contents.refinement or ()), contents.alpha, xmp]
+    further = {number: body for number, body in ((KIND_XMP, xmp), (KIND_PATCHES, contents.patches)) if body is not None}
+    layers = [*contents.base, *(contents.refinement or ())]
+    bodies = [icc, exif, contents.colour, *layers, contents.alpha, *further.values()]
     lengths = Lengths(
         base=tuple(map(len, contents.base)),
         refinement=None if contents.refinement is None else tuple(map(len, contents.refinement)),
@@ -202,7 +208,7 @@ def pack(contents: Contents) -> bytes:
         exif=None if exif is None else len(exif),
         colour=None if contents.colour is None else len(contents.colour),
         alpha=None if contents.alpha is None else len(contents.alpha),
-        further=() if xmp is None else ((KIND_XMP, len(xmp)),),
+        further=tuple((number, len(body)) for number, body in further.items()),
     )
     header = _write_header(contents.header, lengths)
     header_crc = _CRC.unpack(header[-CRC_BYTES:])[0]
@@ -230,9 +236,8 @@ def unpack(data: bytes, *, max_pixels: int) -> Contents:
     check_whole(contents)
     refinement = cast("tuple[bytes, ...] | None", contents.refinement)
     base = cast("tuple[bytes, ...]", contents.base)
-    return Contents(
-        contents.header, base, refinement, contents.colour, contents.alpha, contents.icc, contents.exif, contents.xmp
-    )
+    colour, alpha, icc, exif, xmp = contents.colour, contents.alpha, contents.icc, contents.exif, contents.xmp
+    return Contents(contents.header, base, refinement, colour, alpha, icc, exif, xmp, contents.patches)
 
 
 def check_whole(contents: PartialContents) -> None:
@@ -265,7 +270,8 @@ def unpack_partial(data: bytes, *, max_pixels: int) -> PartialContents:
             "raise the limit if you trust the file."
         )
     damage: list[str] = []
-    bodies: dict[str, list[bytes | None]] = {kind: [] for kind in (ICC, EXIF, COLOUR, BASE, REFINEMENT, ALPHA, XMP)}
+    kinds = (ICC, EXIF, COLOUR, BASE, REFINEMENT, ALPHA, XMP, PATCHES)
+    bodies: dict[str, list[bytes | None]] = {kind: [] for kind in kinds}
     cut_off: list[Section] = []
     for section in layout.sections():
         body = None
@@ -290,6 +296,8 @@ def unpack_partial(data: bytes, *, max_pixels: int) -> PartialContents:
         damage=tuple(damage),
         has_alpha=layout.lengths.alpha is not None,
         cut=_cut(data, cut_off[0]) if cut_off else None,
+        patches=bodies[PATCHES][0] if bodies[PATCHES] else None,
+        has_patches=bool(bodies[PATCHES]),
     )
 
 
@@ -374,7 +382,7 @@ def read_header(data: bytes) -> Layout:
     if crc != zlib.crc32(memoryview(data)[:position]):
         raise DamagedError("The header is damaged: its checksum does not match.")
     for number, _ in lengths.further:
-        if number % 2:  # told only now, when it is sure that nothing is damaged
+        if number % 2 and number not in FURTHER:  # told only now, when it is sure that nothing is damaged
             raise DamagedError(f"The file has a section of kind {number}, which only a newer vqcodec can read.")
     return Layout(header, lengths, position + CRC_BYTES, crc)
 
@@ -439,7 +447,7 @@ def _in_order(lengths: Lengths) -> Iterator[tuple[str, int | None, int]]:
     if lengths.alpha is not None:
         yield ALPHA, None, lengths.alpha
     for number, size_bytes in lengths.further:
-        yield XMP if number == KIND_XMP else f"section of kind {number}", None, size_bytes
+        yield FURTHER.get(number, f"section of kind {number}"), None, size_bytes
 
 
 def _unit_bytes(kind: str) -> int:

@@ -36,6 +36,7 @@ PARTS = {
     "refinement_bytes": "refinement layer",
     "alpha_bytes": "alpha channel",
     "xmp_bytes": "XMP data",
+    "patches_bytes": "patches",
     "further_bytes": "unknown sections",
     "checksum_bytes": "checksums",
 }
