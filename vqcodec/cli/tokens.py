@@ -87,7 +87,9 @@ def write(
                 if layout.header.model != out.model.files.checksum:
                     raise InputError("it was written with another model than the token file: give it with --model")
                 indices = of_file(data.getvalue(), decoding)
-                notes, alpha = (), layout.lengths.alpha is not None
+                kept = any(kind == container.KIND_PATCHES for kind, _ in layout.lengths.further)
+                notes = ("what it keeps without loss is no part of the tokens: take the original picture",) * kept
+                alpha = layout.lengths.alpha is not None
         else:
             picture = read.load(data, max_pixels=max_pixels)
             notes, alpha = picture.notes, picture.alpha is not None

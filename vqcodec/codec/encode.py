@@ -31,7 +31,7 @@ from vqcodec.model.walk import Base, Predicted, given
 from vqcodec.model.walk import Chooser as IndexChooser
 from vqcodec.model.zoo import Model
 from vqcodec.options import BASE_ONLY_QUALITY, DEFAULT_QUALITY, EncodeOptions, check_quality
-from vqcodec.pictures import metadata, png
+from vqcodec.pictures import metadata, png, webp
 from vqcodec.pictures.picture import Picture
 from vqcodec.spans import span
 from vqcodec.threads import Once, Progress, in_order, share, single_blas
@@ -113,9 +113,14 @@ class PictureEncoder:
         """The payloads of all tiles at a quality."""
         tradeoff = Tradeoff(quality, self.options.effort, lambda_scale, self.options.tune)
         job = self.model, self.picture.rgb, tradeoff, self.grid, self.at_once
-        if not self.options.patches or tradeoff.effort < PATCH_EFFORT:
+        if not self.patching:
             return encode_layers(*job, progress=self.progress)
         return patched_layers(*job, self.survey, self.progress)
+
+    @property
+    def patching(self) -> bool:
+        """Whether blocks may be kept without loss."""
+        return self.options.patches and self.options.effort >= PATCH_EFFORT and webp.available()
 
     @cached_property
     def survey(self) -> Survey:
@@ -188,9 +193,8 @@ def patched_layers(
 ) -> Layers:
     """As `encode_layers`, with the blocks that are better kept without loss (codec/patching.py)."""
     chooser = Chooser(survey, tradeoff.quality, tradeoff.lagrangian(model), tradeoff.effort)
-    whole = Layers((b"",) * grid.tile_count, None, restored=0.0)
     if chooser.at_once():
-        return whole._replace(patches=chooser.whole)
+        return kept_whole(chooser, grid)
     watch = Watch(grid.width, grid.height, bool(survey.plain.any()))
     layers = encode_layers(model, rgb, tradeoff, grid, at_once, progress=progress, watch=watch)
     layers = layers._replace(restored=float(watch.errors.sum()) / rgb.size)
@@ -203,7 +207,12 @@ def patched_layers(
         mixed = mixed._replace(patches=patches, restored=float(watch.errors[~mask].sum()) / rgb.size)
         if not chooser.smaller(mixed.size_bytes):
             return mixed
-    return whole._replace(patches=chooser.whole)
+    return kept_whole(chooser, grid)
+
+
+def kept_whole(chooser: Chooser, grid: Grid) -> Layers:
+    """Nothing but the picture without loss."""
+    return Layers((b"",) * grid.tile_count, None, patches=chooser.whole, restored=0.0)
 
 
 def encode_layers(

@@ -31,12 +31,15 @@ NEARLY = 0.15  # and share that nearly does, at most: photographs are smooth, gr
 BANDS, BAND = 3, 6  # what a guess at the size is made of: so many, and rows of each
 GUESS = 0.4  # of that guess, which the whole may turn out to take
 TABLES_BYTES = 64  # of any WebP, which do not grow with the picture
+EASY = 0.05  # share of new pixels up to which a block costs next to nothing
 CLOSE = 8  # levels that count as nearly
 ROWS = 4  # of which every so many is looked at for that
 WORTH = 2.0  # an error in text or flat colour is seen more than its square says
 STRICT = 0.25  # of the error at which a block of a photograph is kept, for plain blocks
 SMALLEST_GAIN = 8000.0  # bits (of small pictures a tenth of all), and
-SMALLEST_SHARE = 0.03  # of all bits: a smaller gain is left alone, so that photographs stay as they are
+SMALLEST_SHARE = (
+    0.03  # of all bits and errors, in bits: a smaller gain is left alone, so that photographs stay as they are
+)
 MOSTLY = 0.9  # share of plain blocks from which the picture is first tried as a whole
 SOME = 0.25  # share of blocks worth keeping from which the whole is tried, too
 SLOW_EFFORT = 8  # from here on WebP takes its time
@@ -187,7 +190,7 @@ class Chooser:
 
     def at_once(self) -> bool:
         """Whether the whole is kept without trying anything else: it costs no more than a photograph would."""
-        if not webp.available() or self.survey.plain.mean() < MOSTLY:
+        if self.survey.plain.mean() < MOSTLY:
             return False
         return bool(self._quick_whole <= rate(self.quality) * self.rgb.shape[0] * self.rgb.shape[1])
 
@@ -197,8 +200,6 @@ class Chooser:
 
         `all_bits` are those of all payloads.
         """
-        if not webp.available():
-            return None
         spent = watch.block_bits()
         worst_error, worst_shift = promised(self.quality)
         areas = self.survey.areas
@@ -208,13 +209,14 @@ class Chooser:
         worth = self.lagrangian / (3 * 255**2) * watch.errors
         seen = plain | bad
         losses = spent + np.where(seen, WORTH, 1.0) * worth
-        least = max(min(SMALLEST_GAIN, 0.1 * all_bits), SMALLEST_SHARE * all_bits)
+        least = max(min(SMALLEST_GAIN, 0.1 * all_bits), SMALLEST_SHARE * float(losses.sum()))
         if losses[seen].sum() <= least and not bad.any():
             return self._all(all_bits)
         costs = self._costs(seen)
         mask = bad | (plain & (losses > costs))
         if (losses - costs)[mask].sum() <= least and not bad.any():
             mask = np.zeros_like(mask)
+        mask = _grown(mask, plain & (self.survey.new <= EASY * areas))
         mixed = costs[mask].sum() + losses[~mask].sum()
         all_of_it = self._all(max(all_bits, float(mixed)) if seen.mean() > SOME else all_bits)
         if all_of_it is not None:
@@ -245,6 +247,8 @@ class Chooser:
 
     def smaller(self, size_bytes: int) -> bool:
         """Whether the whole picture without loss takes no more than that."""
+        if GUESS * self.survey.sampled_bits > 8 * size_bytes:
+            return False
         if self._quick_whole > 8 * 1.3 * size_bytes:
             return False
         return len(self.whole.payload()) <= size_bytes
@@ -268,6 +272,17 @@ class Chooser:
             sheets = (laid_out(self.rgb, empty.mask, sheet) for sheet in empty.sheets())
             pieces = [webp.encode(sheet, slow=slow) for sheet in sheets]
         return replace(empty, pieces=tuple(pieces))
+
+
+def _grown(mask: Mask, easy: Mask) -> Mask:
+    """With the easy blocks that touch it, and those that touch these: the ground around letters, to its end."""
+    while True:
+        wide = np.pad(mask, 1)
+        beside = wide[:-2, 1:-1] | wide[2:, 1:-1] | wide[1:-1, :-2] | wide[1:-1, 2:]
+        more = mask | (beside & easy)
+        if np.array_equal(more, mask):
+            return mask
+        mask = more
 
 
 def laid_out(rgb: Rgb, mask: Mask, sheet: Sheet) -> Rgb:

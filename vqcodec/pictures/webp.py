@@ -18,8 +18,9 @@ from vqcodec.pictures.pillow import strict_pillow
 MAX_SIDE = 16383  # [pixels] of a WebP picture
 _SIGNATURE = 0x2F
 _FILE = struct.Struct("<4sI4s4sI")  # RIFF, bytes behind this field, WEBP, VP8L, bytes of the chunk
-_LEVELS = {False: (4, 100), True: (6, 100)}  # method and quality of libwebp; the slow one takes twenty times as long
-QUICK = (2, 50)
+_USUAL = ((4, 80), (4, 100))  # methods and qualities of libwebp of which the smallest is taken; the first is Pillow's
+_SLOW = (6, 100)  # takes twenty times as long
+_QUICK = (2, 50)
 
 
 @cache
@@ -38,9 +39,14 @@ def encode(rgb: NDArray[np.uint8], *, slow: bool = False, quick: bool = False) -
     Returns:
         the content of a chunk VP8L; the same pixels and the same libwebp give the same bytes.
     """
-    method, quality = QUICK if quick else _LEVELS[slow]
+    levels = (_QUICK,) if quick else (*_USUAL, _SLOW) if slow else _USUAL
+    image = Image.fromarray(np.ascontiguousarray(rgb))
+    return min((_payload(image, method, quality) for method, quality in levels), key=len)
+
+
+def _payload(image: Image.Image, method: int, quality: int) -> bytes:
     stream = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(rgb)).save(stream, "WEBP", lossless=True, method=method, quality=quality)
+    image.save(stream, "WEBP", lossless=True, method=method, quality=quality)
     data = stream.getvalue()
     riff, _, webp, name, size_bytes = _FILE.unpack_from(data)
     assert (riff, webp, name) == (b"RIFF", b"WEBP", b"VP8L"), data[:16]
