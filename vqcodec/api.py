@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vqcodec.bitstream import container
+from vqcodec.bitstream import patches as patches_section
 from vqcodec.bitstream.codebook import CODE_BITS
 from vqcodec.codec import decode as decode_module
 from vqcodec.codec import tokens
 from vqcodec.codec.indices import Indices, read_indices
 from vqcodec.codec.sample import Sampler
 from vqcodec.codec.target import encode_to_target
-from vqcodec.errors import ModelError, VqcWarning
+from vqcodec.errors import DamagedError, ModelError, VqcWarning
 from vqcodec.model import zoo
 from vqcodec.options import (
     DEFAULT_EFFORT,
@@ -54,6 +55,7 @@ def encode(
     threads: int = 0,
     model: ModelName | None = None,
     strip: bool = False,
+    patches: bool = True,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     execution: str = "cpu",
 ) -> bytes:
@@ -70,6 +72,8 @@ def encode(
         threads: 0 for all processors.
         model: id or folder of a model; None for the default.
         strip: leave out EXIF and XMP, and a colour profile that says no more than sRGB.
+        patches: keep screens, text and patterns without loss where that is smaller, or where they would come back wrong
+            (effort 3 and more). False for a file whose indices stand for all of the picture.
         max_pixels: refuse larger pictures.
         execution: "cuda" runs the transforms on an NVIDIA GPU, with onnxruntime-gpu in onnxruntime's place. The encoder
             may then choose a few other indices; every decoder reads the same ones.
@@ -99,7 +103,7 @@ def encode(
         vqcodec.errors.UsageError: quality must be a whole number from 1 to 100, not 101
     """
     target = Target(bpp, psnr, max_bytes, quality)
-    options = EncodeOptions(effort, threads, model, strip, tune=tune, execution=execution)
+    options = EncodeOptions(effort, threads, model, strip, tune=tune, execution=execution, patches=patches)
     picture = read.load(image_like, max_pixels=max_pixels)
     for note in picture.notes:
         warnings.warn(note, VqcWarning, stacklevel=2)
@@ -182,11 +186,11 @@ def indices(
         base indices [h, w] int32 and refinement indices [h, w, M] int32 (None in a base-only file), with h, w the
         picture's size over 16, rounded up; and the two parts of the colour layer (None in a file without): its
         polynomial, [1 + K, 3] int32, and its slow shifts, [1 + rows, columns, 3] int32. The first row of each holds the
-        exponent of its step.
+        exponent of its step. What a file keeps without loss (`info` says how many `patched_blocks`) is not among them.
 
     Examples:
         >>> import numpy as np, vqcodec
-        >>> data = vqcodec.encode(np.full((40, 100, 3), 128, np.uint8), quality=50)
+        >>> data = vqcodec.encode(np.full((40, 100, 3), 128, np.uint8), quality=50, patches=False)
         >>> base, refinement, colour, drift = vqcodec.indices(data)
         >>> base.shape, base.dtype, refinement.shape[:2]
         ((3, 7), dtype('int32'), (3, 7))
@@ -229,12 +233,29 @@ def info(data: Source) -> dict[str, Any]:
         >>> facts["width"], facts["height"], facts["quality"], facts["model_id"]
         (100, 40, 30, 'photo-1')
     """
-    facts = describe(container.read_header(read.file_bytes(data, DEFAULT_MAX_PIXELS)))
+    bytes_there = read.file_bytes(data, DEFAULT_MAX_PIXELS)
+    layout = container.read_header(bytes_there)
+    facts = {**describe(layout), "patched_blocks": _patched_blocks(bytes_there, layout)}
     try:
         facts["model_id"] = zoo.by_checksum(bytes.fromhex(str(facts["model"]))).id
     except ModelError:
         facts["model_id"] = None
     return facts
+
+
+def _patched_blocks(data: bytes, layout: container.Layout) -> int | None:
+    """Blocks of 32 x 32 pixels that are kept without loss; None where that cannot be read."""
+    section = next((section for section in layout.sections() if section.kind == container.PATCHES), None)
+    if section is None:
+        return 0
+    header = layout.header
+    if header.width * header.height > DEFAULT_MAX_PIXELS:
+        return None
+    try:
+        body = container.read_section(data, layout, section)
+        return int(patches_section.read(body, header.width, header.height).mask.sum())
+    except DamagedError:
+        return None
 
 
 def describe(layout: container.Layout) -> dict[str, int | float | bool | str | None]:
@@ -269,7 +290,8 @@ def describe(layout: container.Layout) -> dict[str, int | float | bool | str | N
         "icc_bytes": lengths.icc,
         "exif_bytes": lengths.exif,
         "xmp_bytes": dict(lengths.further).get(container.KIND_XMP),
-        "further_bytes": sum(size for kind, size in lengths.further if kind != container.KIND_XMP) or None,
+        "patches_bytes": dict(lengths.further).get(container.KIND_PATCHES),
+        "further_bytes": sum(size for kind, size in lengths.further if kind not in container.FURTHER) or None,
         "bpp": 8 * layout.file_size_bytes / pixels,
         "base_bpp": 8 * base_bytes / pixels,
         "refinement_bpp": None if refinement_bytes is None else 8 * refinement_bytes / pixels,

@@ -114,6 +114,7 @@ class EncodeOptions:
         tile_log2: of the side of a tile in pixels.
         tune: "psnr" or "eye"; None for "eye", where the model has it.
         execution: "cpu" or "cuda": what runs the transforms.
+        patches: keep without loss what is better kept so (effort 3 and more).
 
     Raises:
         UsageError: a value out of range.
@@ -126,6 +127,7 @@ class EncodeOptions:
     tile_log2: int = TILE_LOG2
     tune: str | None = None
     execution: str = "cpu"
+    patches: bool = True
 
     def __post_init__(self) -> None:
         _check_choice("tune", self.tune, TUNES)

@@ -16,7 +16,7 @@ from typing import Protocol
 # In the order of the way: one name per stage, and none beside these
 STAGES = (
     "picture file", "model's tables", "networks loaded", "transform", "prior", "choice of indices", "colour layer",
-    "coder", ".vqc file",
+    "patches", "coder", ".vqc file",
 )  # fmt: skip
 
 

@@ -36,6 +36,16 @@ def with_metadata(rgb: np.ndarray, icc: bytes | None) -> Picture:
     return Picture(np.ascontiguousarray(rgb), icc=icc, exif=bare, xmp=b"<x:xmpmeta/>")
 
 
+def with_text(photo: np.ndarray) -> np.ndarray:
+    """A photograph with large letters of two colours and a checkerboard in it, drawn without a font."""
+    out, rng = photo.copy(), np.random.default_rng(0)
+    letters = np.repeat(np.repeat(rng.integers(0, 2, (24, 40)), 4, 0), 4, 1)
+    out[:96, :160] = np.where(letters[:, :, None], (20, 30, 60), (250, 250, 240))
+    rows, columns = np.indices((64, 96))
+    out[192:256, 320:416] = 255 * ((rows + columns) % 2)[:, :, None]
+    return out
+
+
 PSNR_TUNE = ("high", "tiled")  # the others are of the eye tune
 
 
@@ -56,6 +66,8 @@ def main() -> None:
         "gray": (photo[:77, :101, 0], 70, 10),
         "alpha": (alpha, 55, 10),
         "metadata": (with_metadata(photo[200:260, 300:380], wide_gamut_profile()), 40, 10),
+        "patches": (with_text(photo[:352, :480]), 75, 10),
+        "screen": (with_text(photo)[:64, :96], 75, 10),
         "srgb": (with_metadata(photo[200:260, 300:380], metadata.srgb_profile()), 40, 10),
     }
     expected = {}

@@ -20,7 +20,9 @@ from vqcodec.bitstream.layout import (
     CRC,
     CRC_BYTES,
     EXIF,
+    FURTHER,
     ICC,
+    KIND_PATCHES,
     KIND_XMP,
     MAGIC,
     MAX_METADATA_BYTES,
@@ -28,6 +30,7 @@ from vqcodec.bitstream.layout import (
     MAX_TILE_LOG2,
     MAX_TILES,
     MIN_TILE_LOG2,
+    PATCHES,
     REFINEMENT,
     VERSION,
     WORD_BYTES,
@@ -44,9 +47,9 @@ from vqcodec.errors import DamagedError, LimitError
 from vqcodec.spans import span
 
 __all__ = [  # beside its own names, those of the header that others need
-    "BASE", "CRC_BYTES", "EXIF", "ICC", "KIND_XMP", "MAGIC", "MAX_SIDE", "MAX_TILE_LOG2", "MIN_TILE_LOG2",
-    "REFINEMENT", "VERSION", "XMP", "Contents", "Cut", "Header", "Layout", "PartialContents", "check_whole", "pack",
-    "read_header", "read_section", "unpack", "unpack_partial",
+    "BASE", "CRC_BYTES", "EXIF", "FURTHER", "ICC", "KIND_PATCHES", "KIND_XMP", "MAGIC", "MAX_SIDE", "MAX_TILE_LOG2",
+    "MIN_TILE_LOG2", "PATCHES", "REFINEMENT", "VERSION", "XMP", "Contents", "Cut", "Header", "Layout",
+    "PartialContents", "check_whole", "pack", "read_header", "read_section", "unpack", "unpack_partial",
 ]  # fmt: skip
 _CRC_SEED = struct.Struct("<II")  # header's CRC, section's number
 
@@ -63,6 +66,7 @@ class Contents:
     icc: bytes | None = None
     exif: bytes | None = None
     xmp: bytes | None = None
+    patches: bytes | None = None
 
 
 class Cut(NamedTuple):
@@ -78,8 +82,8 @@ class Cut(NamedTuple):
 class PartialContents:
     """What `unpack_partial` could save: None in place of each damaged section, and a sentence for each in `damage`.
 
-    `refinement` is None only where the file never had that layer. `colour`, `alpha`, `icc`, `exif` and `xmp` are None
-    where absent or damaged. No `damage` means that the file is whole.
+    `refinement` is None only where the file never had that layer. `colour`, `alpha`, `icc`, `exif`, `xmp` and `patches`
+    are None where absent or damaged. No `damage` means that the file is whole.
     """
 
     header: Header
@@ -93,6 +97,8 @@ class PartialContents:
     has_alpha: bool = False  # the file has an alpha channel, damaged or not
     xmp: bytes | None = None
     cut: Cut | None = None
+    patches: bytes | None = None
+    has_patches: bool = False  # the file has patches, damaged or not
 
 
 # ---- the whole file ------------------------------------------------------------------------------------------------
@@ -115,7 +121,9 @@ def pack(contents: Contents) -> bytes:
     icc = None if contents.icc is None else zlib.compress(contents.icc, 9)
     exif = None if contents.exif is None else zlib.compress(contents.exif, 9)
     xmp = None if contents.xmp is None else zlib.compress(contents.xmp, 9)
-    bodies = [icc, exif, contents.colour, *contents.base, *(contents.refinement or ()), contents.alpha, xmp]
+    further = {number: body for number, body in ((KIND_XMP, xmp), (KIND_PATCHES, contents.patches)) if body is not None}
+    layers = [*contents.base, *(contents.refinement or ())]
+    bodies = [icc, exif, contents.colour, *layers, contents.alpha, *further.values()]
     lengths = Lengths(
         base=tuple(map(len, contents.base)),
         refinement=None if contents.refinement is None else tuple(map(len, contents.refinement)),
@@ -123,7 +131,7 @@ def pack(contents: Contents) -> bytes:
         exif=None if exif is None else len(exif),
         colour=None if contents.colour is None else len(contents.colour),
         alpha=None if contents.alpha is None else len(contents.alpha),
-        further=() if xmp is None else ((KIND_XMP, len(xmp)),),
+        further=tuple((number, len(body)) for number, body in further.items()),
     )
     header = write_header(contents.header, lengths)
     header_crc = CRC.unpack(header[-CRC_BYTES:])[0]
@@ -151,9 +159,8 @@ def unpack(data: bytes, *, max_pixels: int) -> Contents:
     check_whole(contents)
     refinement = cast("tuple[bytes, ...] | None", contents.refinement)
     base = cast("tuple[bytes, ...]", contents.base)
-    return Contents(
-        contents.header, base, refinement, contents.colour, contents.alpha, contents.icc, contents.exif, contents.xmp
-    )
+    colour, alpha, icc, exif, xmp = contents.colour, contents.alpha, contents.icc, contents.exif, contents.xmp
+    return Contents(contents.header, base, refinement, colour, alpha, icc, exif, xmp, contents.patches)
 
 
 def check_whole(contents: PartialContents) -> None:
@@ -186,7 +193,8 @@ def unpack_partial(data: bytes, *, max_pixels: int) -> PartialContents:
             "raise the limit if you trust the file."
         )
     damage: list[str] = []
-    bodies: dict[str, list[bytes | None]] = {kind: [] for kind in (ICC, EXIF, COLOUR, BASE, REFINEMENT, ALPHA, XMP)}
+    kinds = (ICC, EXIF, COLOUR, BASE, REFINEMENT, ALPHA, XMP, PATCHES)
+    bodies: dict[str, list[bytes | None]] = {kind: [] for kind in kinds}
     cut_off: list[Section] = []
     for section in layout.sections():
         body = None
@@ -211,6 +219,8 @@ def unpack_partial(data: bytes, *, max_pixels: int) -> PartialContents:
         damage=tuple(damage),
         has_alpha=layout.lengths.alpha is not None,
         cut=_cut(data, cut_off[0]) if cut_off else None,
+        patches=bodies[PATCHES][0] if bodies[PATCHES] else None,
+        has_patches=bool(bodies[PATCHES]),
     )
 
 

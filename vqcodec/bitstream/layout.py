@@ -28,12 +28,13 @@ MORE_FLAGS = 0x80  # in the byte of the quality
 MORE_SRGB, MORE_SECTIONS, MORE_COLOUR, MORE_EYE = 1, 2, 4, 8
 MORE_ALL = MORE_SRGB | MORE_SECTIONS | MORE_COLOUR | MORE_EYE
 MAX_FURTHER = 64  # sections
-KIND_XMP = 2
+KIND_XMP, KIND_PATCHES = 2, 3
 WORD_BYTES = 4
 CRC_BYTES = 4
 
 ICC, EXIF, XMP, ALPHA = "ICC profile", "EXIF data", "XMP data", "alpha channel"
-COLOUR, BASE, REFINEMENT = "colour layer", "base layer", "refinement layer"
+COLOUR, BASE, REFINEMENT, PATCHES = "colour layer", "base layer", "refinement layer", "patches"
+FURTHER = {KIND_XMP: XMP, KIND_PATCHES: PATCHES}
 
 FIELDS = (("magic", "4s"), ("version", "B"), ("flags", "B"), ("model", "4s"), ("quality", "B"))
 _FIXED = struct.Struct("<" + "".join(form for _, form in FIELDS))
@@ -91,7 +92,7 @@ class Section(NamedTuple):
     """One section and where it lies; its CRC-32 stands at `offset + size_bytes`."""
 
     number: int  # counted from 0 through the file
-    kind: str  # ICC, EXIF, COLOUR, BASE, REFINEMENT, ALPHA, XMP or a name made up for what this version does not know
+    kind: str  # ICC, EXIF, COLOUR, BASE, REFINEMENT, ALPHA, XMP, PATCHES or a name made up for an unknown kind
     tile: int | None  # index, for BASE and REFINEMENT
     offset: int  # [bytes] from the start of the file
     size_bytes: int
@@ -194,7 +195,7 @@ def read_header(data: bytes) -> Layout:
     if crc != zlib.crc32(memoryview(data)[:position]):
         raise DamagedError("The header is damaged: its checksum does not match.")
     for number, _ in lengths.further:
-        if number % 2:  # told only now, when it is sure that nothing is damaged
+        if number % 2 and number not in FURTHER:  # told only now, when it is sure that nothing is damaged
             raise DamagedError(f"The file has a section of kind {number}, which only a newer vqcodec can read.")
     return Layout(header, lengths, position + CRC_BYTES, crc)
 
@@ -259,7 +260,7 @@ def _in_order(lengths: Lengths) -> Iterator[tuple[str, int | None, int]]:
     if lengths.alpha is not None:
         yield ALPHA, None, lengths.alpha
     for number, size_bytes in lengths.further:
-        yield XMP if number == KIND_XMP else f"section of kind {number}", None, size_bytes
+        yield FURTHER.get(number, f"section of kind {number}"), None, size_bytes
 
 
 def _unit_bytes(kind: str) -> int:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 SUFFIX = ".vqc"
 PROGRESS_TILES = 4  # no progress bar for pictures with as many tiles or fewer
+POOR_DB, POOR_QUALITY = 25.0, 60  # photographs of that quality come back better
+SMALL_BYTES = 1000  # a source that is no larger is nothing to speak of
 MAX_DAMAGE = 20  # sentences about one damaged file
 
 
@@ -57,13 +59,14 @@ MAX_DAMAGE = 20  # sentences about one damaged file
 @options.threads
 @options.model
 @options.strip
+@click.option("--no-patches", is_flag=True, help="Keep nothing without loss: indices for all of the picture.")
 @options.max_pixels
 @click.option("-v", "--verbose", is_flag=True, help="A line on stderr for each file: size, bpp, PSNR reached.")
 @click.option("--json", "as_json", is_flag=True, help="The same as a JSON object a line on stdout, for scripts.")
 def compress(
     quality: int | None, bpp: float | None, psnr: float | None, max_bytes: int | None, effort: int | None,
-    tune: str | None, threads: int, model: str | None, strip: bool, max_pixels: int, verbose: bool, as_json: bool,
-    **files: Any,
+    tune: str | None, threads: int, model: str | None, strip: bool, no_patches: bool, max_pixels: int, verbose: bool,
+    as_json: bool, **files: Any,
 ) -> None:  # fmt: skip
     """Compress pictures to .vqc files; "-" is stdin or stdout. Without OUT, the file is written beside the picture.
 
@@ -89,7 +92,7 @@ def compress(
         raise UsageError("stdout cannot take both the file and --json: give the output a name, or use -v")
     report = "json" if as_json else "text" if verbose else None
     work = partial(_compress, wanted=Target(bpp, psnr, max_bytes, quality), max_pixels=max_pixels, report=report)
-    coding = EncodeOptions(effort or DEFAULT_EFFORT, threads, model, strip, tune=tune)
+    coding = EncodeOptions(effort or DEFAULT_EFFORT, threads, model, strip, tune=tune, patches=not no_patches)
     _many(work, coding, names.PICTURE_SUFFIXES, SUFFIX, say=streams.tell_scripts if as_json else streams.tell, **files)
 
 
@@ -186,6 +189,7 @@ def _compress(
     if wanted.aim is not None:
         far = wanted.bpp is not None and abs(reached.bpp / wanted.bpp - 1) > TOLERANCE
         notes.append(reached.sentence + (f": the nearest to the {wanted.bpp:g} bpp asked for" if far else ""))
+    notes += _doubts(reached, 0 if source == DASH else os.path.getsize(source))
     height, width = picture.rgb.shape[:2]
     what = f"{width} x {height}, {len(reached.data):,} bytes, {reached.bpp:.3f} bpp"
     seconds = time.perf_counter() - started
@@ -197,6 +201,16 @@ def _compress(
         "" if report == "text" else _summary(source, target, what, seconds),
         report=_report(report, source, target, picture, reached, coding, what, seconds) if report else "",
     )
+
+
+def _doubts(reached: Reached, source_bytes: int) -> list[str]:
+    """What speaks against a file: it is larger than its source, or poor at a quality at which photographs are not."""
+    doubts = []
+    if reached.restored_db is not None and reached.restored_db < POOR_DB and reached.quality >= POOR_QUALITY:
+        doubts.append(f"comes back with {reached.restored_db:.1f} dB only: give a higher quality, or keep the original")
+    if len(reached.data) > source_bytes > SMALL_BYTES:
+        doubts.append(f"{len(reached.data):,} bytes, more than its source has ({source_bytes:,})")
+    return doubts
 
 
 def _picture(source: str, coding: EncodeOptions, max_pixels: int) -> Picture:

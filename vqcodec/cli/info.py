@@ -36,6 +36,7 @@ PARTS = {
     "refinement_bytes": "refinement layer",
     "alpha_bytes": "alpha channel",
     "xmp_bytes": "XMP data",
+    "patches_bytes": "patches",
     "further_bytes": "unknown sections",
     "checksum_bytes": "checksums",
 }
@@ -74,6 +75,7 @@ def as_text(facts: Facts, name: str) -> str:
         ("colours", _colours(facts)),
         ("size", f"{size_bytes:,} bytes, {facts['bpp']:.3f} bits per pixel, 1/{raw_bytes / size_bytes:.0f} of the raw"),
         ("quality", f"{facts['quality']} of 100, tune {facts['tune']}{_layers(facts)}"),
+        *((("patches", _patches(facts)),) if facts["patches_bytes"] is not None else ()),
         ("model", f"{facts['model_id'] or 'not installed'} ({facts['model']})"),
         ("tiles", f"{tiles:,} of up to {side} x {side}" if tiles > 1 else "1"),
         ("format", f"version {facts['format_version']}"),
@@ -95,8 +97,18 @@ def _colours(facts: Facts) -> str:
     return "sRGB, marked as such" if facts["srgb"] else "sRGB"
 
 
+def _patches(facts: Facts) -> str:
+    """How much is kept without loss."""
+    if facts["patched_blocks"] is None:
+        return "damaged"
+    count = -(-facts["width"] // 32) * -(-facts["height"] // 32)
+    return f"{facts['patched_blocks']:,} of {count:,} blocks of 32 x 32, without loss"
+
+
 def _layers(facts: Facts) -> str:
     """What stands behind the quality."""
+    if facts["refinement_bytes"] is None and facts["patches_bytes"] is not None:
+        return ", all of it without loss"
     base_only = ", base layer alone" if facts["refinement_bytes"] is None else ""
     return base_only + (", with a colour layer" if facts["colour_bytes"] is not None else "")
 

@@ -95,7 +95,9 @@ def write(
                 indices = of_file(data.getvalue(), decoding)
                 if base_only:
                     indices = replace(indices, refinement=None, colour=NONE, quality=quality)
-                notes, alpha = (), layout.lengths.alpha is not None
+                kept = any(kind == container.KIND_PATCHES for kind, _ in layout.lengths.further)
+                notes = ("what it keeps without loss is no part of the tokens: take the original picture",) * kept
+                alpha = layout.lengths.alpha is not None
         else:
             picture = read.load(data, max_pixels=max_pixels)
             notes, alpha = picture.notes, picture.alpha is not None

@@ -15,11 +15,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vqcodec.bitstream import container, corrections
+from vqcodec.bitstream import container, corrections, patches
 from vqcodec.bitstream.codebook import Floats, Ints, Setting, real
 from vqcodec.bitstream.corrections import NONE, Corrections
 from vqcodec.bitstream.entropy import CutDecoder, Decoder
 from vqcodec.bitstream.tiles import Grid, Rect, Tile
+from vqcodec.codec.patching import Paster
 from vqcodec.codec.synthesis import restore
 from vqcodec.errors import DamagedError, UsageError
 from vqcodec.model import zoo
@@ -49,14 +50,17 @@ def decode_strips(data: bytes, options: DecodeOptions = DecodeOptions(), progres
     contents, model, grid, at_once = open_file(data, options)
     header = contents.header
     area = area_of(header, options.region)
-    model.prepare("realistic" if options.texture else "synthesis")
     damage = [*contents.damage]
     alpha = _alpha(contents, options.allow_partial, damage)
     reader = TileReader(model, grid, contents, options.allow_partial)
+    if not all(reader.kept(tile.index) for tile in grid.tiles_in(area)):
+        model.prepare("realistic" if options.texture else "synthesis")
 
     def rows() -> Iterator[NDArray[np.uint8]]:
-        strips = restore(model, grid, reader, at_once, area, options.texture, progress)
+        strips, top = restore(model, grid, reader, at_once, area, options.texture, progress), area.y0
         for rgb in with_single_blas(strips):
+            reader.paste(rgb, Rect(area.x0, top, area.x1, top + len(rgb)))
+            top += len(rgb)
             yield gray_means(rgb) if header.gray else rgb
         damage.extend(reader.losses())
 
@@ -216,10 +220,26 @@ class TileReader:
         if contents.colour is not None:
             with self._forgiven():
                 self.layer = corrections.read(contents.colour, model.tables, header.width, header.height)
+        self._paster: Paster | None = None
+        if contents.patches is not None:
+            with self._forgiven():
+                self._paster = Paster(patches.read(contents.patches, header.width, header.height))
+
+    def kept(self, index: int) -> bool:
+        """Whether all of a tile is kept without loss, and none of it coded; its indices and latents are 0."""
+        if not self.contents.has_patches or self.contents.base[index] != b"":
+            return False
+        return self._paster is None or self._paster.patches.covers(self.grid.tile(index).pixels)
+
+    def paste(self, picture: NDArray[np.uint8], window: Rect) -> None:
+        """Put what is kept without loss over the restored pixels [h, w, 3] of a window of the picture, in place."""
+        if self._paster is not None:
+            with self._forgiven():
+                self._paster.paste(picture, window)
 
     def weights(self, tile: Tile) -> Floats | None:
-        """Weights for the synthesis of the tile; None for a missing one."""
-        if self.fates.get(tile.index) == LOST:
+        """Weights for the synthesis of the tile; None for a missing one, and one that is kept."""
+        if self.fates.get(tile.index) == LOST or self.kept(tile.index):
             return None
         return self._weights[self.contents.refinement is None or tile.index in self._coarse]
 
@@ -228,11 +248,13 @@ class TileReader:
         return NONE if tile.index in self._coarse else self.layer
 
     def latents(self, tile: Tile) -> NDArray[np.float32]:
-        """The tile's latents [h, w, M]; zeros for a missing one."""
+        """The tile's latents [h, w, M]; zeros for a missing one, and one that is kept."""
         there, fate = self._read_once(tile.index)
+        if self.kept(tile.index) and self._paster is None:
+            fate = LOST
         if fate is not None:
             self.fates[tile.index] = fate
-        if not there:
+        if not there or self.kept(tile.index):
             return np.zeros((tile.latents.height, tile.latents.width, self.model.prior.latents), np.float32)
         base = self.around(tile)
         if self.contents.refinement is not None:
@@ -253,6 +275,8 @@ class TileReader:
 
     def _read_base(self, index: int) -> _Coarse:
         """Read a tile's base indices, as far as there is something left of them."""
+        if self.kept(index):
+            return _Coarse(True, None)
         tile, payload, cut = self.grid.tile(index), self.contents.base[index], self.contents.cut
         if payload is not None:
             with self._forgiven(), named(tile):

@@ -20,21 +20,26 @@ from vqcodec.bitstream import container
 from vqcodec.bitstream.codebook import LATENT_BITS, Classes, Floats, Ints, Setting, quantise, real
 from vqcodec.bitstream.corrections import NONE, Corrections
 from vqcodec.bitstream.entropy import ClassTables, Encoder
+from vqcodec.bitstream.patches import Patches
 from vqcodec.bitstream.tiles import LATENT_STRIDE, Grid, Rect, Tile
 from vqcodec.codec.aim import Coded, improve
 from vqcodec.codec.fit import Fit, Seen
+from vqcodec.codec.patching import Chooser, Survey, Watch, filled, silent
 from vqcodec.codec.synthesis import Strip, strips
 from vqcodec.model import zoo
-from vqcodec.model.walk import Base, Chooser, Predicted
+from vqcodec.model.walk import Base, Predicted
+from vqcodec.model.walk import Chooser as IndexChooser
 from vqcodec.model.zoo import Model
 from vqcodec.options import BASE_ONLY_QUALITY, DEFAULT_QUALITY, EncodeOptions, check_quality
-from vqcodec.pictures import metadata, png
+from vqcodec.pictures import metadata, png, webp
 from vqcodec.pictures.picture import Picture
 from vqcodec.spans import span
 from vqcodec.threads import Once, Progress, in_order, share, single_blas
 
 CHEAPEN_EFFORT = 2  # from here on the nearest index gives way to a cheaper one
-COLOUR_EFFORT = 3  # from here on the encoder fits a colour layer
+COLOUR_EFFORT = 3  # from here on the encoder fits a colour layer,
+PATCH_EFFORT = 3  # and keeps blocks without loss
+BASE_BITS = 7.0  # of a base index, about
 ROUNDS = {4: 1, 5: 2, 6: 4, 7: 8, 8: 16, 9: 32}  # by effort, how often indices are chosen again with a better aim
 # What a unit of distortion weighs in the choice, of the model's own Lagrangian, by tune: without rounds, and with some
 WEIGHTS = {"psnr": (1.5, 1.0), "eye": (3.0, 1.5)}
@@ -111,7 +116,20 @@ class PictureEncoder:
     def layers(self, quality: int, lambda_scale: float = 1.0) -> Layers:
         """The payloads of all tiles at a quality."""
         tradeoff = Tradeoff(quality, self.options.effort, lambda_scale, self.options.tune)
-        return encode_layers(self.model, self.picture.rgb, tradeoff, self.grid, self.at_once, progress=self.progress)
+        job = self.model, self.picture.rgb, tradeoff, self.grid, self.at_once
+        if not self.patching:
+            return encode_layers(*job, progress=self.progress)
+        return patched_layers(*job, self.survey, self.progress)
+
+    @property
+    def patching(self) -> bool:
+        """Whether blocks may be kept without loss."""
+        return self.options.patches and self.options.effort >= PATCH_EFFORT and webp.available()
+
+    @cached_property
+    def survey(self) -> Survey:
+        """What is seen of the picture before it is coded."""
+        return Survey(self.picture.rgb)
 
     def pack(self, quality: int, layers: Layers) -> bytes:
         """The file that holds these payloads."""
@@ -120,8 +138,11 @@ class PictureEncoder:
             srgb=self.side.srgb, tune=self.tune,
         )  # fmt: skip
         colour = layers.colour.payload(self.model.tables)
-        _, *side = self.side
-        return container.pack(container.Contents(header, layers.base, layers.refinement, colour, *side))
+        patches = None if layers.patches is None else layers.patches.payload()
+        _, alpha, icc, exif, xmp = self.side
+        return container.pack(
+            container.Contents(header, layers.base, layers.refinement, colour, alpha, icc, exif, xmp, patches)
+        )
 
 
 class SideData(NamedTuple):
@@ -155,6 +176,47 @@ class Layers(NamedTuple):
     base: tuple[bytes, ...]
     refinement: tuple[bytes, ...] | None
     colour: Corrections = NONE
+    patches: Patches | None = None
+    restored: float | None = None  # mean squared error of what comes back, in levels, where it is known
+
+    @property
+    def size_bytes(self) -> int:
+        """Of payloads and patches."""
+        patches = 0 if self.patches is None else len(self.patches.payload())
+        return sum(map(len, self.base)) + sum(map(len, self.refinement or ())) + patches
+
+
+def patched_layers(
+    model: Model,
+    rgb: NDArray[np.uint8],
+    tradeoff: Tradeoff,
+    grid: Grid,
+    at_once: int,
+    survey: Survey,
+    progress: Progress | None = None,
+) -> Layers:
+    """As `encode_layers`, with the blocks that are better kept without loss (codec/patching.py)."""
+    chooser = Chooser(survey, tradeoff.quality, tradeoff.lagrangian(model), tradeoff.effort)
+    if chooser.at_once():
+        return kept_whole(chooser, grid)
+    watch = Watch(grid.width, grid.height, bool(survey.plain.any()))
+    layers = encode_layers(model, rgb, tradeoff, grid, at_once, progress=progress, watch=watch)
+    layers = layers._replace(restored=float(watch.errors.sum()) / rgb.size)
+    mask = chooser.choose(watch, 8 * layers.size_bytes)
+    if mask is None:
+        return layers
+    if not mask.all() and not tradeoff.base_only:
+        patches, seen = chooser.patches(mask), filled(rgb, mask)
+        mixed = encode_layers(model, seen, tradeoff, grid, at_once, kept=patches)
+        mixed = mixed._replace(patches=patches, restored=float(watch.errors[~mask].sum()) / rgb.size)
+        if not chooser.smaller(mixed.size_bytes):
+            return mixed
+    return kept_whole(chooser, grid)
+
+
+def kept_whole(chooser: Chooser, grid: Grid) -> Layers:
+    """Nothing but the picture without loss."""
+    return Layers((b"",) * grid.tile_count, None, patches=chooser.whole, restored=0.0)
 
 
 def encode_layers(
@@ -166,15 +228,19 @@ def encode_layers(
     *,
     progress: Progress | None = None,
     visit: Callable[[Tile, CodedTile], None] | None = None,
+    watch: Watch | None = None,
+    kept: Patches | None = None,
 ) -> Layers:
     """The payloads of all tiles of a picture [H, W, 3], and its colour layer (effort 3 and more).
 
-    `at_once` is how many tiles to work on at a time. `visit` sees every tile, on the thread that coded it.
+    `at_once` is how many tiles to work on at a time. `visit` sees every tile, on the thread that coded it. `watch`
+    takes down what each block takes and how it comes back (effort 3 and more). Of what `kept` holds as little is coded
+    as possible.
     """
     model.prepare("analysis")
     if tradeoff.effort in ROUNDS and not tradeoff.base_only:
         model.prepare("aim")
-    tiles = _Tiles(model, rgb, tradeoff, grid, at_once, visit)
+    tiles = _Tiles(model, rgb, tradeoff, grid, at_once, visit, watch, kept)
     layer = NONE
     with single_blas():
         if tradeoff.effort >= COLOUR_EFFORT:
@@ -197,14 +263,20 @@ def _colour_layer(tiles: _Tiles, progress: Progress | None) -> Corrections:
     done = 0
     for strip in strips(grid, tiles.latents, model.synthesis_halo, tiles.at_once, grid.pixels):
 
-        def see(tile: Tile, strip: Strip = strip) -> Seen:
+        def see(tile: Tile, strip: Strip = strip) -> Seen | None:
+            if tiles.all_kept(tile):
+                return None
             latents, window = strip.latents(tile.pixels)
             rows, columns = tile.pixels.relative_to(window).slices
             restored = model.synthesis.unrounded(latents, weights)[0, :, rows, columns]
-            return fit.see(restored, rgb[tile.pixels.slices], tile.pixels)
+            seen = fit.see(restored, rgb[tile.pixels.slices], tile.pixels)
+            if tiles.watch is not None:
+                tiles.watch.see(restored, rgb[tile.pixels.slices], tile.pixels)
+            return seen
 
         for seen in in_order(see, strip.tiles, tiles.at_once):
-            fit.add(seen)
+            if seen is not None:
+                fit.add(seen)
             done += 1
             if progress:
                 progress(done, grid.tile_count)
@@ -226,23 +298,38 @@ class _Tiles:
         grid: Grid,
         at_once: int,
         visit: Callable[[Tile, CodedTile], None] | None,
+        watch: Watch | None,
+        kept: Patches | None,
     ) -> None:
         self.model, self.rgb, self.tradeoff, self.grid, self.at_once = model, rgb, tradeoff, grid, at_once
-        self.visit = visit
+        self.visit, self.watch, self.kept = visit, watch, kept
+        self._silent = None if kept is None else silent(kept.mask, grid.latent_height, grid.latent_width)
         self.base: dict[int, bytes] = {}
         self.refinement: dict[int, bytes] = {}
         self._indices = np.zeros((grid.latent_height, grid.latent_width), np.int32)  # of the base layer
         self._analysed: dict[int, NDArray[np.float32]] = {}
         self._analyse_once = Once(self._analyse)
 
+    def all_kept(self, tile: Tile) -> bool:
+        """Whether nothing of a tile needs to be coded."""
+        return self.kept is not None and self.kept.covers(tile.pixels)
+
     def latents(self, tile: Tile) -> NDArray[np.float32]:
         """Code a tile, and give the latents [h, w, M] that a decoder will have."""
+        if self.all_kept(tile):
+            self.base[tile.index] = self.refinement[tile.index] = b""
+            return np.zeros((tile.latents.height, tile.latents.width, self.model.prior.latents), np.float32)
         halo = self.model.prior.halo
         for near in self.grid.tiles_around(tile, halo):
             self._analyse_once(near.index)
         base = Base.of(self._indices, self.grid, tile, halo)
         latents = self._analysed.pop(tile.index)
-        coded = encode_tile(self.model, padded(self.rgb, tile.latents), latents, base, self.tradeoff)
+        here = tile.latents.slices
+        aside = Aside(
+            None if self._silent is None else self._silent[here],
+            None if self.watch is None or not self.watch.counts else self.watch.bits[here],
+        )
+        coded = encode_tile(self.model, padded(self.rgb, tile.latents), latents, base, self.tradeoff, aside)
         if self.visit:
             self.visit(tile, coded)
         self.base[tile.index] = coded.base
@@ -252,6 +339,8 @@ class _Tiles:
 
     def _analyse(self, index: int) -> None:
         tile = self.grid.tile(index)
+        if self.all_kept(tile):
+            return  # its indices are 0
         latents, vectors = analyse(self.model, self.rgb, self.grid, tile, self.tradeoff.setting(self.model))
         self._indices[tile.latents.slices] = nearest(self.model, vectors)
         self._analysed[index] = latents
@@ -289,8 +378,23 @@ class CodedTile(NamedTuple):
     latents: NDArray[np.float32]  # [h, w, M]
 
 
+class Aside(NamedTuple):
+    """What patches have to do with a tile."""
+
+    silent: NDArray[np.bool_] | None = None  # [h, w] latents of which nothing is seen: their indices are 0
+    bits: NDArray[np.float32] | None = None  # [h, w], takes what each latent's refinement costs
+
+
+NOTHING = Aside()
+
+
 def encode_tile(
-    model: Model, rgb: NDArray[np.uint8], latents: NDArray[np.float32], base: Base, tradeoff: Tradeoff
+    model: Model,
+    rgb: NDArray[np.uint8],
+    latents: NDArray[np.float32],
+    base: Base,
+    tradeoff: Tradeoff,
+    aside: Aside = NOTHING,
 ) -> CodedTile:
     """One tile: pixels [16 h, 16 w, 3], latents [h, w, M], and the base layer."""
     coarse = encode_base(model, base.inner)
@@ -298,7 +402,8 @@ def encode_tile(
         return CodedTile(coarse, None, base.inner, None, real(model.base_latents(base)))
 
     def choose(aim: NDArray[np.float32], weight: float) -> Coded:
-        return encode_refinement(model, aim, base, replace(tradeoff, lambda_scale=weight * tradeoff.lambda_scale))
+        scaled = replace(tradeoff, lambda_scale=weight * tradeoff.lambda_scale)
+        return encode_refinement(model, aim, base, scaled, aside)
 
     rounds = ROUNDS.get(tradeoff.effort, 0)
     if rounds:
@@ -325,7 +430,9 @@ def nearest(model: Model, vectors: NDArray[np.float32]) -> Ints:
     return model.codebook.nearest(vectors.reshape(-1, vectors.shape[2])).reshape(vectors.shape[:2])
 
 
-def encode_refinement(model: Model, latents: NDArray[np.float32], base: Base, tradeoff: Tradeoff) -> Coded:
+def encode_refinement(
+    model: Model, latents: NDArray[np.float32], base: Base, tradeoff: Tradeoff, aside: Aside = NOTHING
+) -> Coded:
     """One tile's refinement: latents [h, w, M], base layer -> payload, indices, latents (2**-LATENT_BITS)."""
     real_latents = latents.astype(np.float64)
 
@@ -339,16 +446,22 @@ def encode_refinement(model: Model, latents: NDArray[np.float32], base: Base, tr
             cheapen(indices, t, p.classes, size, model.tables, lagrangian)
         return indices
 
-    return encode_indices(model, base, setting, choose)
+    return encode_indices(model, base, setting, choose, aside)
 
 
-def encode_indices(model: Model, base: Base, setting: Setting, choose: Chooser) -> Coded:
+def encode_indices(model: Model, base: Base, setting: Setting, choose: IndexChooser, aside: Aside = NOTHING) -> Coded:
     """As `encode_refinement`, of the indices that `choose` gives; those of a class without code become zero."""
     coder = Encoder()
+    if aside.bits is not None:
+        aside.bits[:] = BASE_BITS
 
     def put(p: Predicted) -> Ints:
         indices = choose(p)
         indices[model.tables.limits[p.classes] == 0] = 0
+        if aside.silent is not None:
+            indices[aside.silent[p.where]] = 0
+        if aside.bits is not None:
+            aside.bits[p.where] += model.tables.costs[p.classes, np.clip(indices, -256, 255) + 256].sum(1)
         coder.put_refinement(indices, p.classes, model.tables)
         return indices
 

@@ -68,8 +68,9 @@ class Fit:
     def solve(self, tables: ClassTables) -> Corrections:
         """The parts that save more in rate + lambda distortion than they cost."""
         layer = self.colour.solve(tables)
-        means = self.missing / self.pixels
+        pixels = np.maximum(self.pixels, 1)  # nothing was seen of a cell that is kept without loss
+        means = self.missing / pixels
         if layer is not None:
-            means -= self.terms[:, :, : len(layer.indices)] @ layer.values / self.pixels
+            means -= self.terms[:, :, : len(layer.indices)] @ layer.values / pixels
         fixed = colour.SECTION_BITS if layer is None else 0  # who comes first pays for the section
         return Corrections(layer, drift.fit(means, self.width, self.height, self.lagrangian, tables, fixed))

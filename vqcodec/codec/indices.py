@@ -47,6 +47,8 @@ def read_indices(data: bytes, options: DecodeOptions = DecodeOptions()) -> Indic
         assert base is not None  # the file is whole
         if contents.refinement is None:
             return tile, None
+        if reader.kept(tile.index):
+            return tile, np.zeros((tile.latents.height, tile.latents.width, model.prior.latents), np.int64)
         payload = contents.refinement[tile.index]
         assert payload is not None
         with named(tile):

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from vqcodec.bitstream.codebook import Ints
 from vqcodec.bitstream.tiles import Grid, Tile
 from vqcodec.codec import decode, encode
-from vqcodec.codec.encode import CHEAPEN_EFFORT, Layers, PictureEncoder, Tradeoff
+from vqcodec.codec.encode import CHEAPEN_EFFORT, Layers, PictureEncoder, Tradeoff, kept_whole
+from vqcodec.codec.patching import Chooser
 from vqcodec.errors import LimitError
 from vqcodec.model.walk import Base
 from vqcodec.options import BASE_ONLY_QUALITY, DEFAULT_QUALITY, MAX_QUALITY, DecodeOptions, EncodeOptions, Target
@@ -49,6 +50,7 @@ class Reached:
     quality: int
     bpp: float
     psnr: float | None = None  # [dB]; only where it was asked for
+    restored_db: float | None = None  # about its PSNR, where the encoder knows it
 
     @property
     def sentence(self) -> str:
@@ -90,7 +92,18 @@ class _Encoder(PictureEncoder):
         layers = self.layers(quality, lambda_scale)
         self.colour_bytes[quality] = len(layers.colour.payload(self.model.tables) or b"")
         data = self.pack(quality, layers)
-        return Reached(data, quality, 8 * len(data) / self.pixels)
+        about = None if layers.restored is None else 10 * math.log10(255**2 / max(layers.restored, 1e-5))
+        return Reached(data, quality, 8 * len(data) / self.pixels, restored_db=about)
+
+    def without_loss(self, most_bytes: float) -> Reached | None:
+        """The whole picture as one patch, if that is not larger."""
+        if not self.patching:
+            return None
+        chooser = Chooser(self.survey, MAX_QUALITY, 1.0, self.options.effort)
+        if not chooser.smaller(int(most_bytes)):
+            return None
+        data = self.pack(MAX_QUALITY, kept_whole(chooser, self.grid))
+        return Reached(data, MAX_QUALITY, 8 * len(data) / self.pixels) if len(data) <= most_bytes else None
 
     def decoded(self, quality: int) -> Reached:
         """The whole file at a quality, with the PSNR of what a decoder makes of it."""
@@ -182,6 +195,9 @@ class _Estimator:
 
 def _reach_size(encoder: _Encoder, wanted_bytes: float, *, limit: bool) -> Reached:
     """The file whose size is nearest to the one wanted; with `limit`, the largest that is not above it."""
+    exact = encoder.without_loss(wanted_bytes)
+    if exact is not None:
+        return exact
     estimator = _Estimator(encoder)
     aim = math.log(wanted_bytes) + (math.log(LIMIT_AIM) if limit else 0.0)
     correction = 1.0  # payload as it is over payload as estimated

@@ -96,7 +96,7 @@ def colour_layer(colour: NDArray[Any] | None, drift: NDArray[Any] | None) -> Cor
 
 
 def of_picture(picture: Picture, quality: int = DEFAULT_QUALITY, options: EncodeOptions = EncodeOptions()) -> Tokens:
-    """The tokens that `encode.encode` would write for a picture.
+    """The tokens that `encode.encode` would write for a picture, without patches.
 
     Raises:
         ModelError, UsageError
