@@ -231,6 +231,12 @@ class TileReader:
             return False
         return self._paster is None or self._paster.patches.covers(self.grid.tile(index).pixels)
 
+    def _check_kept(self, index: int) -> None:
+        """Raises DamagedError (unless `partial`) if there is a refinement of a tile that is not coded."""
+        if self.contents.refinement is not None and self.contents.refinement[index]:
+            with self._forgiven(), named(self.grid.tile(index)):
+                raise DamagedError("it is kept without loss, and has a refinement all the same")
+
     def paste(self, picture: NDArray[np.uint8], window: Rect) -> None:
         """Put what is kept without loss over the restored pixels [h, w, 3] of a window of the picture, in place."""
         if self._paster is not None:
@@ -276,6 +282,7 @@ class TileReader:
     def _read_base(self, index: int) -> _Coarse:
         """Read a tile's base indices, as far as there is something left of them."""
         if self.kept(index):
+            self._check_kept(index)
             return _Coarse(True, None)
         tile, payload, cut = self.grid.tile(index), self.contents.base[index], self.contents.cut
         if payload is not None:
