@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from bench import c2st, orders, pictures, realism, run, stages
+from bench import c2st, orders, pictures, realism, run, scale, stages
 from bench.errors import BenchError, MissingError
 from bench.peers import choose, realistic
 from bench.session import metrics_here
@@ -118,6 +118,22 @@ def orders_command(images: str, out: Path, page: Path | None) -> None:
         click.echo(f"{page} " + ("has the new numbers" if changed else "had these numbers already"))
 
 
+@click.command("scale")
+@click.option("--images", default="photographs", show_default=True, metavar="DIR|NAME", help="As of python -m bench.")
+@click.option("--every", default=1, show_default=True, type=click.IntRange(1), help="Take every Nth picture.")
+@click.option(
+    "--out", default=Path("runs/scale"), show_default=True, type=click.Path(path_type=Path), help="The results folder."
+)
+@click.option("--page", type=click.Path(path_type=Path, exists=True), help="Rewrite the marked section of this file.")
+def scale_command(images: str, every: int, out: Path, page: Path | None) -> None:
+    """What do the qualities of vqcodec give, and where does their scale end? Goes on where it was stopped."""
+    scale.measure(pictures.find(images, every), out, sys.argv[1:])
+    click.echo(scale.table(out).plain())
+    if page is not None:
+        changed = scale.write_page(page, out)
+        click.echo(f"{page} " + ("has the new numbers" if changed else "had these numbers already"))
+
+
 @click.command("ablations")
 @click.argument("results", type=click.Path(path_type=Path))
 @click.option("--out", default=None, type=click.Path(path_type=Path), help="Another folder for tables and figure.")
@@ -151,4 +167,4 @@ def learning_command(runs: tuple[Path, ...], out: Path) -> None:
 
 def others() -> list[click.Command]:
     """All commands of this file."""
-    return [stages_command, realism_command, orders_command, ablations_command, learning_command]
+    return [stages_command, realism_command, orders_command, scale_command, ablations_command, learning_command]

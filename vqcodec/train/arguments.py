@@ -74,7 +74,11 @@ def parser() -> argparse.ArgumentParser:
         type=float,
         help="finish: time for the base prior (default: 8; after joint, at most a quarter of its time)",
     )
-    option("--base-crops", type=int, default=3000, help="finish: crops that the base prior learns from (default: 3000)")
+    option(
+        "--base-crops",
+        type=int,
+        help="finish: crops that the base prior learns from (default: what half of its time allows)",
+    )
     option("--into", type=Path, metavar="MODEL", help="realistic: the folder of the finished model that it joins")
     option("--samples", type=int, default=400, help="finish: crops to count tables on (default: 400)")
     return command

@@ -29,7 +29,9 @@ from vqcodec.train.prior import BasePrior, quarter
 from vqcodec.train.steps import clip_gradients, phase_done, rate_factor
 
 Report = Callable[[str, float], None]  # takes the name of what is done, and how much of it, a part of 1
+CROPS = 320, 3000  # that the base prior learns from, where it is not said
 SPAN = 600  # indices beyond +-SPAN are counted at the edge
+MOST_FIRST = 100  # about so many crops, at most three times as many, are enough for the first of two counts
 SKIP_BELOW = 3e-4  # a class whose indices are non-zero more rarely than this is not coded
 
 
@@ -69,7 +71,7 @@ def train_base_prior(
     minutes: float,
     device: torch.device,
     seed: int = 1,
-    crops: int = 3000,
+    crops: int | None = None,
     start: dict[str, Tensor] | None = None,
     report: Report = _quiet,
     say: Callable[[str], object] = print,
@@ -78,7 +80,8 @@ def train_base_prior(
 
     Args:
         minutes: time for the training itself; finding the indices of the crops comes before. 0: none.
-        crops: how many crops of up to 448 x 448 to find the indices of.
+        crops: how many crops of up to 448 x 448 to find the indices of; None: as many as half of the training's time
+            allows, within CROPS.
         start: weights to go on from.
         report: told how far it is.
         say: takes a line now and then.
@@ -89,7 +92,8 @@ def train_base_prior(
     torch.manual_seed(seed)
     model = model.to(device).eval()
     rng = np.random.default_rng(seed)
-    indices = _base_indices(model, pictures, crops, rng, report)
+    least, most = (crops, crops) if crops is not None else CROPS
+    indices = _base_indices(model, pictures, least, most, 30 * minutes, rng, report)
     count = min(40, len(indices) // 5)
     held_out, indices = indices[:count], indices[count:]
     prior = _fresh_base_prior(model, indices).to(device)
@@ -126,11 +130,17 @@ def train_base_prior(
 
 
 @torch.no_grad()
-def _base_indices(model: Codec, pictures: Pictures, crops: int, rng: np.random.Generator, report: Report) -> Tensor:
-    """Base indices of random crops at random qualities, [crops, h, w]."""
-    maps = []
-    for number in range(math.ceil(crops / 8)):
-        report(f"finding the base indices of {crops:,} crops", 8 * number / crops)
+def _base_indices(
+    model: Codec, pictures: Pictures, least: int, most: int, seconds: float, rng: np.random.Generator, report: Report
+) -> Tensor:
+    """Base indices of random crops at random qualities, [crops, h, w]: `least` crops, up to `most` while time lasts."""
+    maps: list[Tensor] = []
+    begin = time.perf_counter()
+    for number in range(math.ceil(most / 8)):
+        spent = (time.perf_counter() - begin) / seconds if seconds else 1.0
+        if 8 * number >= least and spent >= 1:
+            break
+        report("finding base indices to learn from", max(8 * number / most, min(spent, 8 * number / least)))
         x = pictures.crops(rng, 8, pictures.crop_size(448))
         level = torch.from_numpy(rng.random(len(x), np.float32)).to(x.device)
         with torch.autocast(x.device.type, torch.bfloat16):
@@ -245,8 +255,9 @@ def count_tables(
     for turn in range(2):
         counts = _Counts()
         current = ClassTables.load(counted) if counted else None
-        for number, sample in enumerate(samples):
-            report("counting the coder's tables, twice", (turn + number / len(samples)) / 2)
+        part = samples if turn or len(samples) < 3 * MOST_FIRST else samples[:: len(samples) // MOST_FIRST]
+        for number, sample in enumerate(part):
+            report("counting the coder's tables, twice", (turn + number / len(part)) / 2)
             lagrangian = float(model.lambda_of(torch.tensor(quality_level(sample.setting.quality))))
             _count_one(prior, current, sample, counts, lagrangian)
         counted = counts.tables(counted["tables.limits"].astype(np.int64) if counted else None)
