@@ -286,7 +286,7 @@ def test_commands_that_are_not_run_are_there(monkeypatch: pytest.MonkeyPatch) ->
         except (click.ClickException, vqcodec.VqcError) as error:
             pytest.fail(f"{place}: {line}: {error}")
         assert fits, (place, line)
-    for wrong in ("python -m bench --imags x", "python -m bench sped", "vqcodec demo --quik", "vqcodec compres"):
+    for wrong in ("python -m bench --imags x", "python -m bench sped", "vqcodec demo --quik", "vqcodec squeeze"):
         with pytest.raises(click.UsageError):
             fits_this_program(wrong)
     with pytest.raises(vqcodec.UsageError):

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from vqcodec.errors import ModelError, UsageError
 from vqcodec.model import engines, zoo
-from vqcodec.model.engines import BASE, ENVIRONMENT, INDICES, STEP, Engine, Onnx, Plain, Trusted
+from vqcodec.model.engines import BASE, ENVIRONMENT, INDICES, STEP, Engine, Onnx, Plain, Trusted, weights_of
 from vqcodec.model.layers import FRACTION
+from vqcodec.model.transforms import SHARED, session
 
 Tables = dict[str, NDArray[Any]]
 CHUNKS, HALVES = (8, 24), (2, 1)
@@ -146,7 +147,7 @@ def test_both_engines_agree_on_other_models(width: int, pairs: bool, extreme: bo
 
 
 def _wrong(files: zoo.ModelFiles, name: str) -> Callable[[str], bytes]:
-    """The model's graphs, of which one has a single weight changed by one."""
+    """The model's graphs, of which one has a single bias changed by one."""
     onnx = pytest.importorskip("onnx")
 
     def read(asked: str) -> bytes:
@@ -154,15 +155,31 @@ def _wrong(files: zoo.ModelFiles, name: str) -> Callable[[str], bytes]:
         if asked != name:
             return data
         model = onnx.load_from_string(data)
-        tensor = max(
-            model.graph.initializer, key=lambda t: len(t.raw_data) if t.data_type == onnx.TensorProto.INT8 else 0
-        )
+        layer = [node for node in model.graph.node if node.op_type == "MatMulIntegerToFloat"][-1]
+        tensor = next(t for t in model.graph.initializer if t.name == layer.input[-1])
         value = onnx.numpy_helper.to_array(tensor).copy()
-        value[0, 0] += 1 if value[0, 0] < 0 else -1
+        value[0] += 1
         tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
         return bytes(model.SerializeToString())
 
     return read
+
+
+def test_the_graphs_hold_no_weights_and_read_no_other_file(shipped: tuple[Tables, zoo.ModelFiles]) -> None:
+    """Weights stand once, in the tables; a graph that names another place for them is refused unread."""
+    tables, files = shipped
+    data = files.verified(STEP.format(5))
+    assert len(data) < 40_000
+    weights = weights_of(tables, STEP.format(5))
+    assert len(weights) == data.count(SHARED) == 10
+    with pytest.raises(ModelError, match="in further files"):
+        session(data, 1, optimise=False)
+    elsewhere = data.replace(SHARED, SHARED.replace(b"tables.npz", b"/etc/hosts"), 1)
+    with pytest.raises(ModelError, match="in further files"):
+        session(elsewhere, 1, optimise=False, weights=weights)
+    weights.popitem()
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        session(data, 1, optimise=False, weights=weights)
 
 
 @pytest.mark.parametrize("name", [BASE, INDICES, STEP.format(5)])

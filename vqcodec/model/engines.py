@@ -113,6 +113,7 @@ class Plain:
     """The reference: float32 products of integers."""
 
     def __init__(self, arrays: Arrays) -> None:
+        self.arrays = arrays
         self._enter = Linear.load(arrays, "prior.enter")
         names = {name.split(".")[2] for name in arrays if name.startswith("prior.blocks.")}
         self._blocks = [Block.load(arrays, f"prior.blocks.{i}") for i in range(len(names))]
@@ -164,6 +165,17 @@ class Plain:
         return self._logits(self._logits.take(x))
 
 
+def weights_of(arrays: Arrays, graph: str) -> dict[str, NDArray[np.int8]]:
+    """The weights that a graph shares with the tables, as its operators want them: [I, O], depthwise [C, 1, 3, 3]."""
+    layers = {BASE: ("prior.enter.", "prior.blocks.", "prior.base_mean."), INDICES: ("base_prior.",)}
+    step = graph.removeprefix(STEP[: STEP.index("{")]).removesuffix(".onnx")
+    found = {}
+    for name, weight in arrays.items():
+        if name.startswith(layers.get(graph, (f"prior.steps.{step}.",))) and name.endswith(".weight"):
+            found[name] = np.ascontiguousarray(weight.T if weight.ndim == 2 else weight[:, None], np.int8)
+    return found
+
+
 class Different(ModelError):
     """A graph does not give the answer of the reference."""
 
@@ -189,7 +201,9 @@ class Onnx:
         """Outputs of a graph; `question` is what both engines are asked before its first use."""
         with self._lock:
             if name not in self._sessions:
-                self._sessions[name] = session(self._read(name), self._threads, optimise=False)
+                self._sessions[name] = session(
+                    self._read(name), self._threads, optimise=False, weights=weights_of(self._plain.arrays, name)
+                )
                 pairs = zip(question(self), question(self._plain), strict=True)
                 if not all(a.shape == b.shape and a.dtype == b.dtype and (a == b).all() for a, b in pairs):
                     raise Different(f"the model's graph {name} does not give the numbers that it must give")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -24,14 +25,19 @@ from vqcodec.spans import span
 CUDA = "CUDAExecutionProvider"
 # No TF32: its products have 10 bits, which would move indices. A search for the fastest kernel pays for one size only.
 CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+SHARED = b"\n\x08location\x12\ntables.npz"  # how a graph says that a weight stands in the model's tables
 _NO_MEMORY = re.compile(r"bad_alloc|allocate memory|memory of \d+ is smaller")  # in what ONNX Runtime says
 
 
 @span("networks loaded")
-def session(graph: bytes, threads: int, *, optimise: bool = True, execution: str = "cpu") -> Any:
-    """An ONNX Runtime session of a graph that holds all of its weights itself.
+def session(
+    graph: bytes, threads: int, *, optimise: bool = True, weights: Mapping[str, NDArray[Any]] = MappingProxyType({}),
+    execution: str = "cpu",
+) -> Any:  # fmt: skip
+    """An ONNX Runtime session of a graph that reads no further files.
 
     Args:
+        weights: by name, those that the graph leaves to the model's tables (`SHARED`).
         optimise: let ONNX Runtime rewrite the graph: faster at run time, slower to load.
         execution: "cpu" or "cuda".
 
@@ -40,7 +46,8 @@ def session(graph: bytes, threads: int, *, optimise: bool = True, execution: str
         ModelError: not a graph that can be loaded, or one that would read further files.
         UsageError: ONNX Runtime cannot execute graphs so.
     """
-    if b"location" in graph:  # the key of ONNX's "external data": a path, anywhere on this machine
+    # The key of ONNX's "external data" is a path, anywhere on this machine
+    if graph.count(b"location") != (graph.count(SHARED) if weights else 0):
         raise ModelError("the model's graph keeps weights in further files, which is not allowed")
     import onnxruntime  # here, because it takes a quarter of a second, and `vqcodec info` can do without
 
@@ -52,6 +59,9 @@ def session(graph: bytes, threads: int, *, optimise: bool = True, execution: str
     options.enable_cpu_mem_arena = False  # give memory back between tiles of different sizes
     if not optimise:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if weights:
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(weight) for weight in weights.values()]
+        options.add_external_initializers(list(weights), values)
     providers: list[Any] = ["CPUExecutionProvider"]
     if execution == "cuda":
         if CUDA not in onnxruntime.get_available_providers():

@@ -4,6 +4,7 @@
 Without --phase: joint, then finish.
 
 joint      analysis, synthesis, codebook and refinement prior together        -> OUT/last.pt
+prior      the context steps of the refinement's prior, everything else frozen    -> OUT/last.pt
 decoder    synthesis and refinement prior, encoder frozen, true quantisation  -> OUT/last.pt
 analysis   the analysis alone, decoder frozen (optional)                      -> OUT/last.pt
 synthesis  the synthesis alone, on truly quantised values (optional)          -> OUT/last.pt

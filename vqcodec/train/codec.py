@@ -29,6 +29,18 @@ class Coded(NamedTuple):
     weights: Tensor  # [B, R] anchor weights
 
 
+class Analysed(NamedTuple):
+    """A batch before the refinement's prior: all that its steps start from."""
+
+    y: Tensor  # [B, M, h, w] latents
+    features: Tensor  # [B, N, h, w] of the base layer
+    base_mean: Tensor  # [B, M, h, w] latents of the base layer alone
+    step_size: Tensor  # [B, M, h, w]
+    weights: Tensor  # [B, R] anchor weights
+    worth: Tensor  # [B, M, 1, 1] bits that a squared error of one step is worth
+    base: BaseCoded
+
+
 class Output(NamedTuple):
     """What one pass gives: pictures, bits of each sample's refinement, and the base layer's parts."""
 
@@ -84,14 +96,8 @@ class Codec(nn.Module):
         with torch.autocast(anchor_weights.device.type, enabled=False):
             return torch.exp(anchor_weights @ self.log_step)[:, :, None, None]
 
-    def code(
-        self,
-        x: Tensor,
-        level: Tensor,
-        tune: Tensor | None = None,
-        quantisation: Quantisation = Quantisation.NOISE,
-    ) -> Coded:
-        """Analyse and quantise a batch; the arguments are those of `forward`."""
+    def analyse(self, x: Tensor, level: Tensor, tune: Tensor | None = None) -> Analysed:
+        """Analyse a batch and quantise its base layer; the arguments are those of `forward`."""
         weights = self.anchor_weights(level, tune)
         y, z = self.analysis(x, weights)
         with torch.autocast(x.device.type, enabled=False):
@@ -101,8 +107,26 @@ class Codec(nn.Module):
         # A squared error of a latent is 1/768 of the mean squared error of its 256 pixels
         worth = self.lambda_of(level)[:, None, None, None] / 3 * step_size.square()
         by_place = step_size * torch.exp2(self.prior.log2_place(features, weights))
-        latents, noisy, log2_scale = self.prior(y, features, base_mean, by_place, weights, quantisation, worth)
-        return Coded(latents, base_mean, noisy, log2_scale, base, weights)
+        return Analysed(y, features, base_mean, by_place, weights, worth, base)
+
+    def code(
+        self,
+        x: Tensor,
+        level: Tensor,
+        tune: Tensor | None = None,
+        quantisation: Quantisation = Quantisation.NOISE,
+    ) -> Coded:
+        """Analyse and quantise a batch; the arguments are those of `forward`."""
+        a = self.analyse(x, level, tune)
+        latents, noisy, log2_scale = self.prior(
+            a.y, a.features, a.base_mean, a.step_size, a.weights, quantisation, a.worth
+        )
+        return Coded(latents, a.base_mean, noisy, log2_scale, a.base, a.weights)
+
+    def refinement_bits(self, a: Analysed) -> Tensor:
+        """Bits [B] of the refinement of an analysed batch, with noise for the rounding."""
+        _, noisy, log2_scale = self.prior(a.y, a.features, a.base_mean, a.step_size, a.weights)
+        return gaussian_bits(noisy, log2_scale).sum((1, 2, 3))
 
     def base_only_weights(self, count: int) -> Tensor:
         """The synthesis's weights for pictures restored from the base layer alone, [count, R + 1]."""

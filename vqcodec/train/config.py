@@ -16,7 +16,7 @@ TUNES = ("psnr", "eye")  # what a model serves: least squared error, or what peo
 LEARNS = {  # phase -> weights that learn in it
     "joint": ("analysis", "synthesis", "prior", "log_step"),
     "steps": ("log_step", "prior.place_strength", "prior.activity"),
-    "prior": ("prior",),
+    "prior": ("prior.steps",),  # alone: what the base layer says stays, and so does every picture
     "decoder": ("synthesis", "prior"),
     "synthesis": ("synthesis",),
     "analysis": ("analysis",),

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """ONNX graphs written node by node, and their gradients: reverse-mode differentiation as further nodes of the graph.
 
-The same weights give the same bytes, and no tracing is involved. Weights are float16 on disk, cast by the first node
-that uses them. Everything differentiable here is [1, C, h, w] float32; only the operators that our networks use have
-a rule.
+The same weights give the same bytes, and no tracing is involved. Weights are float16 on disk, or 8 bits where that will
+do, and become floats in the first node that uses them. Everything differentiable here is [1, C, h, w] float32; only the
+operators that our networks use have a rule.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Graph:
     """A growing ONNX graph. Each method adds nodes and returns the name of the output."""
 
     def __init__(self) -> None:
+        self.eight_bits = False  # for the matrices of what is added while it is true
         self.nodes: list[Any] = []
         self.initialisers: list[Any] = []
         self._made: dict[str, _Made] = {}
@@ -55,6 +56,15 @@ class Graph:
         cast = self.node("Cast", [name], to=TensorProto.FLOAT)
         self._values[cast] = value
         return cast
+
+    def weight(self, value: NDArray[Any]) -> str:
+        """The weight [O, I, k, k] of a convolution."""
+        if not self.eight_bits or value.shape[1] == 1:
+            return self.constant(value)
+        scale = np.maximum(np.abs(value).max((1, 2, 3)), 1e-12) / 127
+        codes = np.rint(value / scale[:, None, None, None]).astype(np.int8)
+        names = [self.constant(x, half=False) for x in (codes, scale.astype(np.float32))]
+        return self.node("DequantizeLinear", names, axis=0)
 
     def scalar(self, value: float) -> str:
         """A constant of one float32."""
@@ -98,7 +108,7 @@ class Graph:
         depthwise = pad is None and weight.shape[1] == 1 and weight.shape[0] > 1
         if pad is None:
             pad = (size - 1) // 2 if stride == 1 else 0
-        inputs = [x, self.constant(weight)] + ([] if bias is None else [self.constant(bias)])
+        inputs = [x, self.weight(weight)] + ([] if bias is None else [self.constant(bias)])
         return self.node(
             "Conv",
             inputs,

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from vqcodec.errors import InputError, UsageError
 from vqcodec.train.budget import machine_speed, step_operations
-from vqcodec.train.codec import Codec, start_linear
+from vqcodec.train.codec import Analysed, Codec, start_linear
 from vqcodec.train.config import LEARNS, ModelConfig, TrainConfig, override, to_dict
 from vqcodec.train.data import Pictures, block_statistics, linear_basis
 from vqcodec.train.eye import start_eye
@@ -110,6 +110,11 @@ def distortion(restored: Tensor, x: Tensor, eye: Tensor, similarity: float) -> t
     return torch.where(eye, blend, mse), mse
 
 
+def balance(lam: Tensor, t: TrainConfig) -> Tensor:
+    """What a sample's loss is multiplied by, so that all rates count alike."""
+    return (lam / 436.0) ** -t.weight_balance
+
+
 def sample_loss(
     model: nn.Module, codec: Codec, x: Tensor, level: Tensor, tune: Tensor, t: TrainConfig
 ) -> tuple[Tensor, Tensor]:
@@ -122,14 +127,47 @@ def sample_loss(
     eye = tune == codec.config.tunes.index("eye") if "eye" in codec.config.tunes else torch.zeros_like(tune).bool()
     lost, mse = distortion(out.restored, x, eye, t.similarity)
     lam = codec.lambda_of(level)
-    balance = (lam / 436.0) ** -t.weight_balance
-    loss = ((bpp + lam * lost) * balance).mean() + t.commitment * out.commitment
+    loss = ((bpp + lam * lost) * balance(lam, t)).mean() + t.commitment * out.commitment
     if out.base_restored is not None:
         low = codec.config.lambda_min
         weight = t.base_only_weight * low * (low / 436.0) ** -t.weight_balance * base_only / len(x)
         loss = loss + weight * mse_per_sample(out.base_restored, x[:base_only]).mean()
     decibels = -10 * torch.log10(mse.detach().clamp(min=1e-9))
     return loss, torch.stack([loss.detach(), bpp.detach().mean(), decibels.mean()])
+
+
+class Replay:
+    """Batches that a frozen encoder has analysed, each used a few times: the prior's phase learns faster from them."""
+
+    SIZE, USES = 128, 3
+
+    def __init__(self, codec: Codec) -> None:
+        self.codec = codec
+        self.kept: list[tuple[Analysed, Tensor]] = []
+
+    def draw(
+        self, rng: np.random.Generator, batch: Callable[[], tuple[Tensor, Tensor, Tensor]]
+    ) -> tuple[Analysed, Tensor]:
+        """An analysed batch and its levels, one in `USES` times of new pictures, levels and tunes from `batch`."""
+        place = int(rng.integers(self.SIZE))
+        if place < len(self.kept) and rng.random() > 1 / self.USES:
+            return self.kept[place]
+        x, level, tune = batch()
+        with torch.no_grad():
+            new = self.codec.analyse(x, level, tune), level
+        if place < len(self.kept):
+            self.kept[place] = new
+        else:
+            self.kept.append(new)
+        return new
+
+
+def prior_loss(codec: Codec, analysed: Analysed, level: Tensor, t: TrainConfig) -> tuple[Tensor, Tensor]:
+    """The rate alone, every rate weighted alike, of steps that change nothing else; for the log as `sample_loss`."""
+    places = analysed.y.shape[2] * analysed.y.shape[3]
+    bpp = codec.refinement_bits(analysed) / (STRIDE**2 * places)
+    loss = (bpp * balance(codec.lambda_of(level), t)).mean()
+    return loss, torch.stack([loss.detach(), bpp.detach().mean(), torch.zeros_like(loss)])
 
 
 @torch.no_grad()
@@ -227,6 +265,9 @@ class Trainer:
             speed = machine_speed(device, precision) * self.world
             self.share = step_operations(self.codec.config, config.crop) / speed
         self.codec.quantiser.learns = config.phase == "joint"
+        self.replay = Replay(self.codec)
+        if config.phase == "prior" and self.world > 1:
+            raise UsageError("--phase prior runs in one process")
         self.files = files if config.files_minutes else None
 
     def _go_on(self, resume: dict[str, Any]) -> None:
@@ -283,17 +324,11 @@ class Trainer:
         """One update; (loss, bpp, PSNR, gradient norm) on the device, [4]: nothing here waits for a GPU."""
         t = self.t
         self.rate = t.learning_rate * rate_factor(self.step, done, t.warmup, t.final_rate)
-        x = self._batch(rng)
-        order = torch.from_numpy(rng.permutation(t.batch))
-        level = torch.from_numpy(((np.arange(t.batch) + rng.random(t.batch)) / t.batch).astype(np.float32))
-        tunes = self.codec.config.tunes
-        tune = torch.zeros(t.batch, dtype=torch.int64)
-        if len(tunes) > 1:
-            tune[:] = tunes.index("psnr")
-            tune[: int(t.eye * t.batch + rng.random())] = tunes.index("eye")
-        level, tune = level[order].to(self.device), tune[order].to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=t.bf16):
-            loss, figures = sample_loss(self.model, self.codec, x, level, tune, t)
+            if t.phase == "prior":
+                loss, figures = prior_loss(self.codec, *self.replay.draw(rng, lambda: self._samples(rng)), t)
+            else:
+                loss, figures = sample_loss(self.model, self.codec, *self._samples(rng), t)
         for optimiser in self.optimisers.values():
             optimiser.zero_grad(set_to_none=True)
             for group in optimiser.param_groups:
@@ -305,6 +340,18 @@ class Trainer:
         self.average.update(self.step)
         self.step += 1
         return torch.cat([figures, norm.reshape(1)])
+
+    def _samples(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Pictures [B, 3, S, S], and the levels [B] and tunes [B] at which they are coded."""
+        t, x = self.t, self._batch(rng)
+        order = torch.from_numpy(rng.permutation(t.batch))
+        level = torch.from_numpy(((np.arange(t.batch) + rng.random(t.batch)) / t.batch).astype(np.float32))
+        tunes = self.codec.config.tunes
+        tune = torch.zeros(t.batch, dtype=torch.int64)
+        if len(tunes) > 1:
+            tune[:] = tunes.index("psnr")
+            tune[: int(t.eye * t.batch + rng.random())] = tunes.index("eye")
+        return x, level[order].to(self.device), tune[order].to(self.device)
 
     def _batch(self, rng: np.random.Generator) -> Tensor:
         """Random crops [B, 3, S, S]; some of them become patterns."""
@@ -334,9 +381,10 @@ class Trainer:
                 loss, bpp, decibels, norm = torch.stack(window).mean(0).tolist()
                 speed = len(window) * t.batch * self.world / (self.elapsed - marks["log"])
                 rate = self.rate
+                quality = "" if t.phase == "prior" else f"psnr {decibels:.2f} "
                 self.say(
                     f"{t.phase} step {self.step} {self.elapsed / 60:.1f} min {done:.1%} loss {loss:.4f} bpp {bpp:.3f} "
-                    f"psnr {decibels:.2f} norm {norm:.2f} lr {rate:.1e} crops/s {speed:.1f} "
+                    f"{quality}norm {norm:.2f} lr {rate:.1e} crops/s {speed:.1f} "
                     f"({speed * self.share:.0%} of the machine)"
                 )
                 self._draw({"loss": loss, "bpp": bpp, "psnr": decibels, "norm": norm, "lr": rate, "crops/s": speed})

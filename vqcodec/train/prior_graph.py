@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The priors' integer tables as ONNX graphs with 8-bit kernels: the fast engine of model/engines.py.
 
-One graph per network, built from the tables alone, so that both engines have the same numbers. Codes are uint8 with a
-zero point, products `u8 x s8` with int32 sums. All arrays are [1, h, w, C]. ONNX Runtime is asked not to rewrite these
-graphs, so what stands here is what runs.
+One graph per network, built from the tables alone, so that both engines have the same numbers. Weights stay in the
+tables, from where the run-time hands them over. Codes are uint8 with a zero point, products `u8 x s8` with int32 sums.
+All arrays are [1, h, w, C]. ONNX Runtime is asked not to rewrite these graphs, so what stands here is what runs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vqcodec.model.engines import BASE, CLASSES, INDICES, STEP
+from vqcodec.model.engines import BASE, CLASSES, INDICES, STEP, weights_of
 from vqcodec.model.layers import ACTIVE, FINER, FRACTION, LIMIT, SIGNED, Range
 
 Tables = Mapping[str, NDArray[Any]]
@@ -24,8 +24,9 @@ MICROSOFT = "com.microsoft"  # operators of ONNX Runtime's own
 class PriorGraph:
     """A growing graph. Each method adds nodes and returns the name of the output."""
 
-    def __init__(self, tables: Tables) -> None:
-        self.tables = tables
+    def __init__(self, tables: Tables, graph: str) -> None:
+        self.tables, self.weights = tables, weights_of(tables, graph)
+        self._laid = 0  # bytes of the weights named
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
         self._names: dict[Any, str] = {}
@@ -39,6 +40,19 @@ class PriorGraph:
             self._names[key] = f"c{len(self.constants)}"
             self.constants.append(numpy_helper.from_array(value, self._names[key]))
         return self._names[key]
+
+    def weight(self, name: str) -> str:
+        """A weight of the tables, which the graph names and does not hold; a reader lays them one after the other."""
+        from onnx import StringStringEntryProto, TensorProto
+
+        value = self.weights[f"{name}.weight"]
+        tensor = TensorProto(name=f"{name}.weight", dims=value.shape, data_type=TensorProto.INT8)
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, text in (("location", "tables.npz"), ("offset", str(self._laid)), ("length", str(value.size))):
+            tensor.external_data.append(StringStringEntryProto(key=key, value=text))
+        self._laid += value.size
+        self.constants.append(tensor)
+        return tensor.name
 
     def number(self, value: float) -> str:
         """A constant of one float32."""
@@ -69,17 +83,17 @@ class PriorGraph:
         fine = self.rounded(self.node("Sub", x, back), kind, 1 / FINER)
         return self.node("Concat", coarse, fine, axis=-1)
 
-    def linear(self, codes: str, name: str, kind: Range = SIGNED, rows: slice = slice(None)) -> str:
-        """A linear layer, or some of its outputs: codes -> stream."""
-        weight, shift, bias = (self.tables[f"{name}.{part}"][rows] for part in ("weight", "shift", "bias"))
+    def linear(self, codes: str, name: str, kind: Range = SIGNED) -> str:
+        """A linear layer: codes -> stream."""
+        shift, bias = (self.tables[f"{name}.{part}"] for part in ("shift", "bias"))
         return self.node(
             "MatMulIntegerToFloat",
             codes,
-            self.constant(np.ascontiguousarray(weight.T.astype(np.int8))),
+            self.weight(name),
             self.number(1),
             self.constant((2.0 ** -shift.astype(np.float64)).astype(np.float32)),
             self.zero(kind),
-            self.constant(np.zeros(len(weight), np.int8)),
+            self.constant(np.zeros(len(bias), np.int8)),
             self.constant((bias * 2.0**-FRACTION).astype(np.float32)),
             domain=MICROSOFT,
         )
@@ -90,14 +104,14 @@ class PriorGraph:
 
     def depthwise(self, codes: str, name: str) -> str:
         """A depthwise layer: codes -> codes."""
-        weight, shift, bias = (self.tables[f"{name}.{part}"] for part in ("weight", "shift", "bias"))
-        channels = len(weight)
+        shift, bias = (self.tables[f"{name}.{part}"] for part in ("shift", "bias"))
+        channels = len(bias)
         return self.node(
             "QLinearConv",
             codes,
             self.number(1),
             self.zero(ACTIVE),
-            self.constant(weight.astype(np.int8)[:, None]),
+            self.weight(name),
             self.constant((2.0 ** -shift.astype(np.float64)).astype(np.float32)),
             self.constant(np.zeros(channels, np.int8)),
             self.number(1),
@@ -153,7 +167,7 @@ class PriorGraph:
 
 
 def _base(tables: Tables) -> bytes:
-    g = PriorGraph(tables)
+    g = PriorGraph(tables, BASE)
     channels, inputs = tables["prior.enter.weight"].shape
     x = g.clipped(g.linear("code", "prior.enter"))
     number = 0
@@ -168,7 +182,7 @@ def _base(tables: Tables) -> bytes:
 
 
 def _step(tables: Tables, number: int, half: bool) -> bytes:
-    g, name = PriorGraph(tables), f"prior.steps.{number}"
+    g, name = PriorGraph(tables, STEP.format(number)), f"prior.steps.{number}"
     channels, inputs = tables[f"{name}.join.weight"].shape
     features = tables["prior.steps.0.join.weight"].shape[1]
     seen = inputs - features - (channels if number else 0)
@@ -195,11 +209,12 @@ def _step(tables: Tables, number: int, half: bool) -> bytes:
     after = g.rounded(x)
     x = g.block(x, f"{name}.block2", gathered=half)
     codes = g.take(x, channels, tables[f"{name}.out.weight"].shape[1])
-    means = g.linear(codes, f"{name}.out", rows=slice(count))
-    scales = g.linear(codes, f"{name}.out", rows=slice(count, None))
+    both = g.linear(codes, f"{name}.out")
     if not half:
-        flat = g.constant(np.array([-1, count], np.int64))
-        means, scales = g.node("Reshape", means, flat), g.node("Reshape", scales, flat)
+        both = g.node("Reshape", both, g.constant(np.array([-1, 2 * count], np.int64)))
+    first, middle, last = (g.constant(np.array([n], np.int64)) for n in (0, count, 2 * count))
+    axis = g.constant(np.array([1], np.int64))
+    means, scales = (g.node("Slice", both, *limits, axis) for limits in ((first, middle), (middle, last)))
     scales = g.node("Clip", g.node("Add", scales, "ratio"), g.number(0), g.number(CLASSES - 1))
     classes = g.node("QuantizeLinear", scales, g.number(1), g.constant(np.array(0, np.uint8)))
     return g.serialise(
@@ -208,7 +223,7 @@ def _step(tables: Tables, number: int, half: bool) -> bytes:
 
 
 def _indices(tables: Tables) -> bytes:
-    g = PriorGraph(tables)
+    g = PriorGraph(tables, INDICES)
     channels, inputs = tables["base_prior.enter.weight"].shape
     x = g.active(g.node("Add", g.linear("code", "base_prior.enter"), "offset"))
     x = g.depthwise(g.rounded(x, ACTIVE), "base_prior.spread")

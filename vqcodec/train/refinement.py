@@ -165,11 +165,13 @@ def refinement_graph(model: Codec) -> bytes:
     the indices' own part is none.
     """
     c, g = model.config, Graph()
+    g.eight_bits = True  # it stands for an integer prior of as many
     prior = _Prior(g, model)
     number, start = 0, 0
     for width, halves in zip(c.chunks, c.halves(), strict=True):
         prior.chunk(number, start, width, halves)
         number, start = number + halves, start + width
+    g.eight_bits = False
     restored = _synthesis(g, model, prior.latents)
     error = g.sub(g.node("Clip", [restored, g.scalar(0), g.scalar(1)]), "x")
     weighted = g.mul(error, "weight")
