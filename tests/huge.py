@@ -72,7 +72,8 @@ def restored_at_once(data: bytes) -> U8:
     for tile in grid.tiles:
         latents[tile.latents.slices] = reader.latents(tile)
     header = contents.header
-    weights = model.synthesis_weights(header.quality, base_only=contents.refinement is None)
+    setting = model.setting(header.quality, header.tune)
+    weights = model.synthesis_weights(setting, base_only=contents.refinement is None)
     window, corrections = grid.latents.scaled(LATENT_STRIDE), reader.corrections(grid.tile(0))
     found: U8 = model.synthesis(latents, weights, window, corrections)
     return found[: header.height, : header.width]

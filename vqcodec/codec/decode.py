@@ -49,7 +49,9 @@ def decode_strips(data: bytes, options: DecodeOptions = DecodeOptions(), progres
     contents, model, grid, at_once = open_file(data, options)
     header = contents.header
     area = area_of(header, options.region)
-    model.prepare("realistic" if options.texture else "synthesis")
+    if options.texture:
+        model.prepare("realistic")  # the model may lack it
+    model.prepare_aside("synthesis")
     damage = [*contents.damage]
     alpha = _alpha(contents, options.allow_partial, damage)
     reader = TileReader(model, grid, contents, options.allow_partial)

@@ -26,7 +26,7 @@ from vqcodec.codec.search import PLANS, search
 from vqcodec.codec.synthesis import Strip, strips
 from vqcodec.model import zoo
 from vqcodec.model.walk import Base, Chooser, Predicted, given
-from vqcodec.model.zoo import Model
+from vqcodec.model.zoo import Graph, Model
 from vqcodec.options import BASE_ONLY_QUALITY, DEFAULT_QUALITY, EncodeOptions, check_quality
 from vqcodec.pictures import metadata, png
 from vqcodec.pictures.picture import Picture
@@ -168,13 +168,13 @@ def encode_layers(
     `at_once` is how many tiles to work on at a time. `visit` sees every tile, on the thread that coded it.
     """
     model.prepare("analysis")
-    if tradeoff.effort in PLANS and not tradeoff.base_only:
-        model.prepare("gradient")
+    searches, fits = tradeoff.effort in PLANS and not tradeoff.base_only, tradeoff.effort >= COLOUR_EFFORT
+    graphs: tuple[tuple[Graph, bool], ...] = (("gradient", searches), ("synthesis", fits))
+    model.prepare_aside(*(name for name, wanted in graphs if wanted))
     tiles = _Tiles(model, rgb, tradeoff, grid, at_once, visit)
     layer = NONE
     with single_blas():
-        if tradeoff.effort >= COLOUR_EFFORT:
-            model.prepare("synthesis")
+        if fits:
             layer = _colour_layer(tiles, progress)
         else:
             for number, _ in enumerate(in_order(tiles.latents, grid.tiles, at_once)):
