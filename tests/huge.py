@@ -79,8 +79,9 @@ def restored_at_once(data: bytes) -> U8:
     reader = decode.TileReader(model, grid, contents, partial=False)
     for tile in grid.tiles:
         latents[tile.latents.slices] = reader.latents(tile)
-    header, weights = contents.header, reader.weights(grid.tile(0))
-    assert weights is not None
+    header = contents.header
+    setting = model.setting(header.quality, header.tune)
+    weights = model.synthesis_weights(setting, base_only=contents.refinement is None)
     window, corrections = grid.latents.scaled(LATENT_STRIDE), reader.corrections(grid.tile(0))
     found: U8 = model.synthesis(latents, weights, window, corrections)
     return found[: header.height, : header.width]

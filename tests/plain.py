@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: MIT
 """The specified range decoder in plain Python, and golden files read with it where there is no constriction.
 
-    python -m tests.plain [GOLDEN_NAME ...]
+    python -m tests.plain [--package] [GOLDEN_NAME ...]
 
 reads golden files with this decoder in constriction's place and compares their indices with the expected ones: all of
 the decoder that decides about indices, on any machine that has Python, NumPy and Pillow; no ONNX Runtime is needed.
+With --package the package reads them with the range coder and the engine that are there, or that the environment names.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import platform
 import sys
 import types
@@ -84,11 +86,16 @@ def install() -> None:
 
 def main(names: list[str]) -> int:
     """Reads the golden files; the number of those whose indices are not the expected ones."""
-    install()
+    package = names[:1] == ["--package"]
+    if package:
+        names = names[1:]
+    else:
+        install()
     import numpy as np
 
     import vqcodec
     from tests.golden.make import digest
+    from vqcodec.bitstream import range_coder
 
     folder = Path(__file__).with_name("golden")
     expected = json.loads((folder / "expected.json").read_text(encoding="utf-8"))
@@ -102,8 +109,12 @@ def main(names: list[str]) -> int:
     import threadpoolctl
 
     blas = [f"{pool['internal_api']} {pool.get('architecture')}" for pool in threadpoolctl.threadpool_info()]
-    versions = f"Python {platform.python_version()}, NumPy {np.__version__}, {', '.join(blas) or 'another BLAS'}"
-    print(f"{platform.machine()}, {versions}: {wrong} wrong")
+    coder = type(range_coder.choose()).__name__ if package else "of the specification"
+    engine = os.environ.get("VQCODEC_ENGINE", "usual") if package else "plain"
+    print(
+        f"{platform.machine()}, Python {platform.python_version()}, NumPy {np.__version__}, "
+        f"{', '.join(blas) or 'another BLAS'}, engine {engine}, range coder {coder}: {wrong} wrong"
+    )
     return wrong
 
 

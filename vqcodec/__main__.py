@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: MIT
 """`python -m vqcodec`: the command line."""
 
-import sys
-
-from vqcodec.cli.main import main
+from vqcodec.cli.main import program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

@@ -13,10 +13,12 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import cache
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -54,6 +56,8 @@ def in_order(work: Callable[[T], R], items: Iterable[T], at_once: int) -> Iterat
     if at_once <= 1:
         yield from map(work, items)
         return
+    from concurrent.futures import ThreadPoolExecutor  # here, because a picture of one tile can do without
+
     pool = ThreadPoolExecutor(at_once)
     pending: deque[Future[R]] = deque()
     try:

@@ -1,28 +1,30 @@
 # SPDX-License-Identifier: MIT
 """Jobs on files in one process or in several: what became of each, and what an error of one means. No file names here.
 
+What several processes need is imported for them: one file must not wait for it.
+
 Several processes rather than threads: the entropy coder and half of the prior hold Python's lock, and a picture that
 brings a process down (out of memory, a library's crash) must not take the others with it.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import threading
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from vqcodec.cli import streams
 from vqcodec.cli.streams import shown
 from vqcodec.errors import InputError, LimitError, VqcError
 from vqcodec.messages import reason
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ProcessPoolExecutor
 
 EXIT_INTERNAL = 1
 Pair = tuple[str, str]  # input, output
@@ -95,6 +97,9 @@ def _attempt(work: Work, source: str, target: str) -> Outcome:
 
 def _in_processes(pairs: dict[int, Pair], work: Work, count: int) -> Iterator[tuple[int, Outcome]]:
     """Feeds a pool; when one of its processes dies, those that were at work are tried again, one by one."""
+    from concurrent.futures import FIRST_COMPLETED, wait
+    from concurrent.futures.process import BrokenProcessPool
+
     waiting = deque(pairs.items())
     suspects: deque[Item] = deque()
     while waiting or suspects:
@@ -126,6 +131,9 @@ def _in_processes(pairs: dict[int, Pair], work: Work, count: int) -> Iterator[tu
 @contextmanager
 def _pool(count: int) -> Iterator[ProcessPoolExecutor]:
     """Processes that end with this one: at the end, at an error, and when it is killed."""
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
     pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=_begin)
     try:
         yield pool
@@ -154,6 +162,8 @@ def _terminate(_signal: int, _frame: Any) -> None:
 
 def _follow_parent() -> None:
     """Nobody waits for the work of a parent that was killed."""
+    import multiprocessing
+
     parent = multiprocessing.parent_process()
     if parent is not None:
         with suppress(Exception):

@@ -54,7 +54,9 @@ def decode_strips(data: bytes, options: DecodeOptions = DecodeOptions(), progres
     alpha = _alpha(contents, options.allow_partial, damage)
     reader = TileReader(model, grid, contents, options.allow_partial)
     if not all(reader.kept(tile.index) for tile in grid.tiles_in(area)):
-        model.prepare("realistic" if options.texture else "synthesis")
+        if options.texture:
+            model.prepare("realistic")  # the model may lack it
+        model.prepare_aside("synthesis")
 
     def rows() -> Iterator[NDArray[np.uint8]]:
         strips, top = restore(model, grid, reader, at_once, area, options.texture, progress), area.y0

@@ -29,7 +29,7 @@ from vqcodec.codec.synthesis import Strip, strips
 from vqcodec.model import zoo
 from vqcodec.model.walk import Base, Predicted
 from vqcodec.model.walk import Chooser as IndexChooser
-from vqcodec.model.zoo import Model
+from vqcodec.model.zoo import Graph, Model
 from vqcodec.options import BASE_ONLY_QUALITY, DEFAULT_QUALITY, EncodeOptions, check_quality
 from vqcodec.pictures import metadata, png, webp
 from vqcodec.pictures.picture import Picture
@@ -238,13 +238,13 @@ def encode_layers(
     as possible.
     """
     model.prepare("analysis")
-    if tradeoff.effort in ROUNDS and not tradeoff.base_only:
-        model.prepare("aim")
+    aims, fits = tradeoff.effort in ROUNDS and not tradeoff.base_only, tradeoff.effort >= COLOUR_EFFORT
+    graphs: tuple[tuple[Graph, bool], ...] = (("aim", aims), ("synthesis", fits))
+    model.prepare_aside(*(name for name, wanted in graphs if wanted))
     tiles = _Tiles(model, rgb, tradeoff, grid, at_once, visit, watch, kept)
     layer = NONE
     with single_blas():
-        if tradeoff.effort >= COLOUR_EFFORT:
-            model.prepare("synthesis")
+        if fits:
             layer = _colour_layer(tiles, progress)
         else:
             for number, _ in enumerate(in_order(tiles.latents, grid.tiles, at_once)):

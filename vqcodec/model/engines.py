@@ -11,11 +11,11 @@ tile row by row.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import sys
-from collections.abc import Callable
-from threading import RLock
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -40,6 +40,7 @@ from vqcodec.model.layers import (
     rounded,
 )
 from vqcodec.model.transforms import ask, session
+from vqcodec.threads import Once
 
 CLASSES = 64
 BASE, INDICES, STEP = "prior-base.onnx", "prior-indices.onnx", "prior-step-{}.onnx"
@@ -82,9 +83,12 @@ class Engine(Protocol):
     def indices(self, code: Bytes, offset: Streams, where: Mask) -> Streams:
         """Pairs of the codewords known, offset [N] of the pass -> logits [n, K] of the positions `where` [h, w]."""
 
+    def load_all(self) -> None:
+        """Load now what would be loaded when first used."""
+
 
 T = TypeVar("T")
-Question = Callable[[Engine], tuple[NDArray[Any], ...]]
+MAX_CHANNELS = 2**16  # of an input of a graph
 PROBED: Mask = np.arange(12).reshape(3, 4) % 2 == 1  # the grid of the small question
 
 
@@ -131,7 +135,7 @@ class Plain:
         x = clipped(self._enter(codes_of(code)))
         for block in self._blocks:
             x = block(x)
-        features = rounded(x) if self._steps[0].join.weight.shape[0] == x.shape[-1] else pair(x)
+        features = rounded(x) if self._steps[0].join.inputs == x.shape[-1] else pair(x)
         return stored(features), self._base_mean(self._base_mean.take(x))
 
     def step(
@@ -146,7 +150,7 @@ class Plain:
     ) -> tuple[Streams, Bytes, Bytes]:
         """See Engine."""
         layers = self._steps[number]
-        seen = layers.join.weight.shape[0] - features.shape[-1] - (0 if before is None else before.shape[-1])
+        seen = layers.join.inputs - features.shape[-1] - (0 if before is None else before.shape[-1])
         inputs = [features, known[:, :, :seen], *([] if before is None else [before])]
         x = clipped(layers.join(codes_of(np.concatenate(inputs, -1))) + quality)
         x = layers.block1(x)
@@ -163,6 +167,30 @@ class Plain:
         x = self._spread(rounded(leaky(self._indices_enter(codes_of(code)) + offset), ACTIVE))
         x = self._indices_blocks[1](self._indices_blocks[0](x), where)
         return self._logits(self._logits.take(x))
+
+    def load_all(self) -> None:
+        """See Engine."""
+
+    @property
+    def steps(self) -> int:
+        """How many there are."""
+        return len(self._steps)
+
+    def answer(self, name: str, question: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """What a graph must give for these inputs, one place of the grid PROBED for each of theirs."""
+        asked = {key: value[0] if value.ndim == 4 else value for key, value in question.items()}
+        where = PROBED if "where" in asked else None
+        if name == INDICES:
+            return [self.indices(asked["code"], asked["offset"], PROBED)]
+        if name == BASE:
+            features, means = self.base(asked["code"])
+            return [features[None], means[None]]
+        number = next(n for n in range(self.steps) if STEP.format(n) == name)
+        last = asked.get("before")
+        means, classes, after = self.step(
+            number, asked["features"], asked["known"], last, asked["quality"], asked["ratio"], where
+        )
+        return [means, classes, after[None]]
 
 
 def weights_of(arrays: Arrays, graph: str) -> dict[str, NDArray[np.int8]]:
@@ -187,31 +215,38 @@ class Onnx:
         read: name of a graph -> its bytes.
         threads: of ONNX Runtime; 0 for one per processor.
         plain: the reference.
+        answers: the reference's to the small question, by graph (`digest`); where one is missing, it is asked.
 
     Raises:
         Different: by all methods, if the graph gives another answer than the reference.
     """
 
-    def __init__(self, read: Callable[[str], bytes], threads: int, plain: Plain) -> None:
+    def __init__(
+        self, read: Callable[[str], bytes], threads: int, plain: Plain, answers: Mapping[str, str] | None = None
+    ) -> None:
         self._read, self._threads, self._plain = read, threads, plain
-        self._sessions: dict[str, Any] = {}
-        self._lock = RLock()
+        self.answers = dict(answers or {})  # with those of the graphs loaded so far
+        self._session = Once(self._load)
 
-    def _run(self, name: str, question: Question, inputs: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        """Outputs of a graph; `question` is what both engines are asked before its first use."""
-        with self._lock:
-            if name not in self._sessions:
-                self._sessions[name] = session(
-                    self._read(name), self._threads, optimise=False, weights=weights_of(self._plain.arrays, name)
-                )
-                pairs = zip(question(self), question(self._plain), strict=True)
-                if not all(a.shape == b.shape and a.dtype == b.dtype and (a == b).all() for a, b in pairs):
-                    raise Different(f"the model's graph {name} does not give the numbers that it must give")
-        return ask(self._sessions[name], inputs)
+    def _load(self, name: str) -> Any:
+        """The session of a graph that has answered rightly."""
+        weights = weights_of(self._plain.arrays, name)
+        loaded = session(self._read(name), self._threads, optimise=False, weights=weights)
+        question = _small_question(name, loaded)
+        if name not in self.answers:
+            self.answers[name] = digest(self._plain.answer(name, question))
+        if digest(ask(loaded, question)) != self.answers[name]:
+            raise Different(f"the model's graph {name} does not give the numbers that it must give")
+        return loaded
+
+    def load_all(self) -> None:
+        """See Engine. In the order in which they are needed."""
+        for name in (INDICES, BASE, *map(STEP.format, range(self._plain.steps))):
+            self._session(name)
 
     def base(self, code: Bytes) -> tuple[Bytes, Streams]:
         """See Engine."""
-        features, means = self._run(BASE, lambda engine: engine.base(_probe(code)), {"code": code[None]})
+        features, means = ask(self._session(BASE), {"code": code[None]})
         return features[0], means[0]
 
     def step(
@@ -225,30 +260,19 @@ class Onnx:
         where: Mask | None,
     ) -> tuple[Streams, Bytes, Bytes]:
         """See Engine."""
-
-        def question(engine: Engine) -> tuple[NDArray[Any], ...]:
-            last = None if before is None else _probe(before)
-            half = None if where is None else PROBED
-            level = np.zeros_like(ratio, shape=(1, ratio.shape[1]))  # there may be no position, and no row
-            return engine.step(number, _probe(features), _probe(known), last, quality, level, half)
-
         inputs: dict[str, NDArray[Any]] = {"features": features[None], "quality": quality, "ratio": ratio}
         inputs["known"] = known[None]
         if before is not None:
             inputs["before"] = before[None]
         if where is not None:
             inputs["where"] = np.flatnonzero(where)
-        means, classes, after = self._run(STEP.format(number), question, inputs)
+        means, classes, after = ask(self._session(STEP.format(number)), inputs)
         return means, classes, after[0]
 
     def indices(self, code: Bytes, offset: Streams, where: Mask) -> Streams:
         """See Engine."""
-
-        def question(engine: Engine) -> tuple[NDArray[Any], ...]:
-            return (engine.indices(_probe(code), offset, PROBED),)
-
         inputs: dict[str, NDArray[Any]] = {"code": code[None], "offset": offset, "where": np.flatnonzero(where)}
-        (logits,) = self._run(INDICES, question, inputs)
+        (logits,) = ask(self._session(INDICES), inputs)
         return logits
 
 
@@ -291,22 +315,55 @@ class Trusted:
         """See Engine."""
         return self._ask(lambda engine: engine.indices(code, offset, where))
 
+    def load_all(self) -> None:
+        """See Engine."""
+        self._ask(lambda engine: engine.load_all())
 
-def _probe(like: Bytes) -> Bytes:
-    """Codes for the small question, as many channels as `like` has; every other one is an extreme."""
-    shape = (*PROBED.shape, like.shape[-1])
+
+def _small_question(name: str, loaded: Any) -> dict[str, NDArray[Any]]:
+    """Inputs for a graph, from what it says of them: codes of which every other one is an extreme, and zeros."""
+    question: dict[str, NDArray[Any]] = {}
+    for given in loaded.get_inputs():
+        channels = given.shape[-1] if given.shape else None
+        if given.name == "where":
+            question[given.name] = np.flatnonzero(PROBED)
+            continue
+        if not isinstance(channels, int) or not 0 < channels <= MAX_CHANNELS:
+            raise ModelError(f"the model's graph {name} has an input {given.name!r} of another shape")
+        if given.type == "tensor(uint8)":
+            question[given.name] = _probe(channels)[None]
+        else:
+            question[given.name] = np.zeros((1, channels) if len(given.shape) == 2 else channels, np.float32)
+    return question
+
+
+def _probe(channels: int) -> Bytes:
+    """Codes for the small question; every other one is an extreme."""
+    shape = (*PROBED.shape, channels)
     number = np.arange(math.prod(shape), dtype=np.int64) * 2654435761 % 2**32 >> 11
     codes = np.where(number & 1024, 255 * (number >> 9 & 1), number & 255)
     return codes.astype(np.uint8).reshape(shape)
 
 
-def choose(plain: Plain, read: Callable[[str], bytes] | None, threads: int) -> Engine:
+def digest(outputs: Sequence[NDArray[Any]]) -> str:
+    """SHA-256 of arrays: their kinds, shapes and numbers."""
+    found = hashlib.sha256()
+    for array in outputs:
+        found.update(f"{array.dtype.kind}{array.dtype.itemsize}{list(array.shape)}".encode())
+        found.update((array + array.dtype.type(0)).astype(array.dtype.newbyteorder("<")).tobytes())  # there is one zero
+    return found.hexdigest()
+
+
+def choose(
+    plain: Plain, read: Callable[[str], bytes] | None, threads: int, answers: Mapping[str, str] | None = None
+) -> Engine:
     """The engine for a model.
 
     Args:
         plain: the reference, on the model's tables.
         read: name of a graph -> its bytes; None for a model without graphs.
         threads: of ONNX Runtime; 0 for one per processor.
+        answers: see `Onnx`.
 
     Raises:
         UsageError: the environment asks for an engine that there is not.
@@ -316,5 +373,5 @@ def choose(plain: Plain, read: Callable[[str], bytes] | None, threads: int) -> E
         raise UsageError(f"{ENVIRONMENT} must be plain or onnx, not {wanted!r}")
     if wanted == "plain" or read is None:
         return plain
-    onnx = Onnx(read, threads, plain)
+    onnx = Onnx(read, threads, plain, answers)
     return onnx if wanted == "onnx" else Trusted(onnx, plain)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -70,22 +71,26 @@ def clipped(x: Streams) -> Streams:
     return np.clip(x, -LIMIT, LIMIT, out=x)
 
 
-def integers(arrays: Arrays, name: str, ndim: int, low: float, high: float) -> NDArray[np.float64]:
-    """An integer array of a model in float64, if its entries lie in [low, high].
+def checked(arrays: Arrays, name: str, ndim: int, low: float, high: float) -> NDArray[np.integer[Any]]:
+    """An integer array of a model, if its entries lie in [low, high].
 
     Raises:
         ModelError: it is missing, of another kind, or out of range.
     """
     try:
-        array = arrays[name]
+        array: NDArray[Any] = arrays[name]
     except KeyError:
         raise ModelError(f"the model's tables lack {name!r}") from None
     if array.ndim != ndim or array.dtype.kind not in "iu":
         raise ModelError(f"the model's table {name!r} is not an integer array of {ndim} dimensions")
-    values = array.astype(np.float64)
-    if values.size and not (values.min() >= low and values.max() <= high):
+    if array.size and not (array.min() >= low and array.max() <= high):
         raise ModelError(f"the model's table {name!r} is out of range: this model is not safe to use")
-    return values
+    return array
+
+
+def integers(arrays: Arrays, name: str, ndim: int, low: float, high: float) -> NDArray[np.float64]:
+    """The same in float64."""
+    return checked(arrays, name, ndim, low, high).astype(np.float64)
 
 
 def _check(name: str, largest: NDArray[np.float64], room: float) -> None:
@@ -97,9 +102,20 @@ def _check(name: str, largest: NDArray[np.float64], room: float) -> None:
 class Linear:
     """1x1 convolution of codes: [..., I] -> streams [..., O]."""
 
-    weight: NDArray[np.float32]  # [I, O], times 2**-shift
+    integer_weight: NDArray[np.integer[Any]]  # [O, I]
+    scale: NDArray[np.float64]  # [O], 2**-shift
     bias: NDArray[np.float32]  # [O]
     takes: Range
+
+    @cached_property
+    def weight(self) -> NDArray[np.float32]:
+        """[I, O], times the scale. Where ONNX Runtime computes, nobody asks for it."""
+        return np.ascontiguousarray((self.integer_weight * self.scale[:, None]).T, np.float32)
+
+    @property
+    def inputs(self) -> int:
+        """I."""
+        return int(self.integer_weight.shape[1])
 
     @classmethod
     def load(cls, arrays: Arrays, name: str, takes: Range = SIGNED, added: float = LIMIT) -> Linear:
@@ -109,22 +125,22 @@ class Linear:
             takes: the range of its inputs.
             added: the largest magnitude of what will be added to its outputs.
         """
-        weight = integers(arrays, f"{name}.weight", 2, LOW_WEIGHT, HIGH_WEIGHT)
+        weight = checked(arrays, f"{name}.weight", 2, LOW_WEIGHT, HIGH_WEIGHT)
         bias = integers(arrays, f"{name}.bias", 1, -ROOM, ROOM) * 2.0**-FRACTION
         scale = 2.0 ** -integers(arrays, f"{name}.shift", 1, 0, FRACTION)
-        _check(name, np.abs(weight).sum(1) * takes.magnitude * scale + np.abs(bias) + added, ROOM * 2.0**-FRACTION)
-        scaled = np.ascontiguousarray((weight * scale[:, None]).T, np.float32)
-        return cls(scaled, bias.astype(np.float32), takes)
+        sums = np.abs(weight.astype(np.int16)).sum(1, dtype=np.int64)
+        _check(name, sums * takes.magnitude * scale + np.abs(bias) + added, ROOM * 2.0**-FRACTION)
+        return cls(weight, scale, bias.astype(np.float32), takes)
 
     def __call__(self, codes: Codes) -> Streams:
         """Apply."""
         y: Streams = codes.reshape(-1, codes.shape[-1]) @ self.weight
         y += self.bias
-        return y.reshape(*codes.shape[:-1], self.weight.shape[1])
+        return y.reshape(*codes.shape[:-1], len(self.bias))
 
     def take(self, x: Streams) -> Codes:
         """The codes of a stream that this layer wants: as many as its channels, or pairs."""
-        return rounded(x, self.takes) if self.weight.shape[0] == x.shape[-1] else pair(x, self.takes)
+        return rounded(x, self.takes) if self.inputs == x.shape[-1] else pair(x, self.takes)
 
 
 @dataclass(frozen=True)

@@ -181,7 +181,7 @@ class RefinementPrior:
             if self._strength.shape != (self.rows,) or self._factors.shape != (2 * PLACE_LIMIT + 1,):
                 raise ModelError("the tables of the model's steps by place do not fit together")
             largest = self.step_size.max() * self._factors.max() * 2.0**-FACTOR_BITS
-            if largest > MAX_STEP or self._activity.weight.shape != (features_of(arrays)[1], 1):
+            if largest > MAX_STEP or self._activity.integer_weight.shape != (1, features_of(arrays)[1]):
                 raise ModelError("the tables of the model's steps by place do not fit together")
 
     @staticmethod

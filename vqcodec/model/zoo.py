@@ -16,8 +16,9 @@ import stat
 import threading
 import zipfile
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +28,7 @@ from numpy.typing import NDArray
 from vqcodec.bitstream.arrays import read_array
 from vqcodec.bitstream.codebook import BaseCodebook, Floats, Ints, Setting, anchor_weights, quality_level
 from vqcodec.bitstream.entropy import ClassTables
-from vqcodec.errors import ModelError, UsageError
+from vqcodec.errors import ModelError, UsageError, VqcError
 from vqcodec.messages import one_line
 from vqcodec.model import engines
 from vqcodec.model.aim import Aim
@@ -39,6 +40,7 @@ from vqcodec.model.transforms import Analysis, RealisticSynthesis, Synthesis
 from vqcodec.model.walk import Base, BaseChooser, Chooser, Predicted, walk_base, walk_refinement
 from vqcodec.options import DEFAULT_QUALITY, DEFAULT_TUNE, MAX_QUALITY, TUNES, ModelName
 from vqcodec.spans import span
+from vqcodec.threads import Once
 
 Graph = Literal["analysis", "synthesis", "realistic", "aim", "denoiser"]
 WEIGHTS = Path(__file__).parents[1] / "weights"
@@ -46,6 +48,7 @@ WEIGHTS = Path(__file__).parents[1] / "weights"
 MODELS: dict[str, str] = {"photo-1": "photo-1"}
 DEFAULT_MODEL = "photo-1"
 AIM = "aim.onnx"
+ANSWERS = "answers"  # in the card: what the priors' graphs must answer to the small question (engines.py)
 REALISTIC = "realistic.onnx"
 DENOISER = "denoiser.onnx"
 MAX_FILE_BYTES = 256 * 2**20
@@ -129,6 +132,9 @@ def _read_card(folder: Path) -> ModelFiles:
         if not (isinstance(tunes, list) and 0 < len(set(tunes) & set(TUNES)) == len(tunes)):
             raise ValueError("its tunes are none that are known")
         ranges = CARD_RANGES | dict(further for name, further in FURTHER_RANGES.items() if name in card["files"])
+        answers = card.get(ANSWERS, {})
+        if not (isinstance(answers, dict) and all(isinstance(text, str) for text in answers.values())):
+            raise ValueError("its answers are no texts")
         for name, (low, high) in ranges.items():
             if not isinstance(card[name], int | float) or not low <= card[name] <= high:
                 raise ValueError(f"{name} is out of range")
@@ -226,12 +232,13 @@ class Model:
     def __init__(self, files: ModelFiles, threads: int = 0, execution: str = "cpu") -> None:
         self.files = files
         self._how = threads, execution  # of the transforms; the priors never leave the CPU
-        self._loading = threading.RLock()  # threads that ask for a graph at once load it once
+        self._graph: Once[Graph, Any] = Once(self._load_graph)
         arrays = read_tables(files.verified("tables.npz"))
         try:
             self.codebook = BaseCodebook(integers(arrays, "codebook", 2, -MAX_CODEWORD, MAX_CODEWORD))
             plain = engines.Plain(arrays)
-            engine = engines.choose(plain, files.verified if engines.BASE in files.card["files"] else None, threads)
+            read = files.verified if engines.BASE in files.card["files"] else None
+            self._engine = engine = engines.choose(plain, read, threads, files.card.get(ANSWERS))
             self.base_prior = BasePrior(arrays, self.codebook, engine)
             self.prior = RefinementPrior(arrays, engine)
             self.tables = ClassTables.load(arrays)
@@ -279,59 +286,91 @@ class Model:
         Raises:
             ModelError: the model came without one of them, or its file is damaged.
         """
-        with self._loading:
-            for name in graphs:
-                getattr(self, name)
+        for name in graphs:
+            self._graph(name)
 
-    @cached_property
+    def prepare_aside(self, *graphs: Graph) -> None:
+        """Begin to load the priors' graphs and then these in a thread of its own, while the caller goes on.
+
+        What goes wrong there is raised where the graph is asked for, which tries again. A process that ends waits for
+        the thread: one that died inside ONNX Runtime would bring the process down.
+        """
+        if self._how[0] == 1:  # the caller wants no more than one thread
+            return
+
+        def load() -> None:
+            with suppress(VqcError, ImportError, MemoryError):
+                self._engine.load_all()
+                self.prepare(*graphs)
+
+        threading.Thread(target=load).start()
+
+    def _load_graph(self, name: Graph) -> Any:
+        def data(file: str, lacks: str = "") -> bytes:
+            if lacks and file not in self.files.card["files"]:
+                raise ModelError(f"the model {self.files.id} has no {lacks}")
+            return self.files.verified(file)
+
+        match name:
+            case "analysis":
+                return Analysis(data("analysis.onnx"), *self._how)
+            case "synthesis":
+                return Synthesis(data("synthesis.onnx"), *self._how)
+            case "realistic":
+                graph = data(REALISTIC, "realistic decoder, only the faithful one")
+                return RealisticSynthesis(graph, self.synthesis, *self._how)
+            case "aim":
+                return Aim(data(AIM, f"{AIM}: export it again, or take an effort of 1 to 3"), *self._how)
+            case "denoiser":
+                graph = data(DENOISER, "denoiser: train one with vqcodec train --phase denoiser")
+                return Denoiser(graph, self._how[0])
+
+    @property
     def analysis(self) -> Analysis:
         """The analysis transform."""
-        return Analysis(self.files.verified("analysis.onnx"), *self._how)
+        found: Analysis = self._graph("analysis")
+        return found
 
-    @cached_property
+    @property
     def synthesis(self) -> Synthesis:
         """The synthesis transform of the faithful decoder."""
-        return Synthesis(self.files.verified("synthesis.onnx"), *self._how)
+        found: Synthesis = self._graph("synthesis")
+        return found
 
-    @cached_property
+    @property
     def realistic(self) -> RealisticSynthesis:
         """The synthesis of the realistic decoder.
 
         Raises:
             ModelError: the model came without it.
         """
-        if REALISTIC not in self.files.card["files"]:
-            raise ModelError(f"the model {self.files.id} has no realistic decoder, only the faithful one")
-        return RealisticSynthesis(self.files.verified(REALISTIC), self.synthesis, *self._how)
+        found: RealisticSynthesis = self._graph("realistic")
+        return found
 
-    @cached_property
+    @property
     def denoiser(self) -> Denoiser:
         """The denoiser.
 
         Raises:
             ModelError: the model came without it.
         """
-        if DENOISER not in self.files.card["files"]:
-            raise ModelError(
-                f"the model {self.files.id} has no denoiser: train one with vqcodec train --phase denoiser"
-            )
-        return Denoiser(self.files.verified(DENOISER), self._how[0])
+        found: Denoiser = self._graph("denoiser")
+        return found
 
     @property
     def denoiser_halo(self) -> int:
         """How far, in pixels, an estimate looks beyond its own pixel."""
         return int(self.files.card[DENOISER_HALO])
 
-    @cached_property
+    @property
     def aim(self) -> Aim:
         """The graph that tells the encoder what to aim at (efforts of 4 and more).
 
         Raises:
             ModelError: the model came without it.
         """
-        if AIM not in self.files.card["files"]:
-            raise ModelError(f"the model {self.files.id} lacks {AIM}: export it again, or take an effort of 1 to 3")
-        return Aim(self.files.verified(AIM), *self._how)
+        found: Aim = self._graph("aim")
+        return found
 
     @property
     def analysis_halo(self) -> int:

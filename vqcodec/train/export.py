@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from vqcodec.bitstream.codebook import CODE_BITS
+from vqcodec.model import engines
 from vqcodec.model.prior import LOG_ONE, OCTAVE
-from vqcodec.model.zoo import AIM
+from vqcodec.model.zoo import AIM, ANSWERS
 from vqcodec.train.aim_graph import aim_graph
 from vqcodec.train.calibrate import prior_tables
 from vqcodec.train.codec import Codec
@@ -78,13 +79,16 @@ def write_model(folder: Path, name: str, model: Codec, tables: Tables, notes: di
         notes: what the card says about training and data.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(folder / "tables.npz", **tables)  # type: ignore[arg-type]
+    np.savez(folder / "tables.npz", **tables)  # type: ignore[arg-type]  # inflating would take longer than reading
     (folder / "analysis.onnx").write_bytes(analysis_graph(model))
     (folder / "synthesis.onnx").write_bytes(synthesis_graph(model))
     (folder / AIM).write_bytes(aim_graph(model))
     graphs = prior_graphs(tables)
     for path, data in graphs.items():
         (folder / path).write_bytes(data)
+    reference = engines.Plain(tables)
+    onnx = engines.Onnx(graphs.__getitem__, 1, reference)
+    onnx.load_all()
     files = {}
     for path in ("tables.npz", "analysis.onnx", "synthesis.onnx", AIM, *graphs):
         data = (folder / path).read_bytes()
@@ -99,6 +103,7 @@ def write_model(folder: Path, name: str, model: Codec, tables: Tables, notes: di
         "analysis_halo": analysis_halo,
         "synthesis_halo": synthesis_halo,
         "files": files,
+        ANSWERS: onnx.answers,
         **notes,
     }
     (folder / "model.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
