@@ -73,7 +73,8 @@ def test_tiles_leave_no_seam(photo: U8) -> None:
     """The same indices restored in tiles with halos and in one piece: equal within one level.
 
     The prior's steps see no further than their tile, so the files differ; what must agree is the synthesis. Latents of
-    a tiled file are put together and restored at once.
+    a tiled file are put together and restored at once. Near other tiles the encoder aims by the analysis alone, which
+    in tiles of 256 pixels is nearly everywhere.
     """
     picture = read.load(photo[:400, :560])
     data = encode.encode(picture, 60, EncodeOptions(tile_log2=8))
@@ -89,7 +90,7 @@ def test_tiles_leave_no_seam(photo: U8) -> None:
     whole = model.synthesis(np.concatenate(rows, 0), weights, tiles.Rect(0, 0, 560, 400), reader.layer)[:400, :560]
     assert np.abs(whole.astype(int) - tiled.astype(int)).max() <= 1
     untiled = decode.decode(encode.encode(picture, 60)).rgb
-    assert abs(psnr(picture.rgb, tiled) - psnr(picture.rgb, untiled)) < 0.3
+    assert abs(psnr(picture.rgb, tiled) - psnr(picture.rgb, untiled)) < 0.45
 
 
 def test_the_flag_and_not_the_quality_says_whether_there_is_a_refinement(photo: U8) -> None:
