@@ -2,7 +2,7 @@
 """Pictures that the priors draw: the decoder's walk, with random numbers where it reads a file.
 
 At temperature 1 the indices are those that a range decoder makes of random bits, but for its rounding: a range coder
-leaves up to 1/256 of its range unused, and random bits that fall there decode to nothing (decision 55). So a random
+leaves up to 1/256 of its range unused, and random bits that fall there decode to nothing (decision 54). So a random
 number of 24 bits picks each index from the same integer frequencies. Integers alone decide, and Philox (Salmon et al.,
 2011) gives the random numbers: the same seed draws the same indices on every machine.
 """

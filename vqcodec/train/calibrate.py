@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vqcodec.bitstream.codebook import LATENT_BITS, anchor_weights, quality_level
-from vqcodec.model.layers import ACTIVE, FINER, FRACTION, LIMIT, SIGNED, Depthwise, Linear, leaky, pair, rounded
+from vqcodec.model.layers import ACTIVE, FINER, FRACTION, LIMIT, ROOM, SIGNED, Depthwise, Linear, leaky, pair, rounded
 from vqcodec.model.prior import (
     CLASS_ORIGIN,
     CLASSES_PER_OCTAVE,
@@ -55,6 +55,7 @@ from vqcodec.train.rounding import (
 
 CONTEXT_MARGIN = 1.1  # of the largest context seen
 MOST_WEIGHT, LEAST_WEIGHT = 50.0, 0.02  # of a place, relative to the average
+LARGEST_SUM = 0.4 * ROOM * 2.0**-FRACTION  # of a layer's products in units of its output, for the largest inputs seen
 MOST_CROPS = 192  # of 384 x 384 pixels they take 4 GB
 BASE_BITS = 7.0  # of an index of the base layer
 BASE_PAIRS = True  # pairs of codes throughout the base net, which runs once, and for its features
@@ -119,20 +120,18 @@ class _Walk:
         round_linear(self.out, name, weight, x, y, weights)
         return Linear.load(self.out, name, added=0)(x)
 
-    def sites(self, x: Tensor, *blocks: FloatBlock) -> list[Array]:
-        """The float stream before, within and behind blocks, each [n, C]."""
-        found = [_flat(x)]
+    def unit(self, x: Tensor, *blocks: FloatBlock) -> Floats:
+        """The unit of a stream from `x` on through blocks, not so fine that sums could leave their range."""
+        values, least = [_flat(x)], np.zeros(x.shape[1])
         for block in blocks:
-            x = x + block.leave(block.depthwise(F.leaky_relu(block.enter(x), SLOPE)))
-            found.append(_flat(x))
+            layers = [(block.leave, block.depthwise(F.leaky_relu(block.enter(x), SLOPE)))]
             if block.ffn:
-                x = x + block.reduce(F.leaky_relu(block.expand(x), SLOPE))
-                found.append(_flat(x))
-        return found
-
-    def unit(self, values: list[Array]) -> Floats:
-        """The unit of a stream that takes these values."""
-        return best_unit(values, [self.weights] * len(values), SIGNED)
+                layers.append((block.reduce, F.leaky_relu(block.expand(x + block.leave(layers[0][1])), SLOPE)))
+            for layer, given in layers:
+                x = x + layer(given)
+                values.append(_flat(x))
+                least = np.maximum(least, np.abs(_matrix(layer)) @ array(given.abs().amax((0, 2, 3))) / LARGEST_SUM)
+        return np.maximum(best_unit(values, [self.weights] * len(values), SIGNED), least)
 
     def active(self, name: str, conv: nn.Conv2d, x: Tensor, codes: Array, unit: Floats) -> tuple[Array, Floats, Tensor]:
         """Round a layer that ends in the leaky rectifier: the integer layer's output behind it, unit, float output."""
@@ -291,7 +290,7 @@ def _base_net(
     """Features of the base layer, as an integer stream [n, N], and its unit."""
     p, out = model.prior, walk.out
     x = p.enter(code)
-    unit = walk.unit(walk.sites(x, *p.blocks))
+    unit = walk.unit(x, *p.blocks)
     weight = as_pairs(_matrix(p.enter) * code_unit / unit[:, None], pairs.shape[1])
     stream = walk.linear("prior.enter", weight, pairs, _in_units(x, unit))
     stream = np.clip(stream, -LIMIT, LIMIT)
@@ -347,7 +346,7 @@ def _refinement(
             weights.append(_matrix(step.carry) * before_unit)
             codes.append(before_codes)
         x = joined + (hat @ step.quality)[:, :, None, None]
-        step_unit = walk.unit(walk.sites(x, step.block1, step.block2))
+        step_unit = walk.unit(x, step.block1, step.block2)
         weight = np.concatenate(weights, 1) / step_unit[:, None]
         target = _in_units(joined, step_unit)
         now = walk.linear(f"{name}.join", weight, np.concatenate(codes, 1), target).reshape(b, h * w, -1)
@@ -393,7 +392,7 @@ def _base_prior(out: Tables, prior: BasePrior, codebook: Tensor, code_unit: Floa
     out["base_prior.passes"] = offset.astype(np.int32)
     stream = stream + np.repeat((offset * 2.0**-FRACTION).astype(np.float32), b * h * w, 0)
     x = F.leaky_relu(joined + passes, SLOPE)
-    block_unit = walk.unit(walk.sites(prior.spread(x), *prior.blocks))
+    block_unit = walk.unit(prior.spread(x), *prior.blocks)
     codes = rounded(leaky(stream), ACTIVE)
     stream, unit, x = walk.depthwise("base_prior.spread", prior.spread, x, codes, unit, block_unit)
     for i, block in enumerate(prior.blocks):
