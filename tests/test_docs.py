@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import vqcodec
+from vqcodec.cli import gallery, ray_archive
 from vqcodec.cli import main as cli
-from vqcodec.cli import ray_archive
 
 ROOT = Path(vqcodec.__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -124,6 +124,10 @@ def template(tmp_path_factory: pytest.TempPathFactory, photo: NDArray[np.uint8])
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(data)
     (folder / "broken.vqc").write_bytes(data[:-20])
+    runtime = folder / "node_modules" / "onnxruntime-web" / "dist"
+    runtime.mkdir(parents=True)
+    for name in gallery.RUNTIME_FILES:
+        (runtime / name).touch()
     return folder
 
 
@@ -183,6 +187,8 @@ def test_every_command_works(
         arguments = shlex.split(line)[1:]
         if arguments[0] == "archive":
             monkeypatch.setattr("vqcodec.cli.ray_archive.run", lambda *_, **__: ray_archive.Report())
+        if arguments[0] == "view":
+            monkeypatch.setattr("vqcodec.cli.view.serve", lambda *_, **__: None)
         if arguments[0] == "train":
             pytest.importorskip("torch")
             from tests.train.conftest import quicken

@@ -2,6 +2,7 @@
 /** The colour layer (docs/FORMAT.md): a polynomial in the restored colours, and slow shifts from place to place. */
 import { RangeDecoder } from "./coder.js";
 import { damagedError } from "./errors.js";
+import { clip } from "./layers.js";
 
 const CELL = 64, BLOCK = 8;
 const BAND_OF = [0, 1, 2, 2, 3, 3, 3, 3];
@@ -77,43 +78,44 @@ export class ColourLayer {
   }
 
   _polynomial([red, green, blue]) {
-    const { terms, values, degree } = this, powers = degree + 1;
-    const p = new Float64Array(powers), u = new Float64Array(powers), v = new Float64Array(powers);
-    p[0] = u[0] = v[0] = 1;
-    for (let i = 0; i < red.length; i++) {
-      const [r, g, b] = [red[i], green[i], blue[i]].map(value => Math.min(Math.max(value, 0), 1));
+    const { values, degree } = this, powers = degree + 1, count = this.terms.length;
+    const [i, j, k] = [0, 1, 2].map(n => Uint8Array.from(this.terms, term => term[n]));
+    const p = new Float64Array(powers).fill(1), u = p.slice(), v = p.slice();
+    for (let at = 0; at < red.length; at++) {
+      const r = clip(red[at], 0, 1), g = clip(green[at], 0, 1), b = clip(blue[at], 0, 1);
       const t = 2 * (0.299 * r + 0.587 * g + 0.114 * b) - 1;
       for (let n = 1; n < powers; n++) {
         p[n] = n === 1 ? t : ((2 * n - 1) * t * p[n - 1] - (n - 1) * p[n - 2]) / n;
         u[n] = u[n - 1] * 4 * (b - g);
         v[n] = v[n - 1] * 4 * (r - g);
       }
-      let [dr, dg, db] = [0, 0, 0];
-      for (let k = 0; k < terms.length; k++) {
-        const term = p[terms[k][0]] * u[terms[k][1]] * v[terms[k][2]];
-        dr += values[3 * k] * term;
-        dg += values[3 * k + 1] * term;
-        db += values[3 * k + 2] * term;
+      let dr = 0, dg = 0, db = 0;
+      for (let n = 0, m = 0; n < count; n++) {
+        const term = p[i[n]] * u[j[n]] * v[k[n]];
+        dr += values[m++] * term;
+        dg += values[m++] * term;
+        db += values[m++] * term;
       }
-      red[i] = r + dr;
-      green[i] = g + dg;
-      blue[i] = b + db;
+      red[at] = r + dr;
+      green[at] = g + dg;
+      blue[at] = b + db;
     }
   }
 
   _shift(planes, piece) {
     const { rows, columns } = this.size;
     const across = Array.from({ length: piece.width }, (_, i) => between(piece.x + i, columns));
-    const line = new Float64Array(columns);
+    const left = Uint32Array.from(across, ([cell]) => cell), right = Float64Array.from(across, ([, share]) => share);
+    const line = new Float64Array(columns + 1); // the last one stands for what lies beyond
     for (let y = 0; y < piece.height; y++) {
       const [row, below] = between(piece.y + y, rows), next = Math.min(row + 1, rows - 1);
       planes.forEach((plane, c) => {
         for (let x = 0; x < columns; x++) {
           line[x] = (1 - below) * this.offsets[3 * (row * columns + x) + c] + below * this.offsets[3 * (next * columns + x) + c];
         }
+        line[columns] = line[columns - 1];
         for (let x = 0, at = y * piece.width; x < piece.width; x++, at++) {
-          const [column, right] = across[x];
-          plane[at] += (1 - right) * line[column] + right * line[Math.min(column + 1, columns - 1)];
+          plane[at] += line[left[x]] + right[x] * (line[left[x] + 1] - line[left[x]]);
         }
       });
     }

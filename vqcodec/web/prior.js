@@ -132,7 +132,10 @@ export class Prior {
     let sum = 0, best = Infinity;
     for (let k = 0; k < words; k++) {
       const below = Math.floor(256 * (most - logits[k]));
-      if (below < best) [best, first] = [below, k];
+      if (below < best) {
+        best = below;
+        first = k;
+      }
       const value = below < 24 * 256 + 256 ? exp2[below & 255] >>> (below >> 8) : 0;
       starts[k + 1] = value;
       sum += value;
