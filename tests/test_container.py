@@ -220,13 +220,13 @@ def test_the_flags_in_the_document() -> None:
 def test_the_order_of_the_sections_in_the_document() -> None:
     names = [row[0] for row in rows_of("## Sections")]
     assert names == ["ICC", "EXIF", "colour layer", "base payload", "refinement payload", "alpha", "further"]
-    lengths = container.Lengths((4,), (4,), 1, 1, 4, 1, ((container.KIND_XMP, 1),))
+    lengths = container.Lengths((4,), (4,), 1, 1, 4, 1, ((container.KIND_XMP, 1), (container.KIND_PATCHES, 1)))
     kinds = [kind for kind, _, _ in layout._in_order(lengths)]
     assert kinds == [
         container.ICC, container.EXIF, container.COLOUR, container.BASE, container.REFINEMENT, container.ALPHA,
-        container.XMP,
+        container.XMP, container.PATCHES,
     ]  # fmt: skip
-    assert [row[0] for row in rows_of("### Further sections")] == [str(container.KIND_XMP)]
+    assert [row[0] for row in rows_of("### Further sections")] == [str(kind) for kind in container.FURTHER]
 
 
 def test_the_varints_in_the_document() -> None:
@@ -279,7 +279,7 @@ def test_describe_adds_up_and_is_json(before: Contents) -> None:
     data = pack(before)
     facts = describe(read_header(data))
     assert json.loads(json.dumps(facts)) == facts
-    parts = ("header", "checksum", "colour", "base", "refinement", "alpha", "icc", "exif", "xmp", "further")
+    parts = ("header", "checksum", "colour", "base", "refinement", "alpha", "icc", "exif", "xmp", "patches", "further")
     assert sum(int(facts[f"{part}_bytes"] or 0) for part in parts) == facts["file_bytes"] == len(data)
     assert facts["bpp"] == 8 * len(data) / (before.header.width * before.header.height)
 
@@ -545,6 +545,7 @@ def test_partial_of_every_prefix() -> None:
         assert found.refinement is not None
         there = [s.offset + s.size_bytes + 4 <= size for s in layout.sections()]
         bodies = [found.icc, found.exif, found.colour, *found.base, *found.refinement, found.alpha, found.xmp]
+        bodies.append(found.patches)
         assert [body is not None for body in bodies] == there
         assert len(found.damage) == 1
         assert f"{size} of {len(data)} bytes" in found.damage[0]
@@ -563,7 +564,7 @@ def test_partial_cut_in_the_refinement_keeps_the_whole_base() -> None:
     found = unpack_partial(data[: first.offset], max_pixels=ANY_SIZE)
     assert found.base == RICH.base
     assert found.refinement == (None,) * 9
-    assert "tile 0 (x 0..255, y 0..255), refinement layer and 10 sections behind it are missing" in found.damage[0]
+    assert "tile 0 (x 0..255, y 0..255), refinement layer and 11 sections behind it are missing" in found.damage[0]
 
 
 def test_partial_mentions_bytes_behind_the_end() -> None:
