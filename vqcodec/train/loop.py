@@ -260,6 +260,8 @@ class Trainer:
             forward = nn.parallel.DistributedDataParallel(forward, **{name: False})  # type: ignore[arg-type]
         self.model = forward
         self.board = _board(tensorboard) if tensorboard and self.rank == 0 else None
+        if self.board is not None and validation is None:
+            self.say("TensorBoard gets no validation curves and no pictures: they need --validation")
         self.share = 0.0  # of the machine's speed, per crop and second
         if self.rank == 0:
             speed = machine_speed(device, precision) * self.world
