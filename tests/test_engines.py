@@ -222,3 +222,14 @@ def test_without_onnx_runtime_the_reference_computes(
     plain = Plain(tables)
     check(Trusted(Onnx(files.verified, 1, plain), plain), plain, tables, (2, 3), 0)
     assert capsys.readouterr().err == ""
+
+
+def test_the_card_holds_the_answers_of_the_reference(shipped: tuple[Tables, zoo.ModelFiles]) -> None:
+    tables, files = shipped
+    asked = Onnx(files.verified, 1, Plain(tables))
+    asked.load_all()
+    assert asked.answers == files.card[zoo.ANSWERS]
+    name = STEP.format(3)
+    wrong = Onnx(files.verified, 1, Plain(tables), {**asked.answers, name: asked.answers[BASE]})
+    with pytest.raises(ModelError, match=name):
+        wrong.load_all()

@@ -11,8 +11,8 @@ from __future__ import annotations
 import sys
 
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h
-MAPPED_BYTES = 2**17  # blocks from here on are mapped: where glibc begins, too
-KEPT_BYTES = 2**17  # free memory at the end of the heap
+MAPPED_BYTES = 2**22  # blocks from here on are mapped; less gave back no more, and took longer
+KEPT_BYTES = 2**22  # free memory at the end of the heap
 
 
 def give_back() -> bool:
