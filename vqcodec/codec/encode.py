@@ -42,7 +42,7 @@ PATCH_EFFORT = 3  # and keeps blocks without loss
 BASE_BITS = 7.0  # of a base index, about
 ROUNDS = {4: 1, 5: 2, 6: 4, 7: 8, 8: 16, 9: 32}  # by effort, how often indices are chosen again with a better aim
 # What a unit of distortion weighs in the choice, of the model's own Lagrangian, by tune: without rounds, and with some
-WEIGHTS = {"psnr": (1.5, 1.0), "eye": (3.0, 1.5)}
+WEIGHTS = {"psnr": (1.5, 1.0), "eye": (3.0, 3.0)}
 
 
 @dataclass(frozen=True)

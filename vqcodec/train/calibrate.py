@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vqcodec.bitstream.codebook import LATENT_BITS, anchor_weights, quality_level
+from vqcodec.errors import ModelError
 from vqcodec.model.layers import ACTIVE, FINER, FRACTION, LIMIT, ROOM, SIGNED, Depthwise, Linear, leaky, pair, rounded
 from vqcodec.model.prior import (
     CLASS_ORIGIN,
@@ -58,6 +59,7 @@ MOST_WEIGHT, LEAST_WEIGHT = 50.0, 0.02  # of a place, relative to the average
 LARGEST_SUM = 0.4 * ROOM * 2.0**-FRACTION  # of a layer's products in units of its output, for the largest inputs seen
 MOST_CROPS = 192  # of 384 x 384 pixels they take 4 GB
 BASE_BITS = 7.0  # of an index of the base layer
+COARSER = 5  # tries of a layer's unit, each twice as coarse
 BASE_PAIRS = True  # pairs of codes throughout the base net, which runs once, and for its features
 STEP_PAIRS = True  # pairs of codes into `enter`, `expand` and `out` of the steps
 
@@ -141,7 +143,14 @@ class _Walk:
         out_unit = filling_unit(
             best_unit([values], [self.weights], ACTIVE), weight, float((codes[::7] ** 2).mean(0).sum())
         )
-        given = self.linear(name, weight / out_unit[:, None], codes, _in_units(wanted, out_unit))
+        for tried in range(COARSER):  # until the sums have room: weights that had little to learn from can be large
+            try:
+                given = self.linear(name, weight / out_unit[:, None], codes, _in_units(wanted, out_unit))
+                break
+            except ModelError:
+                if tried + 1 == COARSER:
+                    raise
+                out_unit = 2 * out_unit
         return leaky(given), out_unit, F.leaky_relu(wanted, SLOPE)
 
     def depthwise(
