@@ -23,6 +23,7 @@ if not (ROOT / "pyproject.toml").is_file():
 pytest.importorskip("setuptools", minversion="77", reason="the wheel needs a setuptools that knows SPDX licences")
 
 MAX_WHEEL_BYTES = 20_000_000
+OTHERS = ("__pycache__", "node_modules")  # folders that tools make
 PROGRAM = """\
 from PIL import Image
 import vqcodec
@@ -38,7 +39,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("package")
     for name in ("pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
         shutil.copy(ROOT / name, folder)
-    shutil.copytree(ROOT / "vqcodec", folder / "vqcodec", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "vqcodec", folder / "vqcodec", ignore=shutil.ignore_patterns(*OTHERS))
     code = "from setuptools import build_meta; build_meta.build_wheel('out')"
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True)
@@ -64,7 +65,7 @@ def test_the_wheel_is_small_and_complete(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if not name.split("/")[0].endswith(".dist-info")}
     sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "vqcodec").rglob("*") if path.is_file()}
-    assert names == {name for name in sources if "__pycache__" not in name}
+    assert names == {name for name in sources if not set(OTHERS) & set(name.split("/"))}
 
 
 def test_the_wheel_says_what_it_is(wheel: Path) -> None:

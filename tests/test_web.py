@@ -376,6 +376,7 @@ await fetch("report", { method: "POST", body: JSON.stringify(found) });
 """
 
 
+@pytest.mark.timeout(600)  # a busy machine takes minutes to start it
 def test_firefox_decodes(tmp_path: Path) -> None:
     path = installed(FIREFOX)
     server = view.make_server(gallery.Gallery.of(str(FOLDER), str(RUNTIME), DecodeOptions())[0])
@@ -408,7 +409,7 @@ def test_firefox_decodes(tmp_path: Path) -> None:
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "HOME": str(tmp_path)}
     )
     try:
-        assert done.wait(280), "no report"
+        assert done.wait(560), "no report"
     finally:
         firefox.terminate()
         firefox.wait(30)
@@ -417,6 +418,6 @@ def test_firefox_decodes(tmp_path: Path) -> None:
     for name, expected in EXPECTED.items():
         assert report[name]["digests"] == {key: expected[key] for key in DIGESTS}, name
         assert_close(samples(report[name]["samples"]), python_rgba((FOLDER / f"{name}.vqc").read_bytes()))
-    wide = {"plain": 160, "set": 101, "fallback": 80}
+    wide = {"plain": 160, "set": 90, "fallback": 80}  # the frame is 300 pixels wide
     assert {name: width for name, width, _ in report["images"] if name in wide} == wide
     assert ["broken", 0, "failed"] in report["images"]
