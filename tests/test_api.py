@@ -224,7 +224,8 @@ def test_what_is_not_kept_is_warned_of(tmp_path: Path, plugin: Any) -> None:
 # ---- threads that start cold -----------------------------------------------------------------------------------------
 
 
-def test_threads_that_start_cold_load_the_model_once(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_that_start_cold_load_the_model_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = vqcodec.encode(GRAY, 40, patches=False)
     loaded: list[str] = []
     start = threading.Barrier(8)
     make_model, make_synthesis = zoo.Model.__init__, zoo.Synthesis.__init__

@@ -137,7 +137,7 @@ def test_cuda_runs_the_transforms_and_nothing_else(pictures: U8, monkeypatch: py
     asked = Asked(monkeypatch, works=True)
     assert vqcodec.encode(pictures[0], 60, execution="cuda") == on_cpu
     cuda = (transforms.CUDA, transforms.CUDA_OPTIONS)
-    assert asked.count([cuda, "CPUExecutionProvider"]) == 2, "analysis and synthesis"
+    assert asked.count([cuda, "CPUExecutionProvider"]) == 3, "analysis, synthesis and aim"
     assert ["CPUExecutionProvider"] in asked, "the prior"
     base, fine, *layer = vqcodec.indices(on_cpu)
     del asked[:]
