@@ -219,7 +219,7 @@ def test_one_command_makes_a_release_and_goes_on_after_a_stop(crops: Path, tmp_p
     assert done.exit_code == 0, done.output
     assert "one" in readme.read_text(encoding="utf-8")
     first, second = (Store.read(tmp_path / "out" / name) for name in ("one", "two"))
-    assert {row["scope"] for row in first.processes.values()} == {"process", "folder", "scaling"}
+    assert {row["scope"] for row in first.processes.values()} == {"warm", "process", "folder", "scaling"}
     assert not second.processes
     assert len(first.rows) == 2 * len(second.rows) == 2 * len(peers.PEERS["jpeg"].settings)
     before = (tmp_path / "work" / "one" / "results.jsonl").read_bytes()
