@@ -166,6 +166,7 @@ def test_several_processes_write_what_one_writes(run: Run, here: Path) -> None:
             assert np.abs(np.asarray(back).astype(int) - np.asarray(restored)).max() <= 1
 
 
+@pytest.mark.filterwarnings("ignore::vqcodec.VqcWarning")
 @pytest.mark.parametrize("count", [1, 2])
 def test_errors_are_listed_at_the_end_in_the_order_of_the_inputs(run: Run, here: Path, count: int) -> None:
     (here / "in/b.png").write_text("this is not a picture")

@@ -144,7 +144,7 @@ class Likelihoods(_Part):
         code = c.quantiser.codebook[indices].permute(0, 3, 1, 2)
         features, base_latents = c.prior.base(code)
         size = c.step_size(weights)
-        worth = c.lambda_of(level)[:, None, None, None] / 3 * size.square()
+        worth = (weights @ c.choice * c.lambda_of(level))[:, None, None, None] / 3 * size.square()
         size = size * torch.exp2(c.prior.log2_place(features, weights))
         how = Quantisation.NOISE if noise else Quantisation.CHOICE
         quantised, rated, log2_scale = c.prior(latents, features, base_latents, size, weights, how, worth)

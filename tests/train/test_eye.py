@@ -99,8 +99,6 @@ def test_the_integer_prior_has_the_same_place_classes(model: Codec) -> None:
         features, _ = prior.base(base)
         code = model.quantiser.codebook[torch.from_numpy(base)].permute(2, 0, 1)[None]
         wanted, _ = model.prior.base(code)
-        error = prior.feature_values(features) - wanted[0].permute(1, 2, 0).numpy()
-        assert error.std() < 0.03 * float(wanted.std())
         for quality, level in ((2, 0.0), (60, 58 / 98), (100, 1.0)):
             assert prior.places(features, Setting(quality, 0).row) is None
             places = prior.places(features, Setting(quality, 1).row)

@@ -73,8 +73,8 @@ def coded(model: Codec, photo: NDArray[np.uint8], tune: int = 0) -> tuple[torch.
 
 
 def test_a_wider_prior_and_another_tune_change_nothing_yet(shipped: Codec, photo: NDArray[np.uint8]) -> None:
-    wide = widened(shipped, replace(shipped.config, prior_width=160, tunes=("psnr", "eye"))).eval()
-    assert wide.prior.enter.weight.shape[0] == 160
+    wide = widened(shipped, replace(shipped.config, prior_width=224, tunes=("psnr", "eye"))).eval()
+    assert wide.prior.enter.weight.shape[0] == 224
     for tune in (0, 1):
         bits, restored = coded(shipped, photo, tune)
         again = coded(wide, photo, tune)
@@ -83,13 +83,13 @@ def test_a_wider_prior_and_another_tune_change_nothing_yet(shipped: Codec, photo
 
 
 def test_new_channels_can_learn(shipped: Codec, photo: NDArray[np.uint8]) -> None:
-    wide = widened(shipped, replace(shipped.config, prior_width=160))
+    wide = widened(shipped, replace(shipped.config, prior_width=224))
     x = torch.from_numpy(photo[:64, :64].copy()).permute(2, 0, 1)[None].float() / 255
     wide(x, torch.tensor([0.6])).bits.sum().backward()
     for name, p in wide.prior.named_parameters():
-        if p.ndim == 4 and p.shape[1] == 160 and not name.startswith("activity"):
+        if p.ndim == 4 and p.shape[1] == 224 and not name.startswith("activity"):
             assert p.grad is not None
-            assert p.grad[:, 128:].abs().max() > 0, f"{name}: no gradient where the new channels enter"
+            assert p.grad[:, 192:].abs().max() > 0, f"{name}: no gradient where the new channels enter"
 
 
 def test_a_shape_that_cannot_grow_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,18 +34,18 @@ def batch(*pictures: NDArray[np.uint8]) -> torch.Tensor:
 def test_indices_pictures_and_rates_are_those_of_files(codec: ShippedCodec, picture: NDArray[np.uint8]) -> None:
     x = batch(picture, picture[::-1].copy())
     with torch.no_grad():
-        out = codec(x, torch.tensor([75.0, 30.0]), "eye")
-        base = codec.analysis(x, torch.tensor([75.0, 30.0]), "eye").indices
+        out = codec(x, torch.tensor([75.0, 30.0]), "psnr")
+        base = codec.analysis(x, torch.tensor([75.0, 30.0]), "psnr").indices
     for number, quality in enumerate((75, 30)):
         rgb = (x[number] * 255).round().byte().permute(1, 2, 0).numpy()
-        data = vqcodec.encode(rgb, quality, effort=2, tune="eye")
+        data = vqcodec.encode(rgb, quality, effort=2, tune="psnr")
         same = base[number].numpy() == vqcodec.indices(data).base
         assert same.mean() > 0.98
         restored = (out.pictures[number].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
         assert psnr(rgb, restored) == pytest.approx(psnr(rgb, np.asarray(vqcodec.decode(data))), abs=0.25)
         facts = vqcodec.info(data)
         payload = facts["base_bpp"] + facts["refinement_bpp"]
-        assert float(out.bpp[number]) == pytest.approx(payload, rel=0.08)
+        assert float(out.bpp[number]) == pytest.approx(payload, rel=0.1)
 
 
 def test_the_base_layer_alone(codec: ShippedCodec, picture: NDArray[np.uint8]) -> None:

@@ -268,7 +268,7 @@ def prior_tables(model: Codec, base_prior: BasePrior, samples: Sequence[Sample])
     code = codebook[crops.base].permute(0, 3, 1, 2)
     features, base_mean = p.base(code)
     step_size = model.step_size(hats)
-    worth = crops.lagrangian[:, None, None, None] / 3 * step_size.square()
+    worth = (hats @ model.choice * crops.lagrangian)[:, None, None, None] / 3 * step_size.square()
     by_place = step_size * torch.exp2(p.log2_place(features, hats))
     latents, indices, scale = p(crops.latents, features, base_mean, by_place, hats, Quantisation.CHOICE, worth)
     contexts = (latents - base_mean) / p.sigma[:, None, None]

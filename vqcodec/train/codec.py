@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vqcodec.codec.encode import WEIGHTS
 from vqcodec.train.config import ModelConfig
 from vqcodec.train.layers import STRIDE
 from vqcodec.train.losses import gaussian_bits
@@ -55,6 +56,8 @@ class Output(NamedTuple):
 class Codec(nn.Module):
     """The whole model. Weights of the parts are exported one by one."""
 
+    choice: Tensor  # [R] what the encoder's choice of indices multiplies lambda by
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
@@ -66,6 +69,8 @@ class Codec(nn.Module):
         anchors = torch.linspace(0, 1, config.anchors)
         log_lambda = math.log(config.lambda_min) + anchors * math.log(config.lambda_max / config.lambda_min)
         start = 0.5 * (math.log(26.0) - log_lambda)
+        choice = torch.tensor([WEIGHTS[tune][0] for tune in config.tunes]).repeat_interleave(config.anchors)
+        self.register_buffer("choice", choice, persistent=False)
         self.log_step = nn.Parameter(start[:, None].repeat(len(config.tunes), config.latents))
 
     def anchor_weights(self, level: Tensor, tune: Tensor | None = None) -> Tensor:
@@ -105,7 +110,7 @@ class Codec(nn.Module):
         features, base_mean = self.prior.base(base.code)
         step_size = self.step_size(weights)
         # A squared error of a latent is 1/768 of the mean squared error of its 256 pixels
-        worth = self.lambda_of(level)[:, None, None, None] / 3 * step_size.square()
+        worth = (weights @ self.choice * self.lambda_of(level))[:, None, None, None] / 3 * step_size.square()
         by_place = step_size * torch.exp2(self.prior.log2_place(features, weights))
         return Analysed(y, features, base_mean, by_place, weights, worth, base)
 

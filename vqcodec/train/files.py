@@ -47,7 +47,7 @@ def rate_distortion(
         bpps, decibels = [], []
         for number in numbers:
             rgb = pictures.picture(int(number)).cpu().numpy()
-            data = api.encode(rgb, quality, model=folder)
+            data = api.encode(rgb, quality, model=folder, patches=False)
             back = decode.decode(data, DecodeOptions(model=folder)).rgb
             bpps.append(8 * len(data) / (rgb.shape[0] * rgb.shape[1]))
             decibels.append(psnr(float(np.square((rgb.astype(np.float64) - back) / 255).mean())))

@@ -21,7 +21,7 @@ from torch import Tensor
 from vqcodec.bitstream.codebook import Classes, Ints, Setting, quality_level, quantise
 from vqcodec.bitstream.entropy import ClassTables
 from vqcodec.bitstream.range_coder import TOTAL
-from vqcodec.codec.encode import cheapen
+from vqcodec.codec.encode import WEIGHTS, cheapen
 from vqcodec.model.prior import CLASS_ORIGIN, CLASSES_PER_OCTAVE, RefinementPrior
 from vqcodec.model.walk import Predicted, walk_refinement
 from vqcodec.train.codec import Codec
@@ -261,7 +261,8 @@ def count_tables(
         part = samples if turn or len(samples) < 3 * MOST_FIRST else samples[:: len(samples) // MOST_FIRST]
         for number, sample in enumerate(part):
             report("counting the coder's tables, twice", (turn + number / len(part)) / 2)
-            lagrangian = float(model.lambda_of(torch.tensor(quality_level(sample.setting.quality))))
+            choice = WEIGHTS[model.config.tunes[sample.setting.tune]][0]
+            lagrangian = choice * float(model.lambda_of(torch.tensor(quality_level(sample.setting.quality))))
             _count_one(prior, current, sample, counts, lagrangian)
         counted = counts.tables(counted["tables.limits"].astype(np.int64) if counted else None)
     assert counted is not None
