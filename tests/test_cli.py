@@ -324,7 +324,8 @@ def test_the_last_name_may_be_the_folder_of_several(run: Run, here: Path, coded:
     assert run("decompress", "out", "back/").code == 0
     assert sorted(contents(here / "back")) == ["b.png", "c.png", "photo.png"]
     assert run("decompress", "out/b.vqc", "-o", "one.webp").code == 0
-    assert Image.open(here / "one.webp").format == "WEBP"
+    with Image.open(here / "one.webp") as picture:
+        assert picture.format == "WEBP"
 
 
 def test_without_an_output_the_file_lies_beside_its_input(run: Run, here: Path, coded: bytes) -> None:
@@ -338,7 +339,8 @@ def test_without_an_output_the_file_lies_beside_its_input(run: Run, here: Path, 
     assert run("decompress", "--skip-existing", "photo.vqc") == Done(0, b"", "")
     assert (here / "photo.png").read_bytes() == original
     assert run("decompress", "photo.vqc", "--format", "jpg") == Done(0, b"", "")
-    assert Image.open(here / "photo.jpg").format == "JPEG"
+    with Image.open(here / "photo.jpg") as picture:
+        assert picture.format == "JPEG"
 
 
 def test_stdin_and_stdout_with_o(run: Run, here: Path, coded: bytes) -> None:

@@ -53,7 +53,7 @@ def test_the_choice_of_indices_reaches_what_lies_between_two_qualities(
     low, high = (len(vqcodec.encode(crop, quality)) for quality in (80, 81))
     wanted_bytes = (low * high) ** 0.5
     reached = len(vqcodec.encode(crop, bpp=8 * wanted_bytes / crop[..., 0].size))
-    assert abs(reached / wanted_bytes - 1) < 0.01
+    assert abs(reached / wanted_bytes - 1) < 0.02
     monkeypatch.setattr(target, "_lambda_scale", lambda *_: 1.0)
     without = len(vqcodec.encode(crop, bpp=8 * wanted_bytes / crop[..., 0].size))
     assert without in (low, high)
@@ -198,7 +198,7 @@ def test_work_is_bounded(crop: U8, monkeypatch: pytest.MonkeyPatch) -> None:
         vqcodec.encode(crop, bpp=bpp)
         assert counts["encode_layers"] <= 2, counts
         assert counts["analyse"] <= 7, counts
-        assert counts["encode_refinement"] <= 13, counts
+        assert counts["encode_refinement"] <= 17, counts  # a full encoding chooses three times
 
 
 def test_fast_effort_gives_the_nearest_quality(crop: U8) -> None:

@@ -55,6 +55,10 @@ def denoise(
     """Remove noise from a picture. It needs a model that has a denoiser; none of those that ship has one yet.
 
     A line on stderr says how much noise was removed. Colour profile, EXIF and transparency are kept.
+
+    \b
+    vqcodec denoise night.jpg clean.png --model run/model
+    vqcodec denoise night.jpg clean.png --sigma 12 --model run/model
     """
 
     def run(picture: Picture) -> Picture:
@@ -87,6 +91,9 @@ def repair(
     """Make up masked places of a picture (scratches, dust, dates) from what is around them.
 
     All other pixels stay as they are. It needs a model that has a denoiser; none of those that ship has one yet.
+
+    \b
+    vqcodec repair old.png new.png --mask scratches.png --model run/model
     """
     if DASH == source == mask:
         raise UsageError("stdin cannot be both the picture and the mask: give one of them a name")

@@ -34,7 +34,7 @@ COMMANDS = {  # name -> module, what it is in a line
     "denoise": ("vqcodec.cli.denoise", "Noise out of a picture (needs a model with a denoiser)."),
     "desktop": ("vqcodec.cli.desktop", "Thumbnails and a MIME type for .vqc files."),
     "info": ("vqcodec.cli.info", "What is in a .vqc file, and whether it is whole."),
-    "repair": ("vqcodec.cli.denoise", "Scratches and dust out of a picture (needs a model with a denoiser)."),
+    "repair": ("vqcodec.cli.denoise", "Scratches out of a picture (needs a model with a denoiser)."),
     "sample": ("vqcodec.cli.sample", "Pictures that the model draws, or variations of one."),
     "tokens": ("vqcodec.cli.tokens", "Codebook indices as NumPy arrays, and back."),
     "train": ("vqcodec.cli.main", "A model of your own (needs torch)."),

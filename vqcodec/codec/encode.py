@@ -63,9 +63,12 @@ class Tradeoff:
     tune: str | None = None
 
     def lagrangian(self, model: Model) -> float:
-        """Bits per pixel per unit of mean squared error."""
-        weight = WEIGHTS[model.tune(self.tune)][self.effort in ROUNDS]
-        return weight * self.lambda_scale * model.lagrangian(self.quality)
+        """Bits per pixel per unit of mean squared error, for the choice of indices."""
+        return self.lambda_scale * self.worth(model)
+
+    def worth(self, model: Model) -> float:
+        """The same without `lambda_scale`."""
+        return WEIGHTS[model.tune(self.tune)][self.effort in ROUNDS] * model.lagrangian(self.quality)
 
     def setting(self, model: Model) -> Setting:
         """The rows of the model's tables."""
@@ -259,7 +262,7 @@ def _colour_layer(tiles: _Tiles, progress: Progress | None) -> Corrections:
     """Codes all tiles, restores them, and fits the colour layer."""
     model, rgb, grid, tradeoff = tiles.model, tiles.rgb, tiles.grid, tiles.tradeoff
     weights = model.synthesis_weights(tradeoff.setting(model), base_only=tradeoff.base_only)
-    fit = Fit(grid.width, grid.height, model.lagrangian(tradeoff.quality))  # not scaled: sizes would jump
+    fit = Fit(grid.width, grid.height, tradeoff.worth(model))  # not scaled: sizes would jump
     done = 0
     for strip in strips(grid, tiles.latents, model.synthesis_halo, tiles.at_once, grid.pixels):
 

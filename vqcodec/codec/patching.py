@@ -249,7 +249,7 @@ class Chooser:
         """Whether the whole picture without loss takes no more than that."""
         if GUESS * self.survey.sampled_bits > 8 * size_bytes:
             return False
-        if self._quick_whole > 8 * 1.3 * size_bytes:
+        if self._quick_whole / 1.3 > 8 * size_bytes:
             return False
         return len(self.whole.payload()) <= size_bytes
 
