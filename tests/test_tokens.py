@@ -57,7 +57,7 @@ def test_indices_to_a_picture(tiled: bytes) -> None:
 @pytest.mark.parametrize("quality", [1, 2, 100])
 def test_every_golden_kind(photo: U8, quality: int) -> None:
     for picture in (photo[:50, :70], photo[:50, :70, 0], photo[:1, :1]):
-        data = vqcodec.encode(picture, quality)
+        data = vqcodec.encode(picture, quality, patches=False)
         found = vqcodec.indices(data)
         given = options(data) | ({"quality": None} if quality == 1 else {})
         assert vqcodec.from_indices(*found, **given) == data

@@ -35,6 +35,7 @@ EASY = 0.05  # share of new pixels up to which a block costs next to nothing
 CLOSE = 8  # levels that count as nearly
 ROWS = 4  # of which every so many is looked at for that
 WORTH = 2.0  # an error in text or flat colour is seen more than its square says
+LEGIBLE = 40  # the quality from which on letters are to stay as they are:
 STRICT = 0.25  # of the error at which a block of a photograph is kept, for plain blocks
 SMALLEST_GAIN = 8000.0  # bits (of small pictures a tenth of all), and
 SMALLEST_SHARE = (
@@ -204,7 +205,7 @@ class Chooser:
         worst_error, worst_shift = promised(self.quality)
         areas = self.survey.areas
         plain = self.survey.plain
-        strict = np.where(plain, STRICT, 1.0) * areas
+        strict = np.where(plain, STRICT if self.quality >= LEGIBLE else 1.0, 1.0) * areas
         bad = (watch.errors > worst_error * 3 * strict) | (np.abs(watch.shifts).max(2) > worst_shift * areas)
         worth = self.lagrangian / (3 * 255**2) * watch.errors
         seen = plain | bad
@@ -218,7 +219,7 @@ class Chooser:
             mask = np.zeros_like(mask)
         mask = _grown(mask, plain & (self.survey.new <= EASY * areas))
         mixed = costs[mask].sum() + losses[~mask].sum()
-        all_of_it = self._all(max(all_bits, float(mixed)) if seen.mean() > SOME else all_bits)
+        all_of_it = self._all(float(mixed) if mask.any() and seen.mean() > SOME else all_bits)
         if all_of_it is not None:
             return all_of_it
         return mask if mask.any() else None
