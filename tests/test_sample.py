@@ -279,7 +279,8 @@ def test_files_are_named_by_their_seeds(here: Path) -> None:
     assert sorted(p.name for p in (here / "out").iterdir()) == ["sample-10.png", "sample-11.png", "sample-9.png"]
     assert cli.main(["sample", "-o", "one", "--size", "40x30", "--seed", "10"]) == 0
     assert (here / "one/sample-10.png").read_bytes() == (here / "out/sample-10.png").read_bytes()
-    picture = np.asarray(Image.open("one/sample-10.png"))
+    with Image.open("one/sample-10.png") as opened:
+        picture = np.asarray(opened)
     assert np.array_equal(picture, np.asarray(vqcodec.sample((40, 30), seed=10)))
 
 
@@ -289,11 +290,13 @@ def test_formats_and_variations(here: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert vqcodec.info(data)["quality"] == 40
     assert vqcodec.decode(data).size == (64, 48)
     assert cli.main(["sample", "-o", "v", "--like", "v/sample-0.vqc", "--seed", "1", "--format", "webp"]) == 0
-    assert Image.open("v/sample-1.webp").size == (64, 48)
+    with Image.open("v/sample-1.webp") as picture:
+        assert picture.size == (64, 48)
     for given in (data, (here / "a.png").read_bytes()):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
         assert cli.main(["sample", "-o", "p", "-f", "--like", "-"]) == 0
-        assert Image.open("p/sample-0.png").size == (64, 48)
+        with Image.open("p/sample-0.png") as picture:
+            assert picture.size == (64, 48)
 
 
 @pytest.mark.parametrize(

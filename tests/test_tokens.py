@@ -211,7 +211,8 @@ def test_the_base_layer_alone(here: Path) -> None:
         assert arrays["base_0"].shape == (3, 4)
         assert arrays["qualities"].tolist() == [1]
     assert cli.main(["tokens", "--back", "t.npz", "-o", "."]) == 0
-    assert Image.open("a.png").size == (50, 40)
+    with Image.open("a.png") as picture:
+        assert picture.size == (50, 40)
 
 
 def test_the_base_layer_alone_comes_without_colours(here: Path, photo: U8) -> None:
@@ -229,7 +230,8 @@ def test_the_base_layer_alone_comes_without_colours(here: Path, photo: U8) -> No
         assert np.array_equal(arrays["base_1"], base)
         assert np.array_equal(arrays["base_0"], vqcodec.indices(vqcodec.encode(photo, 1)).base)
     assert cli.main(["tokens", "--back", "t.npz", "-o", "back"]) == 0
-    assert Image.open("back/coded.png").size == (600, 400)
+    with Image.open("back/coded.png") as picture:
+        assert picture.size == (600, 400)
 
 
 @pytest.mark.parametrize("letter", ["a", "ü", "猫", "𝄞"])

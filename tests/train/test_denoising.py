@@ -217,7 +217,7 @@ def test_training_resumes_and_joins_a_model(photo: U8, tmp_path: Path, model: Pa
     assert main(["train", *map(str, common), "--set", "steps=64", "--set-model", "width2=9"]) == 3
 
 
-@pytest.mark.usefixtures("few_blocks")
+@pytest.mark.usefixtures("quick_start")
 def test_decoded_pictures_are_a_condition(photo: U8, tmp_path: Path) -> None:
     Image.fromarray(photo[:200, :300]).save(tmp_path / "a.png")
     data = [tmp_path / "a.png", "-o", tmp_path / "run", "--threads", 1, "--device", "cpu"]

@@ -65,7 +65,7 @@ def test_crops_without_augmentation_are_upright(small: Path) -> None:
     assert not all(crop.to(torch.uint8).numpy().tobytes() in known for crop in crops)
 
 
-@pytest.mark.usefixtures("few_blocks")
+@pytest.mark.usefixtures("quick_start")
 def test_the_recipe_from_pictures_to_samples(small: Path, tmp_path: Path) -> None:
     """The networks of the recipe, a few steps: it trains, finishes, codes a picture and draws some."""
     if not RECIPES.is_dir():

@@ -19,7 +19,20 @@ from torch import Tensor, nn
 
 from vqcodec.bitstream.codebook import LATENT_BITS, anchor_weights, quality_level
 from vqcodec.errors import ModelError
-from vqcodec.model.layers import ACTIVE, FINER, FRACTION, LIMIT, ROOM, SIGNED, Depthwise, Linear, leaky, pair, rounded
+from vqcodec.model.layers import (
+    ACTIVE,
+    FINER,
+    FRACTION,
+    LIMIT,
+    ROOM,
+    SIGNED,
+    Depthwise,
+    Linear,
+    Range,
+    leaky,
+    pair,
+    rounded,
+)
 from vqcodec.model.prior import (
     CLASS_ORIGIN,
     CLASSES_PER_OCTAVE,
@@ -57,6 +70,7 @@ from vqcodec.train.rounding import (
 CONTEXT_MARGIN = 1.1  # of the largest context seen
 MOST_WEIGHT, LEAST_WEIGHT = 50.0, 0.02  # of a place, relative to the average
 LARGEST_SUM = 0.4 * ROOM * 2.0**-FRACTION  # of a layer's products in units of its output, for the largest inputs seen
+BRANCH_SHARE = 0.85  # of the room for sums, which a branch may fill: its bias and what rounding adds have the rest
 MOST_CROPS = 192  # of 384 x 384 pixels they take 4 GB
 BASE_BITS = 7.0  # of an index of the base layer
 COARSER = 5  # tries of a layer's unit, each twice as coarse
@@ -121,6 +135,15 @@ class _Walk:
         weights = self.weights if kept is None else self.weights[kept]
         round_linear(self.out, name, weight, x, y, weights)
         return Linear.load(self.out, name, added=0)(x)
+
+    def branch(
+        self, name: str, weight: Floats, x: Array, y: Array, kind: Range, kept: NDArray[np.int64] | None = None
+    ) -> Array:
+        """The same for a layer that takes codes of this range and is added to a stream; its sums have room for that."""
+        weights = self.weights if kept is None else self.weights[kept]
+        room = (ROOM * 2.0**-FRACTION - LIMIT) * BRANCH_SHARE
+        round_linear(self.out, name, weight, x, y, weights, room / kind.magnitude)
+        return Linear.load(self.out, name, kind)(x)
 
     def unit(self, x: Tensor, *blocks: FloatBlock) -> Floats:
         """The unit of a stream from `x` on through blocks, not so fine that sums could leave their range."""
@@ -197,7 +220,7 @@ class _Walk:
         if kept is not None:
             codes, stream, target = codes[kept], stream[kept], target[kept]
         weight = _matrix(block.leave) * codes_unit / unit[:, None]
-        stream = stream + self.linear(f"{name}.leave", weight, codes, target - stream, kept)
+        stream = stream + self.branch(f"{name}.leave", weight, codes, target - stream, SIGNED, kept)
         stream = np.clip(stream, -LIMIT, LIMIT)
         if block.ffn:
             assert kept is None
@@ -206,7 +229,7 @@ class _Walk:
             x = x + block.reduce(wanted)
             weight = as_pairs(_matrix(block.reduce) * wide_unit / unit[:, None], codes.shape[1])
             target = _in_units(x, unit)
-            stream = stream + self.linear(f"{name}.reduce", weight, codes, target - stream)
+            stream = stream + self.branch(f"{name}.reduce", weight, codes, target - stream, ACTIVE)
             stream = np.clip(stream, -LIMIT, LIMIT)
         return x, stream
 

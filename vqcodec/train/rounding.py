@@ -115,7 +115,9 @@ def _shifts(weight: Floats, most: int) -> Floats:
     return np.clip(shifts, 0, most)
 
 
-def round_linear(out: Tables, name: str, weight: Floats, x: Array, y: Array, sample_weights: Array) -> None:
+def round_linear(
+    out: Tables, name: str, weight: Floats, x: Array, y: Array, sample_weights: Array, most: float = np.inf
+) -> None:
     """Write a linear layer.
 
     Args:
@@ -123,9 +125,11 @@ def round_linear(out: Tables, name: str, weight: Floats, x: Array, y: Array, sam
         x: [n, I] codes of the integer network.
         y: [n, O] what the layer should give, in units of the outputs.
         sample_weights: [n].
+        most: how large the sum of a row's magnitudes may be; rows beyond are made smaller.
     """
     xx, xy, mean_x, mean_y = _moments(x, y, sample_weights)
     fitted = _fitted(weight, xx, xy)
+    fitted *= np.minimum(1, most / np.maximum(np.abs(fitted).sum(1), 1e-12))[:, None]
     shift = _shifts(fitted, FRACTION)
     found = _feed_back(fitted, xx, shift)
     bias = mean_y - (found * 2.0 ** -shift[:, None]) @ mean_x
