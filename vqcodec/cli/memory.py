@@ -3,7 +3,7 @@
 
 glibc maps blocks above a threshold and unmaps them when they are freed. But the threshold grows with every such block,
 up to 32 MB, and smaller blocks stay in a heap that never shrinks below its last one in use. A picture of many tiles
-allocates and frees arrays of a few megabytes all the while. With a threshold that stays, its peak is half as large.
+allocates and frees arrays of many megabytes all the while.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from __future__ import annotations
 import sys
 
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h
-MAPPED_BYTES = 2**22  # blocks from here on are mapped; less gave back no more, and took longer
-KEPT_BYTES = 2**22  # free memory at the end of the heap
+# 12 megapixels, effort 3, two processors: 815 MB in 9.7 s; with 4 MB for both 614 MB in 13.2 s; without 883 MB in 9.6 s
+MAPPED_BYTES = 2**24  # blocks from here on are mapped
+KEPT_BYTES = 2**26  # free memory at the end of the heap
 
 
 def give_back() -> bool:
