@@ -52,6 +52,12 @@ def parts(names: str) -> list[str]:
     return found
 
 
+def earlier_of(folder: Path | None, name: str) -> Path | None:
+    """The results of a set in an earlier release; `folder` is the release or one set of it."""
+    found = [] if folder is None else [one for one in (folder / name, folder) if (one / RUN).is_file()]
+    return found[0] if found else None
+
+
 def restore(committed: Path, folder: Path) -> None:
     """Let a run go on from what is committed, where its own folder is gone."""
     if (committed / RUN).exists() and not (folder / RUN).exists():

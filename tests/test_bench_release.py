@@ -172,7 +172,7 @@ def test_what_an_earlier_release_measured_is_taken_over(
 
 def test_an_earlier_release_of_other_pictures_is_refused(crops: Path, photo: NDArray[np.uint8], tmp_path: Path) -> None:
     assert release(tmp_path / "old", crops, "--metrics", "psnr", "--only", "rates").exit_code == 0
-    earlier = ["--metrics", "psnr", "--only", "rates", "--earlier", tmp_path / "old" / "out"]
+    earlier = ["--metrics", "psnr", "--only", "rates", "--earlier", tmp_path / "old" / "out" / "one"]
     done = release(tmp_path / "new", crops / "a.png", *earlier)  # one of the two pictures is there
     assert "4 rows of jpeg, webp are those of" in done.output
     other = tmp_path / "a.png"  # the same name, other pixels
