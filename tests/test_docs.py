@@ -90,6 +90,8 @@ def everything_said() -> Iterator[tuple[str, list[str]]]:
         command = cli.commands.get_command(click.Context(cli.commands), name)
         assert command is not None
         text = command.help or ""
+        if name in ("denoise", "repair"):  # no model that ships has a denoiser: tests/train/test_denoising.py runs them
+            continue
         if name == "train":
             from vqcodec.train.arguments import parser
 
@@ -341,7 +343,7 @@ def test_readme_is_read_in_a_minute() -> None:
 
 
 def test_links_between_files_lead_somewhere() -> None:
-    cards = list((ROOT / "vqcodec").rglob("*.md"))
+    cards = [path for path in (ROOT / "vqcodec").rglob("*.md") if "node_modules" not in path.parts]
     for path in [*PAGES, *cards]:
         for link in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
             if not link.startswith(("http:", "https:")):

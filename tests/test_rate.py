@@ -93,7 +93,7 @@ def test_everything_in_the_file_counts(crop: U8) -> None:
 def test_max_bytes_is_never_exceeded_and_well_used(crop: U8, scale: dict[int, int], share: float) -> None:
     limit = int(scale[30] * share)
     data = vqcodec.encode(crop, max_bytes=limit)
-    assert 0.96 * limit < len(data) <= limit
+    assert 0.94 * limit < len(data) <= limit
 
 
 def test_max_bytes_at_the_ends_of_the_scale(crop: U8, scale: dict[int, int]) -> None:
