@@ -195,7 +195,7 @@ def seams_command(**options: Any) -> None:
 @click.option("--sample", default=1, show_default=True, type=click.IntRange(1),
               help="Metrics that need torch judge every Nth picture.")  # fmt: skip
 @click.option("--earlier", type=click.Path(path_type=Path, exists=True),
-              help="An earlier release's folder: codecs that have not changed are not measured again.")  # fmt: skip
+              help="An earlier release, or a set of it: codecs that have not changed are not measured.")  # fmt: skip
 @click.option("--max-megapixels", default=100.0, show_default=True, help="Where growing pictures stop.")
 @ANCHOR_OPTION
 @_with(DOCUMENTS)
@@ -214,7 +214,7 @@ def release_command(sets: tuple[str, ...], peers: str, work: Path, out: Path, on
     written: list[Path] = []
     reports: list[Report] = []
     for name, folder in named:
-        before = earlier / name if earlier is not None and (earlier / name).is_dir() else None
+        before = release.earlier_of(earlier, name)
         wanted = Wanted(folder, work / name, tuple(sys.argv[1:]), peers=peers, metrics=metrics, timed=False,
                         settings=_settings(settings), sample=sample, earlier=before)  # fmt: skip
         with _stoppable(work):

@@ -30,7 +30,7 @@ from bench.report import (
     seconds_of,
     sentences,
 )  # fmt: skip
-from bench.store import PACKED, PROCESSES, PUBLISHED, ROWS, RUN, SEAMS, pack, replace
+from bench.store import PACKED, PROCESSES, PUBLISHED, ROWS, RUN, SEAMS, Store, pack, replace
 from bench.tables import Table, write_section
 
 PAGE = "results.md"
@@ -50,6 +50,12 @@ def parts(names: str) -> list[str]:
     if unknown:
         raise BenchError(f"--only: unknown part {', '.join(unknown) or '(none)'}; known are {', '.join(PARTS)}")
     return found
+
+
+def earlier_of(folder: Path | None, name: str) -> Path | None:
+    """The results of a set in an earlier release; `folder` is the release or one set of it."""
+    found = [] if folder is None else [one for one in (folder / name, folder) if (one / RUN).is_file()]
+    return found[0] if found else None
 
 
 def restore(committed: Path, folder: Path) -> None:
@@ -78,13 +84,25 @@ def markdown(report: Report) -> str:
         parts += [f"## {metric.short}: every codec against every other", matrix_table(report, metric).markdown()]
         parts += [f"<details><summary>Intervals, shared ranges and wins</summary>\n\n"
                   f"{detail_table(report, metric).markdown()}\n\n</details>"]  # fmt: skip
-    parts += ["## Speed and memory", cost_table(store).markdown()]
-    scaling = scaling_table(store)
-    parts += ["Whole processes over the size of the picture:", scaling.markdown()] if scaling else []
+    parts += _speed(store)
     found = seams.table(store)
     parts += ["## Seams and hues", found.markdown(), seams.METHOD] if found else []
     parts += ["## How it was measured", METHOD, provenance(store.run), _bulleted(notices(report)), _sources(report)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _speed(store: Store) -> list[str]:
+    """Speed and memory, or how to measure them."""
+    found, scaling = cost_table(store), scaling_table(store)
+    parts = ["## Speed and memory"]
+    if not found.rows and scaling is None:
+        return [*parts, "Not measured: it wants an idle machine (`python -m bench release --only speed`)."]
+    parts += [found.markdown()] if found.rows else []
+    return (
+        [*parts, "Whole processes, seconds / peak MB, over the size of the picture:", scaling.markdown()]
+        if scaling
+        else parts
+    )
 
 
 def _sources(report: Report) -> str:
@@ -118,7 +136,7 @@ def readme_table(report: Report) -> Table:
         mine = processes.get(name, {})
         times = (seconds_of(mine.get(("process", way))) for way in ("encode", "decode"))
         rows.append((report.label(name), *(report.cell(m, name, report.anchor) for m in metrics), *times))
-    return Table(("codec", *(metric.short for metric in metrics), "compress s", "decompress s"), rows)
+    return Table(("codec", *(metric.short for metric in metrics), "compress s", "decompress s"), rows).filled()
 
 
 def section(report: Report, folder: str) -> str:
@@ -126,9 +144,10 @@ def section(report: Report, folder: str) -> str:
     store = report.store
     figure = f"![PSNR and a metric of the eye over bits per pixel, on {store.run['set']}]({folder}/rd.svg)"
     marks = "≈: these pictures do not tell which is better. †: trained on that metric."
+    timed = "; seconds of a whole process" if any(one.process for one in costs(store)) else ""
     about = (
         f"Bits at equal quality against {report.label(report.anchor)} (BD-rate; negative is better), "
-        f"{len(store.run['pictures'])} pictures ({store.run['set']}); seconds of a whole process. {marks} "
+        f"{len(store.run['pictures'])} pictures ({store.run['set']}){timed}. {marks} "
         f"All codecs against each other, intervals and versions: [{PAGE}]({folder}/{PAGE})."
     )
     return "\n\n".join([BEGIN, figure, readme_table(report).markdown(), _bulleted(sentences(report)), about, END])
@@ -142,11 +161,7 @@ def page_section(report: Report, folder: str) -> str:
     parts += ["## Directly against each other"]
     judges = [metric for metric in (METRICS["psnr"], report.eye) if metric is not None]
     parts += [matrix_table(report, metric, short_list(store)).markdown() for metric in judges]
-    parts += ["## Speed and memory", cost_table(store).markdown()]
-    scaling = scaling_table(store)
-    parts += (
-        ["Whole processes, seconds / peak MB, over the size of the picture:", scaling.markdown()] if scaling else []
-    )
+    parts += _speed(store)
     full = f"Every metric, interval, shared range and win: [{PAGE}]({folder}/{PAGE})."
     return "\n\n".join(part for part in (*parts, full, METHOD, provenance(store.run), PAGE_END) if part)
 

@@ -219,8 +219,7 @@ def cost_table(store: Store) -> Table:
         folder = [one.process.get(("folder", way)) for way in ("encode", "decode")]
         cells = (*one.warm, *map(seconds_of, pair), *map(_peak, pair))
         rows.append((label(store, one.name), *cells, *map(_rate, folder), str(one.failures)))
-    filled = [place for place in range(len(head)) if any(row[place] != NOTHING for row in rows)]
-    return Table(tuple(head[i] for i in filled), [tuple(row[i] for i in filled) for row in rows])
+    return Table(head, rows).filled()
 
 
 def range_table(report: Report) -> Table:

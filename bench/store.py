@@ -295,14 +295,16 @@ class Store:
             a sentence for each thing that is taken, or not.
 
         Raises:
-            BenchError: it is about other pictures.
+            BenchError: it has none of these pictures.
         """
-        if old.run["pictures"] != self.run["pictures"]:
+        common = [name for name, facts in self.run["pictures"].items() if old.run["pictures"].get(name) == facts]
+        if not common:
             raise BenchError(f"{old.folder} holds results of other pictures")
         mine, theirs = self.run["peers"], old.run["peers"]
         same = [n for n in mine if n in theirs and all(mine[n][k] == theirs[n][k] for k in ("version", "stated"))]
         drop = ["enc_seconds", "dec_seconds", *self._dated(old)]
-        taken = {k: _without(r, drop) for k, r in old.rows.items() if r["peer"] in same and k not in self.rows}
+        rows = {k: row for k, row in old.rows.items() if k[0] in common and k[1] in same and k not in self.rows}
+        taken = {k: _without(row, drop) for k, row in rows.items()}
         names = sorted({row["peer"] for row in taken.values()})
         if not names:
             return []

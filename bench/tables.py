@@ -20,6 +20,11 @@ class Table:
     head: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
 
+    def filled(self) -> Table:
+        """Without the columns that hold nothing."""
+        kept = [i for i in range(len(self.head)) if any(row[i] != NOTHING for row in self.rows)]
+        return Table(tuple(self.head[i] for i in kept), [tuple(row[i] for i in kept) for row in self.rows])
+
     def _widths(self) -> list[int]:
         return [max(len(row[i]) for row in [self.head, *self.rows]) for i in range(len(self.head))]
 

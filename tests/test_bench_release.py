@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
+from PIL import Image
 
 from bench import codecs, metrics, pictures, report, run, session
 from bench.__main__ import main
+from bench.release import section
 from bench.store import Row, Store
 
 SOME = ["--peers", "jpeg,webp", "--settings", "jpeg=20,80", "--settings", "webp=5,90"]
@@ -27,6 +29,10 @@ def release(out: Path, crops: Path, *arguments: str | Path) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in given])
 
 
+def release_page(out: Path) -> str:
+    return (out / "out" / "one" / "results.md").read_text(encoding="utf-8")
+
+
 def test_rates_have_no_times_and_speed_comes_by_itself(crops: Path, tmp_path: Path) -> None:
     done = release(tmp_path, crops, "--metrics", "psnr", "--only", "rates")
     assert done.exit_code == 0, done.output
@@ -34,12 +40,17 @@ def test_rates_have_no_times_and_speed_comes_by_itself(crops: Path, tmp_path: Pa
     assert len(store.rows) == 8
     assert not store.processes
     assert {key for row in store.rows.values() for key in row} == {"picture", "peer", "setting", "bytes", "psnr"}
+    assert "Not measured: it wants an idle machine" in release_page(tmp_path)
+    assert "seconds of a whole process" not in section(report.Report(store), "x")
+    assert "compress s" not in section(report.Report(store), "x")
     shutil.rmtree(tmp_path / "work")  # as on another machine: the run goes on from what is committed
     done = release(tmp_path, crops, "--metrics", "psnr", "--only", "speed", "--max-megapixels", "0")
     assert done.exit_code == 0, done.output
     after = Store.read(tmp_path / "out" / "one")
     assert after.rows == store.rows
     assert {row["scope"] for row in after.processes.values()} == {"warm", "process", "folder"}
+    assert "Not measured" not in release_page(tmp_path)
+    assert "compress s" in section(report.Report(after), "x")
     table = report.cost_table(after)
     assert table.head[1:3] == ("warm encode MP/s", "warm decode MP/s")
     warm = next(row for row in after.processes.values() if (row["scope"], row["peer"]) == ("warm", "jpeg"))
@@ -161,7 +172,12 @@ def test_what_an_earlier_release_measured_is_taken_over(
 
 def test_an_earlier_release_of_other_pictures_is_refused(crops: Path, photo: NDArray[np.uint8], tmp_path: Path) -> None:
     assert release(tmp_path / "old", crops, "--metrics", "psnr", "--only", "rates").exit_code == 0
-    done = release(tmp_path / "new", crops / "a.png", "--metrics", "psnr", "--earlier", tmp_path / "old" / "out")
+    earlier = ["--metrics", "psnr", "--only", "rates", "--earlier", tmp_path / "old" / "out" / "one"]
+    done = release(tmp_path / "new", crops / "a.png", *earlier)  # one of the two pictures is there
+    assert "4 rows of jpeg, webp are those of" in done.output
+    other = tmp_path / "a.png"  # the same name, other pixels
+    Image.fromarray(photo[:80, :90]).save(other)
+    done = release(tmp_path / "newer", other, *earlier)
     assert done.exit_code == 1
     assert "holds results of other pictures" in done.output
 
