@@ -21,7 +21,7 @@ from vqcodec.codec.sample import Sampler
 from vqcodec.options import DecodeOptions, SampleOptions, Target
 from vqcodec.pictures import read
 
-QUALITY, JPEG_QUALITY = 50, 8  # the first pair of `vqcodec demo`
+QUALITY = 50  # the first pair of `vqcodec demo`
 LOW_BPP = 0.1
 PIECE, LOW_PIECE = (60, 20, 420, 380), (250, 90, 530, 370)  # left, upper, right, lower
 MARGIN, CAPTION_HEIGHT, FONT_SIZE = 8, 30, 17  # [pixels]
@@ -54,8 +54,8 @@ def main() -> None:
     """Writes the pictures and prints their numbers."""
     picture = read.load(PHOTOGRAPH)
     jpeg, avif = peers_of(Image.fromarray(picture.rgb), None)
-    file = jpeg.file(JPEG_QUALITY)
     data = encode.encode(picture, QUALITY)
+    file = min((jpeg.file(quality) for quality in range(1, 60)), key=lambda f: abs(len(f) - len(data)))
     restored = decode.decode(data).rgb
     shown = [
         (f"original, {picture.rgb.size:,} bytes", picture.rgb),
