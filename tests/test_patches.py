@@ -298,3 +298,12 @@ def test_a_tile_whose_patches_are_lost_is_gray() -> None:
     partial = vqcodec.decode(data[:-1], allow_partial=True)
     assert (np.asarray(partial) == 128).all()
     assert any("lost" in sentence for sentence in partial.info["damage"])
+
+
+def test_the_lowest_quality_stays_small(photo: NDArray[np.uint8]) -> None:
+    """The base layer alone comes back far from any picture with texture, and is what was asked for."""
+    noisy = photo[:192, :256].astype(int) + np.random.default_rng(0).normal(0, 60, (192, 256, 1))
+    picture = np.clip(noisy, 0, 255).astype(np.uint8)
+    data = vqcodec.encode(picture, 1)
+    assert 8 * len(data) < 0.1 * picture[..., 0].size
+    assert vqcodec.info(data)["patched_blocks"] == 0

@@ -205,10 +205,12 @@ def patched_layers(
     watch = Watch(grid.width, grid.height, bool(survey.plain.any()))
     layers = encode_layers(model, rgb, tradeoff, grid, at_once, progress=progress, watch=watch)
     layers = layers._replace(restored=float(watch.errors.sum()) / rgb.size)
+    if tradeoff.base_only:  # promises nothing, so that nothing can be far from it
+        return kept_whole(chooser, grid) if chooser.smaller(layers.size_bytes) else layers
     mask = chooser.choose(watch, 8 * layers.size_bytes)
     if mask is None:
         return layers
-    if not mask.all() and not tradeoff.base_only:
+    if not mask.all():
         patches, seen = chooser.patches(mask), filled(rgb, mask)
         mixed = encode_layers(model, seen, tradeoff, grid, at_once, kept=patches)
         mixed = mixed._replace(patches=patches, restored=float(watch.errors[~mask].sum()) / rgb.size)
