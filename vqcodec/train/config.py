@@ -23,6 +23,12 @@ LEARNS = {  # phase -> weights that learn in it
 }
 
 
+def check_optimiser(name: str) -> None:
+    """Raises a UsageError for an optimiser that there is not."""
+    if name not in ("adamw", "soap"):
+        raise UsageError(f"optimiser must be 'adamw' or 'soap', not {name!r}")
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """The shape of one model; stored in every checkpoint and in the exported model's metadata.
@@ -110,8 +116,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.smallest < 1:
             raise UsageError(f"smallest must be 1 or more pixels, not {self.smallest}")
-        if self.optimiser not in ("adamw", "soap"):
-            raise UsageError(f"optimiser must be 'adamw' or 'soap', not {self.optimiser!r}")
+        check_optimiser(self.optimiser)
 
 
 @dataclass(frozen=True)
@@ -191,6 +196,7 @@ class NoiseConfig:
     final_rate: float = 0.02  # learning rate at the end, as a part of `learning_rate`
     warmup: int = 200
     clip: float = 1.0
+    optimiser: str = "soap"  # as in TrainConfig
     ema: float = 0.999
     decode: float = 0.25  # part of the samples that start from a decoded picture and go back to the original
     repair: float = 0.15  # part of the samples with holes to fill; the rest has noise to remove
@@ -204,6 +210,7 @@ class NoiseConfig:
     bf16: bool = True
 
     def __post_init__(self) -> None:
+        check_optimiser(self.optimiser)
         if not 0 <= self.decode <= 1 - self.repair <= 1:
             raise UsageError(f"decode and repair are parts of the samples, not {self.decode} and {self.repair}")
         if not 0 < self.sigma_low <= self.sigma_high <= 1:

@@ -26,9 +26,10 @@ from vqcodec.train.denoiser import Denoiser, conditions, objective
 from vqcodec.train.layers import channels_last
 from vqcodec.train.loop import checkpoint_errors
 from vqcodec.train.losses import mse_per_sample, psnr
+from vqcodec.train.optimiser import optimisers, update
 from vqcodec.train.progress import Progress
 from vqcodec.train.quantise import Quantisation
-from vqcodec.train.steps import Average, Log, clip_gradients, phase_done, rate_factor, save_by_rename
+from vqcodec.train.steps import Average, Log, phase_done, rate_factor, save_by_rename
 
 CHECKPOINT = "denoiser.pt"
 LEVELS = (15, 25, 50)  # standard deviations, of 255, on which it is judged
@@ -98,7 +99,7 @@ class DenoiserTrainer:
         if self.codec is not None:
             self.codec.quantiser.learns = False
         self.network = channels_last(Denoiser(shape), device)
-        self.optimiser = torch.optim.AdamW(self.network.parameters(), betas=(0.9, 0.98), weight_decay=1e-4)
+        self.optimisers = optimisers(self.network.named_parameters(), config.optimiser, device.type == "cuda")
         self.step, self.elapsed = 0, 0.0
         self.average = Average(self.network, config.ema)
         self.line = Progress()
@@ -112,7 +113,8 @@ class DenoiserTrainer:
             raise InputError(f"{path} holds a network of another shape than the settings say")
         with checkpoint_errors(path):
             self.network.load_state_dict(content["model"])
-            self.optimiser.load_state_dict(content["optimiser"])
+            for name, optimiser in self.optimisers.items():
+                optimiser.load_state_dict(content["optimisers"][name])
             self.average.load(content["ema"])
             self.step, self.elapsed = int(content["step"]), float(content["elapsed"])
 
@@ -120,8 +122,8 @@ class DenoiserTrainer:
         """Write `denoiser.pt` by rename."""
         content = {
             "denoiser": to_dict(self.network.config), "config": to_dict(self.c), "model": self.network.state_dict(),
-            "ema": self.average.weights, "optimiser": self.optimiser.state_dict(), "step": self.step,
-            "elapsed": self.elapsed,
+            "ema": self.average.weights, "step": self.step, "elapsed": self.elapsed,
+            "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
         }  # fmt: skip
         save_by_rename(self.out / CHECKPOINT, content)
 
@@ -167,15 +169,11 @@ class DenoiserTrainer:
     def one_step(self, rng: np.random.Generator, done: float) -> Tensor:
         """One update: (loss, gradient norm), [2]."""
         c = self.c
-        for group in self.optimiser.param_groups:
-            group["lr"] = c.learning_rate * rate_factor(self.step, done, c.warmup, c.final_rate)
+        rate = c.learning_rate * rate_factor(self.step, done, c.warmup, c.final_rate)
         clean, noisy, sigma, condition = self.batch(rng)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=c.bf16):
             loss = objective(self.network, clean, noisy, sigma, condition).mean()
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = clip_gradients(self.network.parameters(), c.clip)
-        self.optimiser.step()
+        norm = update(self.optimisers, loss, rate, c.clip, self.network.parameters())
         self.average.update(self.step)
         self.step += 1
         return torch.stack([loss.detach(), norm])

@@ -29,12 +29,12 @@ from vqcodec.train.data import Pictures, block_statistics, linear_basis
 from vqcodec.train.eye import start_eye
 from vqcodec.train.layers import STRIDE, channels_last
 from vqcodec.train.losses import mse_per_sample, psnr
-from vqcodec.train.optimiser import Soap
+from vqcodec.train.optimiser import optimisers, update
 from vqcodec.train.patterns import pattern
 from vqcodec.train.perception import ms_ssim
 from vqcodec.train.progress import Progress
 from vqcodec.train.quantise import Quantisation
-from vqcodec.train.steps import Average, Log, clip_gradients, phase_done, rate_factor, save_by_rename
+from vqcodec.train.steps import Average, Log, phase_done, rate_factor, save_by_rename
 
 Files = Callable[[Codec, Pictures, Pictures, int, Callable[[str], None]], object]
 LOW_PASS = 32  # side in pixels of the blocks whose mean colour the eye tune protects
@@ -242,7 +242,9 @@ class Trainer:
         for name, parameter in self.codec.named_parameters():
             parameter.requires_grad_(name.startswith(LEARNS[config.phase]))
         precision = torch.bfloat16 if config.bf16 else torch.float32
-        self.optimisers = self._optimisers(precision)
+        self.optimisers = optimisers(
+            self.codec.named_parameters(), config.optimiser, self.device.type == "cuda", precision
+        )
         self.step, self.elapsed, self.rate = 0, 0.0, 0.0
         self.average = Average(self.codec, config.ema)
         self.progress = Progress(self.rank == 0)
@@ -284,36 +286,6 @@ class Trainer:
             optimiser.load_state_dict(resume["optimisers"][name])
         self.step, self.elapsed = int(resume["step"]), float(resume["elapsed"])
 
-    def _optimisers(self, precision: torch.dtype) -> dict[str, torch.optim.Optimizer]:
-        """AdamW, with another learning rate for each kind of weight, and where wanted SOAP for the 1x1 convolutions."""
-        matrices: list[nn.Parameter] = []
-        decay: list[nn.Parameter] = []
-        plain: list[nn.Parameter] = []
-        fast: list[nn.Parameter] = []
-        for name, p in self.codec.named_parameters():
-            if not p.requires_grad:
-                continue
-            if self.t.optimiser == "soap" and p.ndim == 4 and p.shape[2:] == (1, 1) and min(p.shape[:2]) > 1:
-                (plain if "linear" in name else matrices).append(p)
-            elif "linear" in name:
-                plain.append(p)
-            elif p.ndim == 4:
-                decay.append(p)
-            else:
-                fast.append(p)
-        groups = [
-            {"params": decay, "weight_decay": 1e-4, "scale": 1.0},
-            {"params": plain, "weight_decay": 0.0, "scale": 0.1},  # the linear shortcut starts good
-            {"params": fast, "weight_decay": 0.0, "scale": 2.0},
-        ]
-        kept = [group for group in groups if group["params"]]
-        optimisers: dict[str, torch.optim.Optimizer] = {
-            "adamw": torch.optim.AdamW(kept, betas=(0.9, 0.98), fused=self.device.type == "cuda")
-        }
-        if matrices:
-            optimisers["soap"] = Soap([{"params": matrices, "scale": 1.0}], precision=precision)
-        return optimisers
-
     def _done(self) -> float:
         done = phase_done(self.step, self.t.steps, self.elapsed, self.t.minutes)
         if self.world > 1:  # every process must take the same learning rate
@@ -331,14 +303,7 @@ class Trainer:
                 loss, figures = prior_loss(self.codec, *self.replay.draw(rng, lambda: self._samples(rng)), t)
             else:
                 loss, figures = sample_loss(self.model, self.codec, *self._samples(rng), t)
-        for optimiser in self.optimisers.values():
-            optimiser.zero_grad(set_to_none=True)
-            for group in optimiser.param_groups:
-                group["lr"] = self.rate * group["scale"]
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = clip_gradients(self.codec.parameters(), t.clip)
-        for optimiser in self.optimisers.values():
-            optimiser.step()
+        norm = update(self.optimisers, loss, self.rate, t.clip, self.codec.parameters())
         self.average.update(self.step)
         self.step += 1
         return torch.cat([figures, norm.reshape(1)])

@@ -9,7 +9,58 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vqcodec.train.steps import clip_gradients
+
 State = dict[str, Any]
+Named = Iterable[tuple[str, nn.Parameter]]
+
+
+def optimisers(
+    weights: Named, name: str, fused: bool = False, precision: torch.dtype = torch.float32
+) -> dict[str, torch.optim.Optimizer]:
+    """AdamW, and with the name "soap" SOAP for the 1x1 convolutions.
+
+    Each group has a "scale", by which the learning rate is to be multiplied: for biases and gains 2, for the linear
+    shortcut, which starts good, 0.1.
+    """
+    matrices: list[nn.Parameter] = []
+    decay: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    fast: list[nn.Parameter] = []
+    for key, p in weights:
+        if not p.requires_grad:
+            continue
+        if "linear" in key:
+            plain.append(p)
+        elif name == "soap" and p.ndim == 4 and p.shape[2:] == (1, 1) and min(p.shape[:2]) > 1:
+            matrices.append(p)
+        else:
+            (decay if p.ndim == 4 else fast).append(p)
+    groups = [
+        {"params": decay, "weight_decay": 1e-4, "scale": 1.0},
+        {"params": plain, "weight_decay": 0.0, "scale": 0.1},
+        {"params": fast, "weight_decay": 0.0, "scale": 2.0},
+    ]
+    kept = [group for group in groups if group["params"]]
+    found: dict[str, torch.optim.Optimizer] = {"adamw": torch.optim.AdamW(kept, betas=(0.9, 0.98), fused=fused)}
+    if matrices:
+        found["soap"] = Soap([{"params": matrices, "scale": 1.0}], precision=precision)
+    return found
+
+
+def update(
+    found: dict[str, torch.optim.Optimizer], loss: Tensor, rate: float, clip: float, weights: Iterable[nn.Parameter]
+) -> Tensor:
+    """One update at a learning rate; the norm that the gradient had before it was clipped."""
+    for optimiser in found.values():
+        optimiser.zero_grad(set_to_none=True)
+        for group in optimiser.param_groups:
+            group["lr"] = rate * group["scale"]
+    loss.backward()  # type: ignore[no-untyped-call]
+    norm = clip_gradients(weights, clip)
+    for optimiser in found.values():
+        optimiser.step()
+    return norm
 
 
 class Soap(torch.optim.Optimizer):
