@@ -8,6 +8,7 @@ VQCODEC_ORT names its folder.
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import os
 import shutil
@@ -68,6 +69,13 @@ def assert_close(found: np.ndarray, expected: np.ndarray) -> None:
     """Equal shapes, and samples within one level."""
     assert found.shape == expected.shape
     assert int(np.abs(found.astype(int) - expected).max()) <= 1
+
+
+def test_a_model_is_at_most_8_mb_to_download() -> None:
+    files = gallery.Gallery("", [], None).static()
+    sizes = {name: len(gzip.compress(path.read_bytes(), 6)) for name, path in files.items() if "/models/" in name}
+    assert any(name.endswith("/prior-step-0.onnx") for name in sizes)
+    assert sum(sizes.values()) / len(zoo.MODELS) <= 8e6, sizes
 
 
 @needs_node

@@ -12,6 +12,7 @@ import { checkPixels, checkSize, placeOf, readHeader, readMetadata, sectionBody 
 import { VqcError, damagedError, usageError } from "./errors.js";
 import { Patches } from "./patches.js";
 import { readAlpha } from "./png.js";
+import { enlarged, quarter } from "./look.js";
 import { cropped } from "./prior.js";
 
 export const MAX_PIXELS = 2 ** 27;
@@ -174,7 +175,7 @@ export class Picture {
     const data = new Uint8ClampedArray(4 * size.width * size.height);
     await this._readBases();
     if (header.refinement && !options.coarse && options.onPart && (options.preview || source.bytes.length < header.fileBytes)) {
-      await this._show(true, part => options.onPart?.(part));
+      await this._look(options.onPart);
     }
     await this._readPatches();
     await this._show(!!options.coarse, part => {
@@ -317,7 +318,6 @@ export class Picture {
     for (const index of this.tilesIn(this._wanted())) {
       const inner = common(this._pixels(index), this.area);
       const seen = common(grown(latentsOf(inner), model.halo), this.field), size = sizeOf(seen);
-      if (this.isKept(index) && !this.patches) continue; // nothing of it is there yet
       let planes = null;
       if (!this.isKept(index)) {
         for (const near of this.tilesIn(seen)) {
@@ -328,10 +328,28 @@ export class Picture {
       }
       const data = planes ? this._samples(planes, seen, inner, coarse) : new Uint8ClampedArray(4 * area(inner)).fill(255);
       await this.patches?.paste(data, inner);
-      if (header.gray) for (let i = 0; i < data.length; i += 4) data.fill((data[i] + data[i + 1] + data[i + 2]) / 3, i, i + 3);
+      this._grey(data);
       show({ stage: coarse ? "base" : "picture", x: inner.x0 - this.area.x0, y: inner.y0 - this.area.y0, ...sizeOf(inner), data });
     }
     this.latents.clear();
+  }
+
+  /** The first look: the base layer by the synthesis' linear shortcut alone, enlarged. @param {(part: Part) => void} show */
+  async _look(show) {
+    const shortcut = await this.model.shortcut();
+    for (const index of this.tilesIn(this._wanted())) {
+      if (this.isKept(index)) continue; // nothing of it is there yet
+      const tile = this.tile(index), inner = common(this._pixels(index), this.area), size = sizeOf(inner);
+      const small = quarter(await this.readTile(index, true), sizeOf(tile), shortcut);
+      const data = enlarged(small, sizeOf(tile), { ...within(inner, { x0: tile.x0 * STRIDE, y0: tile.y0 * STRIDE }), ...size });
+      this._grey(data);
+      show({ stage: "base", x: inner.x0 - this.area.x0, y: inner.y0 - this.area.y0, ...size, data });
+    }
+  }
+
+  _grey(data) {
+    if (!this.header.gray) return;
+    for (let i = 0; i < data.length; i += 4) data.fill((data[i] + data[i + 1] + data[i + 2]) / 3, i, i + 3);
   }
 
   /** Latents of a window as the synthesis wants them: [M, h, w]. */
