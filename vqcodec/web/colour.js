@@ -98,7 +98,7 @@ export class ColourLayer {
     if (this.shifts) this._shift(planes, piece);
   }
 
-  /** Horner's rule in u, then v, then t. */
+  /** Horner's rule in u, then v, then t. @param {Float32Array[]} planes */
   _polynomial([red, green, blue]) {
     const { coefficients, degree } = this;
     for (let at = 0; at < red.length; at++) {

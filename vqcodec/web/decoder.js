@@ -153,9 +153,13 @@ const area = r => (r.x1 - r.x0) * (r.y1 - r.y0);
 const sizeOf = r => ({ width: r.x1 - r.x0, height: r.y1 - r.y0 });
 
 export class Picture {
-  /** @param {Arriving} source @param {import("./container.js").Header} header @param {import("./models.js").Model} model @param {Rect} area */
+  /** @param {Arriving} source @param {import("./container.js").Header} header @param {import("./models.js").Model} model @param {Rect} area @param {any} options of `decode` */
   constructor(source, header, model, area, options = {}) {
-    Object.assign(this, { source, header, model, area, options });
+    this.source = source;
+    this.header = header;
+    this.model = model;
+    this.area = area;
+    this.options = options;
     this.row = model.prior.row(model.tunes, header.tune, header.quality);
     this.side = header.tileSide / STRIDE;
     this.field = { x0: 0, y0: 0, x1: Math.ceil(header.width / STRIDE), y1: Math.ceil(header.height / STRIDE) };

@@ -61,7 +61,11 @@ function digest(outputs) {
   return sha256(joined(parts));
 }
 
-/** ONNX Runtime as long as it gives the answers of the reference. @implements {import("./layers.js").Engine} */
+/** @typedef {import("./layers.js").Engine} Engine */
+/**
+ * ONNX Runtime as long as it gives the answers of the reference.
+ * @implements {Engine}
+ */
 export class Trusted {
   /**
    * @param {import("./layers.js").Arrays} arrays
@@ -71,7 +75,11 @@ export class Trusted {
    * @param {(message: string) => void} warn
    */
   constructor(arrays, read, answers, runtime, warn) {
-    Object.assign(this, { arrays, read, answers, runtime, warn });
+    this.arrays = arrays;
+    this.read = read;
+    this.answers = answers;
+    this.runtime = runtime;
+    this.warn = warn;
     this.plain = /** @type {Plain | null} */ (null);
     /** @type {Map<string, Promise<any>>} */
     this.sessions = new Map();

@@ -66,7 +66,8 @@ class Linear {
     const weight = integers(arrays, `${name}.weight`, -64, 63, 2);
     const bias = integers(arrays, `${name}.bias`, -(2 ** 24), 2 ** 24).data;
     const shift = integers(arrays, `${name}.shift`, 0, 10).data;
-    [this.outputs, this.inputs] = weight.shape;
+    this.outputs = weight.shape[0];
+    this.inputs = weight.shape[1];
     this.takes = takes;
     this.weight = weight.data;
     this.bias = Float64Array.from(bias, value => value / 1024);

@@ -8,7 +8,7 @@ export class Runtime {
   /** @param {any} ort the module onnxruntime-web */
   constructor(ort) {
     this.ort = ort;
-    this.last = Promise.resolve(); // one thing after the other: external data has one name for all sessions
+    this.last = /** @type {Promise<any>} */ (Promise.resolve()); // one thing after the other: external data has one name for all sessions
   }
 
   /**
@@ -35,7 +35,7 @@ export class Runtime {
     return this._turn("run", () => session.run(Object.fromEntries(tensors)));
   }
 
-  /** Does work when all that came before is done. */
+  /** Does work when all that came before is done. @param {string} what @param {() => Promise<any>} work @returns {Promise<any>} */
   async _turn(what, work) {
     const turn = this.last.then(work);
     this.last = turn.then(() => {}, () => {});
