@@ -174,7 +174,8 @@ def test_the_types_are_right_and_npm_packs_all_of_it(tmp_path: Path) -> None:
         files = {name.removeprefix("package/") for name in packed.getnames()}
     model = f"models/{zoo.find().checksum.hex()}"
     wanted = {path.name for path in WEB.glob("*.js")} | {f"types/{path.stem}.d.ts" for path in WEB.glob("*.js")}
-    assert wanted | {f"{model}/tables.npz", f"{model}/prior-step-0.onnx", "LICENSE", "README.md", "package.json"} <= files
+    wanted |= {f"{model}/tables.npz", f"{model}/prior-step-0.onnx", "LICENSE", "README.md", "package.json"}
+    assert wanted <= files
     assert not any(part in name for name in files for part in ("analysis", "realistic", "aim", "node_modules"))
     declared = (web / "types" / "vqcodec.d.ts").read_text(encoding="utf-8")
     assert "export function decode(source: Source, options?: Options): Promise<ImageData>;" in declared
@@ -220,6 +221,14 @@ def serving(pictures: gallery.Gallery) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def page(browser: Any, served: str) -> Iterator[Any]:
+    """`asking_page`, in which nothing may have gone wrong."""
+    opened = asking_page(browser, served)
+    yield opened
+    assert opened.errors == []
+    opened.close()
+
+
+def asking_page(browser: Any, served: str) -> Any:
     """A page beside the decoder's modules, with tests/web/page.mjs: `page.ask(name, ...)` calls its functions."""
     opened = opened_page(browser)
     folder = Path(__file__).parent / "web"
@@ -229,9 +238,7 @@ def page(browser: Any, served: str) -> Iterator[Any]:
     opened.goto(f"{served}blank.html")
     opened.add_script_tag(url=f"{served}page.mjs", type="module")
     opened.ask = lambda *arguments: opened.evaluate("all => window.ask(...all)", list(arguments))
-    yield opened
-    assert opened.errors == []
-    opened.close()
+    return opened
 
 
 SCRIPT = {"content-type": "text/javascript", "cross-origin-resource-policy": "same-origin"}
@@ -290,6 +297,8 @@ def test_browsers_show_pythons_pixels(page: Any) -> None:
     answer = page.ask("samples", place("tiled"), {"region": region})
     whole = python_rgba((FOLDER / "tiled.vqc").read_bytes())
     assert_close(samples(answer), whole[240:290, 250:350])
+    answer = page.ask("samples", place("patches"), {"region": region})  # through blocks that are kept, and others
+    assert_close(samples(answer), python_rgba((FOLDER / "patches.vqc").read_bytes())[240:290, 250:350])
     assert "does not lie inside the picture" in page.ask("samples", place("one"), {"region": region})["error"]
     assert page.ask("samples", place("tiled"), {"maxPixels": 1000})["code"] == 7
 
