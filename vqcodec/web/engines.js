@@ -81,13 +81,19 @@ export class Trusted {
     this.runtime = runtime;
     this.warn = warn;
     this.plain = /** @type {Plain | null} */ (null);
+    /** @type {Map<string, Promise<Uint8Array>>} */
+    this.fetched = new Map();
     /** @type {Map<string, Promise<any>>} */
     this.sessions = new Map();
   }
 
-  /** Fetches and loads all graphs, those that are needed first first. @param {number} steps */
-  async prepare(steps) {
-    for (const name of [INDICES, BASE, ...Array.from({ length: steps }, (_, n) => STEP + n)]) await this._session(name);
+  /** Fetches all graphs at once; each is loaded when it is first asked. @param {number} steps */
+  fetch(steps) {
+    for (const name of [INDICES, BASE, ...Array.from({ length: steps }, (_, n) => STEP + n)]) {
+      const fetched = this.read(`${name}.onnx`);
+      this.fetched.set(name, fetched);
+      fetched.catch(() => this.fetched.delete(name)); // a failed download may be tried again
+    }
   }
 
   async base(code, grid) {
@@ -132,14 +138,15 @@ export class Trusted {
     if (this.plain) return null;
     if (!this.sessions.has(name)) {
       const loading = this._loaded(name);
-      loading.catch(() => this.sessions.delete(name)); // a failed download may be tried again
+      loading.catch(() => this.sessions.delete(name));
       this.sessions.set(name, loading);
     }
     return this.sessions.get(name);
   }
 
   async _loaded(name) {
-    const graph = await this.read(`${name}.onnx`);
+    const graph = await (this.fetched.get(name) ?? this.read(`${name}.onnx`));
+    this.fetched.delete(name);
     const session = await this.runtime.session(graph, { optimise: false, weights: weightsOf(this.arrays, name) });
     const outputs = await this.runtime.run(session, question(session));
     if ((await digest(session.outputNames.map(output => outputs[output]))) === this.answers[`${name}.onnx`]) return session;

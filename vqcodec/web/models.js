@@ -18,7 +18,7 @@ const TUNES = ["psnr", "eye"];
  * @property {string[]} [tunes]
  * @property {number} anchors
  * @property {number} synthesis_halo
- * @property {Record<string, string>} answers
+ * @property {Record<string, string>} [answers]
  * @property {Record<string, {bytes: number, sha256: string}>} files
  */
 
@@ -36,8 +36,9 @@ export class Model {
     this.halo = card.synthesis_halo;
     this.runtime = runtime;
     this.tables = new ClassTables(arrays);
-    this.engine = runtime ? new Trusted(arrays, read, card.answers, runtime, warn) : new Plain(arrays);
+    this.engine = runtime && card.files["prior-base.onnx"] ? new Trusted(arrays, read, card.answers ?? {}, runtime, warn) : new Plain(arrays);
     this.prior = new Prior(arrays, this.engine, this.tables);
+    if (this.engine instanceof Trusted) this.engine.fetch(this.prior.steps.length);
     if (this.prior.rows !== 100 * this.tunes.length) throw modelError("the model's tables do not fit its tunes");
     this._synthesis = /** @type {Promise<any> | null} */ (null);
     this._shortcut = /** @type {Promise<Float32Array> | null} */ (null);
@@ -57,7 +58,10 @@ export class Model {
     if (!card.files["tables.npz"].sha256.startsWith(checksum)) {
       throw modelError(`the model in the folder ${checksum} is another one`);
     }
-    const read = name => fetched(name, card.files[name].sha256);
+    const read = async name => {
+      if (!card.files[name]) throw modelError(`model.json does not name ${name}`);
+      return fetched(name, card.files[name].sha256);
+    };
     return new Model(card, read, await readArrays(await read("tables.npz")), runtime, warn);
   }
 
@@ -160,7 +164,7 @@ function cardOf(bytes) {
     const files = ["tables.npz", "synthesis.onnx"].every(name => /^[0-9a-f]{64}$/.test(card.files[name].sha256));
     const within = (value, low, high) => Number.isInteger(value) && value >= low && value <= high;
     const tunes = card.tunes === undefined || (card.tunes.length && card.tunes.every(tune => TUNES.includes(tune)));
-    const answers = card.answers && Object.values(card.answers).every(answer => typeof answer === "string");
+    const answers = Object.values(card.answers ?? {}).every(answer => typeof answer === "string");
     if (files && tunes && answers && within(card.anchors, 2, 1024) && within(card.synthesis_halo, 0, 64)) return card;
   } catch {
     // it is said below
