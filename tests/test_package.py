@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -102,3 +103,24 @@ def test_a_program_that_uses_the_wheel_is_checked_with_its_types(installed: Path
     wrong = check(PROGRAM.replace("quality=75", "quality='high'"), installed)
     assert wrong.returncode == 1
     assert '"encode" has incompatible type "str"' in wrong.stdout
+
+
+def test_a_release_has_absolute_links(tmp_path: Path) -> None:
+    for name in ("pyproject.toml", "README.md", "vqcodec/__init__.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    command = [sys.executable, str(ROOT / "scripts/address.py")]
+    assert subprocess.run([*command, "here"], cwd=tmp_path, capture_output=True).returncode == 1
+    url = "https://example.org/owner/name"
+    subprocess.run([*command, url + "/"], cwd=tmp_path, check=True)
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    links = re.findall(r"(!?)\[[^]]*\]\(([^)]*)\)", text)
+    tag = f"v{vqcodec.__version__}"
+    assert len(links) > 10
+    for picture, link in links:
+        kind, _, path = link.removeprefix(f"{url}/").partition(f"/{tag}/")
+        assert kind == ("raw" if picture else "blob"), link
+        assert (ROOT / path).exists(), link
+    urls = tomllib.loads((tmp_path / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]
+    assert urls["Repository"] == url
+    assert (ROOT / urls["Changelog"].removeprefix(f"{url}/blob/{tag}/")).is_file()
