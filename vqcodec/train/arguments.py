@@ -84,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
         help="finish: crops to train the base prior on (default: as many as half of its time allows)",
     )
     option("--into", type=Path, metavar="MODEL", help="realistic, denoiser: folder of the model to add the network to")
-    option("--samples", type=int, default=400, help="finish: crops to count tables on (default: 400)")
+    option("--samples", type=int, help="finish: crops to count tables on (default: up to 400, 96 after short training)")
     return command
 
 
