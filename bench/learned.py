@@ -23,6 +23,7 @@ from bench.errors import MissingError
 PROBE = Path(__file__).parent.parent / "vqcodec" / "photographs" / "coffee.png"  # what a codec is recognised by
 PROBE_BOX, PROBE_QUALITIES = (0, 0, 256, 192), (30, 75)
 
+
 @dataclass(frozen=True)
 class VqcodecPeer(Peer):
     """vqcodec through its Python interface; whole processes through its command line."""

@@ -263,7 +263,7 @@ class Store:
     def _adopt(self, old: Store) -> dict[str, str]:
         """Take over what an earlier run measured; returns the codecs that have changed."""
         changed = {
-            name: f"{peer['version']} then"
+            name: f"{peer['version']}{', files ' * ('files' in peer)}{peer.get('files', '')} then"
             for name, peer in old.run["peers"].items()
             if name in self.run["peers"] and not _same(self.run["peers"][name], peer)
         }
