@@ -34,6 +34,7 @@ from bench.store import PACKED, PROCESSES, PUBLISHED, ROWS, RUN, SEAMS, Store, p
 from bench.tables import Table, write_section
 
 PAGE = "results.md"
+SHORT = ("psnr", "ms_ssim", "ssimulacra2", "cvvdp", "gmsd")  # README's sentences
 PARTS = ("rates", "speed", "seams")  # what a release measures
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"  # README
 PAGE_BEGIN, PAGE_END = "<!-- tables:begin -->", "<!-- tables:end -->"  # docs/results.md
@@ -128,15 +129,14 @@ def write(report: Report, folder: Path) -> list[Path]:
 
 def readme_table(report: Report) -> Table:
     """At most eight rows: the best of each family."""
-    wanted = ("psnr", "ms_ssim", "ssimulacra2", "cvvdp")
-    metrics = [metric for metric in report.metrics if metric.name in wanted]
+    metrics = [metric for metric in report.metrics if metric.name in SHORT[:-1]]
     processes = {one.name: one.process for one in costs(report.store)}
     rows = []
     for name in short_list(report.store):
         mine = processes.get(name, {})
         times = (seconds_of(mine.get(("process", way))) for way in ("encode", "decode"))
         rows.append((report.label(name), *(report.cell(m, name, report.anchor) for m in metrics), *times))
-    return Table(("codec", *(metric.short for metric in metrics), "compress s", "decompress s"), rows).filled()
+    return Table(("codec", *map(report.head, metrics), "compress s", "decompress s"), rows).filled()
 
 
 def section(report: Report, folder: str) -> str:
@@ -150,7 +150,8 @@ def section(report: Report, folder: str) -> str:
         f"{len(store.run['pictures'])} pictures ({store.run['set']}){timed}. {marks} "
         f"All codecs against each other, intervals and versions: [{PAGE}]({folder}/{PAGE})."
     )
-    return "\n\n".join([BEGIN, figure, readme_table(report).markdown(), _bulleted(sentences(report)), about, END])
+    told = _bulleted(sentences(report, SHORT))
+    return "\n\n".join([BEGIN, figure, readme_table(report).markdown(), told, about, END])
 
 
 def page_section(report: Report, folder: str) -> str:
