@@ -164,6 +164,20 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return found
 
 
+def read_facts(path: Path) -> dict[str, Any]:
+    """What a measure left in a file that is named after its command.
+
+    Raises:
+        BenchError: it is not there.
+    """
+    name, folder = path.stem, path.parent
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BenchError(f"{folder} holds no {name} ({error!r}): run python -m bench {name} --out {folder}") from None
+    return found
+
+
 def pack(source: Path, target: Path) -> None:
     """Compress a .jsonl file; the same lines give the same bytes.
 

@@ -27,6 +27,7 @@ from tests.mutate import scrambled
 from vqcodec.bitstream import tiles
 from vqcodec.cli import main as cli
 from vqcodec.codec import decode, encode
+from vqcodec.codec.tradeoff import Tradeoff
 from vqcodec.model import zoo
 from vqcodec.model.walk import Base
 from vqcodec.pictures import read
@@ -186,7 +187,7 @@ def test_scrambled_tables(monkeypatch: pytest.MonkeyPatch, tables: Tables, photo
         latents = np.zeros((2, 3, model.prior.latents), np.float32)
         vectors = np.zeros((2, 3, model.codebook.vectors.shape[1]), np.float32)
         base = encode.nearest(model, vectors)
-        fine, indices, _ = encode.encode_refinement(model, latents, Base.alone(base), encode.Tradeoff(50, 1))
+        fine, indices, _ = encode.encode_refinement(model, latents, Base.alone(base), Tradeoff(50, 1))
         coarse = decode.decode_base(model, tiles.Grid(48, 32, 1024).tile(0), encode.encode_base(model, base))
         assert np.array_equal(coarse, base), (seed, name)
         restored = decode.decode_refinement(model, Base.alone(coarse), model.setting(50), fine)[1]

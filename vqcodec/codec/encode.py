@@ -9,7 +9,7 @@ Files, options and people are the command line's affair (cli/). The mirror of de
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -25,59 +25,20 @@ from vqcodec.bitstream.tiles import LATENT_STRIDE, Grid, Rect, Tile
 from vqcodec.codec.aim import Coded, improve
 from vqcodec.codec.fit import Fit, Seen
 from vqcodec.codec.patching import Chooser, Survey, Watch, filled, silent
+from vqcodec.codec.side_data import SideData, side_data
 from vqcodec.codec.synthesis import Strip, strips
+from vqcodec.codec.tradeoff import CHEAPEN_EFFORT, COLOUR_EFFORT, PATCH_EFFORT, ROUNDS, Tradeoff
 from vqcodec.model import zoo
 from vqcodec.model.walk import Base, Predicted
 from vqcodec.model.walk import Chooser as IndexChooser
 from vqcodec.model.zoo import Graph, Model
-from vqcodec.options import BASE_ONLY_QUALITY, DEFAULT_QUALITY, EncodeOptions, check_quality
-from vqcodec.pictures import metadata, png, webp
+from vqcodec.options import DEFAULT_QUALITY, EncodeOptions, check_quality
+from vqcodec.pictures import webp
 from vqcodec.pictures.picture import Picture
 from vqcodec.spans import span
 from vqcodec.threads import Once, Progress, in_order, share, single_blas
 
-CHEAPEN_EFFORT = 2  # from here on the nearest index gives way to a cheaper one
-COLOUR_EFFORT = 3  # from here on the encoder fits a colour layer,
-PATCH_EFFORT = 3  # and keeps blocks without loss
 BASE_BITS = 7.0  # of a base index, about
-ROUNDS = {4: 1, 5: 2, 6: 4, 7: 8, 8: 16, 9: 32}  # by effort, how often indices are chosen again with a better aim
-# What a unit of distortion weighs in the choice, of the model's own Lagrangian, by tune: without rounds, and with some
-WEIGHTS = {"psnr": (1.5, 1.0), "eye": (3.0, 3.0)}
-
-
-@dataclass(frozen=True)
-class Tradeoff:
-    """What the choice of indices weighs: bits against distortion.
-
-    Attributes:
-        quality: 1 to 100.
-        effort: 1 to 9: how much time the choice may take.
-        lambda_scale: what a unit of distortion weighs (effort 2 and more), relative to the model's own Lagrangian:
-            above 1 for more bits, below for fewer, by some percent.
-        tune: "psnr" or "eye"; None for the model's default.
-    """
-
-    quality: int
-    effort: int
-    lambda_scale: float = 1.0
-    tune: str | None = None
-
-    def lagrangian(self, model: Model) -> float:
-        """Bits per pixel per unit of mean squared error, for the choice of indices."""
-        return self.lambda_scale * self.worth(model)
-
-    def worth(self, model: Model) -> float:
-        """The same without `lambda_scale`."""
-        return WEIGHTS[model.tune(self.tune)][self.effort in ROUNDS] * model.lagrangian(self.quality)
-
-    def setting(self, model: Model) -> Setting:
-        """The rows of the model's tables."""
-        return model.setting(self.quality, self.tune)
-
-    @property
-    def base_only(self) -> bool:
-        """No refinement."""
-        return self.quality == BASE_ONLY_QUALITY
 
 
 def encode(
@@ -146,28 +107,6 @@ class PictureEncoder:
         return container.pack(
             container.Contents(header, layers.base, layers.refinement, colour, alpha, icc, exif, xmp, patches)
         )
-
-
-class SideData(NamedTuple):
-    """What a file holds beside the indices."""
-
-    srgb: bool
-    alpha: bytes | None
-    icc: bytes | None
-    exif: bytes | None
-    xmp: bytes | None
-
-
-def side_data(picture: Picture, *, strip: bool = False) -> SideData:
-    """Alpha and metadata of a picture as a file holds them; with `strip` no more than its colours need."""
-    srgb = picture.icc is not None and metadata.is_srgb(picture.icc)
-    return SideData(
-        srgb=srgb and not strip,
-        alpha=None if picture.alpha is None else png.encode_alpha(picture.alpha),
-        icc=None if srgb else picture.icc,  # not stripped: without it the colours would be others
-        exif=None if strip else picture.exif,
-        xmp=None if strip else picture.xmp,
-    )
 
 
 # ---- all tiles -------------------------------------------------------------------------------------------------------
