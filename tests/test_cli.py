@@ -522,7 +522,7 @@ def test_version(run: Run) -> None:
     ("arguments", "code", "words"),
     [
         ("frobnicate", 2, ["frobnicate"]),
-        ("compres photo.png", 2, ["no such command", "did you mean compress?"]),
+        ("inf photo.vqc", 2, ["no such command", "did you mean info?"]),
         ("compress", 2, ["nothing to work on", "IN [OUT]"]),
         ("view text.png --no-browser", 4, ["text.png", "not a .vqc file"]),
         ("compress --lossless -q 50 photo.png a.vqc", 2, ["--quality and --lossless"]),
