@@ -72,20 +72,27 @@ def _bulleted(lines: list[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def markdown(report: Report) -> str:
-    """Everything about one set of pictures, as a page."""
-    store = report.store
-    names = rated(store)
-    parts = [f"# {store.run['set']}: {len(store.run['pictures'])} pictures", _bulleted(sentences(report))]
-    parts += [f"![{m.label} over bits per pixel](rd-{m.name}.svg)" for m in report.metrics if m.name == "psnr"]
+def _rates(report: Report) -> list[str]:
+    """Bits at equal quality: sentences, the table against the anchor, and every codec against every other."""
+    names = [*rated(report.store), *report.store.published]
     title = f"## Bits at equal quality, against {report.label(report.anchor)}"
-    parts += [title, rate_table(report, [*names, *store.published], interval=True).markdown()]
+    parts = [_bulleted(sentences(report))]
+    parts += [f"![{m.label} over bits per pixel](rd-{m.name}.svg)" for m in report.metrics if m.name == "psnr"]
+    parts += [title, rate_table(report, names, interval=True).markdown()]
     parts += ["## What the curves cover", range_table(report).markdown()]
     for metric in report.metrics:
         parts += [f"## {metric.short}: every codec against every other", matrix_table(report, metric).markdown()]
         parts += [f"<details><summary>Intervals, shared ranges and wins</summary>\n\n"
                   f"{detail_table(report, metric).markdown()}\n\n</details>"]  # fmt: skip
-    parts += _speed(store)
+    return parts
+
+
+def markdown(report: Report) -> str:
+    """Everything about one set of pictures, as a page; a set of seams alone has no tables of rates and speed."""
+    store = report.store
+    parts = [f"# {store.run['set']}: {len(store.run['pictures'])} pictures"]
+    parts += _rates(report) if store.rows else []
+    parts += _speed(store) if store.rows or store.processes else []
     found = seams.table(store)
     parts += ["## Seams and hues", found.markdown(), seams.METHOD] if found else []
     parts += ["## How it was measured", METHOD, provenance(store.run), _bulleted(notices(report)), _sources(report)]
