@@ -76,7 +76,7 @@ def _aims(model: zoo.Model, base: Base, truth: NDArray[np.float32], rounds: int)
     """What the choice is asked for, one time after the other, where all is rounded to multiples of 8."""
     asked = []
 
-    def choose(wanted: NDArray[np.float32], _: float) -> aim.Coded:
+    def choose(wanted: NDArray[np.float32], *_: object) -> aim.Coded:
         asked.append(wanted.copy())
         return b"", np.zeros(wanted.shape, np.int64), np.rint(wanted / 8) * 8.0 * 2**LATENT_BITS
 

@@ -26,8 +26,8 @@ CURVATURE = 0.8  # of the error along a latent, of what it would be for an ortho
 NEW = 0.5  # how much of a later round's correction replaces the one before: latents that change together overshoot
 
 Coded = tuple[bytes, Ints, Floats]  # payload, indices [h, w, M], latents [h, w, M] (2**-LATENT_BITS)
-# Latents [h, w, M] to aim at, and the factor on the weight of their error -> what the choice makes of them
-Choose = Callable[[NDArray[np.float32], float], Coded]
+# Latents [h, w, M] to aim at, the factor on the weight of their error, whether it is the last choice -> what comes of it
+Choose = Callable[[NDArray[np.float32], float, bool], Coded]
 
 
 def improve(
@@ -54,14 +54,14 @@ def improve(
     weight = np.repeat(np.repeat(np.float32(1) / size, 16, 0), 16, 1)[None, None]
     hat = model.anchor_weights(setting).astype(np.float32)[None]
     reach = (0.5 / CURVATURE * size * _known(base, model.synthesis_halo))[:, :, None]
-    coded, correction = choose(latents, 1.0), np.zeros((), np.float32)
+    coded, correction = choose(latents, 1.0, False), np.zeros((), np.float32)
     for number in range(rounds):
         decoded = real(coded[2])
         slopes = model.aim(y=np.ascontiguousarray(decoded.transpose(2, 0, 1))[None], x=x, hat=hat, weight=weight)
         with span("choice of indices"):
             found = (latents - decoded) * (reach > 0) + reach * slopes
             correction = correction + (NEW if number else 1) * (found - correction)
-        coded = choose(latents - correction, CURVATURE)
+        coded = choose(latents - correction, CURVATURE, number + 1 == rounds)
     return coded
 
 

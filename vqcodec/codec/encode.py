@@ -406,15 +406,15 @@ def encode_tile(
     if tradeoff.base_only:
         return CodedTile(coarse, None, base.inner, None, real(model.base_latents(base)))
 
-    def choose(aim: NDArray[np.float32], weight: float) -> Coded:
+    def choose(aim: NDArray[np.float32], weight: float, last: bool) -> Coded:
         scaled = replace(tradeoff, lambda_scale=weight * tradeoff.lambda_scale)
-        return encode_refinement(model, aim, base, scaled, aside)
+        return encode_refinement(model, aim, base, scaled, aside if last else aside._replace(bits=None))
 
     rounds = ROUNDS.get(tradeoff.effort, 0)
     if rounds:
         fine, indices, decoded = improve(model, rounds, rgb, latents, base, tradeoff.setting(model), choose)
     else:
-        fine, indices, decoded = choose(latents, 1.0)
+        fine, indices, decoded = choose(latents, 1.0, True)
     return CodedTile(coarse, fine, base.inner, indices, real(decoded))
 
 
