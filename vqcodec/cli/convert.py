@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 SUFFIX = ".vqc"
 PROGRESS_TILES = 4  # no progress bar for pictures with as many tiles or fewer
-POOR_DB, POOR_QUALITY = 25.0, 60  # photographs of that quality come back better
+POOR_DB = 25.0
 SMALL_BYTES = 1000  # a source that is no larger is nothing to speak of
 MAX_DAMAGE = 20  # sentences about one damaged file
 
@@ -211,9 +211,9 @@ def _compress(
 
 
 def _doubts(reached: Reached, source_bytes: int) -> list[str]:
-    """What speaks against a file: it is larger than its source, or poor at a quality at which photographs are not."""
+    """What speaks against a file: it is larger than its source, or poor."""
     doubts = []
-    if reached.restored_db is not None and reached.restored_db < POOR_DB and reached.quality >= POOR_QUALITY:
+    if reached.restored_db is not None and reached.restored_db < POOR_DB:
         doubts.append(f"comes back with {reached.restored_db:.1f} dB only: give a higher quality, or keep the original")
     if len(reached.data) > source_bytes > SMALL_BYTES:
         doubts.append(f"{len(reached.data):,} bytes, more than its source has ({source_bytes:,})")
