@@ -122,13 +122,16 @@ def decode(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     allow_partial: bool = False,
     execution: str = "cpu",
+    steps: int | None = None,
+    seed: int | None = None,
 ) -> Image.Image:
     """Restore the picture of a .vqc file.
 
     Args:
         data: the bytes of the file, its path, or a binary stream.
-        decoder: "faithful" (the default: what is nearest to the original) or "realistic": with texture, made up, where
-            the faithful picture is smooth for want of bits. The file is the same.
+        decoder: "faithful" (the default: what is nearest to the original) "realistic" (with texture, made up, where the
+            faithful picture is smooth for want of bits), or "diffusion" (the same by the model's denoiser, if it has
+            one, in some steps from the faithful picture with noise). The file is the same.
         realism: 0 to 1, how much of it: 0 is the faithful picture, 1 (the default of the realistic decoder) the most.
         region: (x, y, width, height) in pixels of the whole picture: decode only what it needs. Its pixels are those of
             the whole picture within one level.
@@ -138,10 +141,13 @@ def decode(
         model: folder of a model that is not shipped, if the file was written with one.
         max_pixels: refuse larger pictures, before anything is allocated; it counts the whole picture's pixels.
         allow_partial: restore what is left of a damaged file whose header is intact: a tile whose refinement is damaged
-            from its base layer alone, one in which the file was cut off as far as it goes, a lost one as flat gray, a
+            from its base layer alone, one in which the file was cut off as far as it goes, a lost one as flat gray (or,
+            if it is no longer than 320 pixels one way and the model has a denoiser, made up from what is around it), a
             lost alpha channel as opaque.
         execution: "cuda" runs the transforms on an NVIDIA GPU, with onnxruntime-gpu in onnxruntime's place. The indices
             are the same; a pixel may differ by one level.
+        steps, seed: of the diffusion decoder: 1 to 8 steps (default 4), and a number whose noise it begins with (0 to
+            2**63 - 1, default 0). The same seed gives the same picture.
 
     Returns:
         a PIL image of mode L, LA, RGB or RGBA with its ICC profile, EXIF and XMP in `info`; with `allow_partial`,
@@ -150,8 +156,9 @@ def decode(
     Raises:
         DamagedError: it is not a .vqc file, or not as it was written.
         LimitError: the picture has more than `max_pixels` pixels.
-        ModelError: the model that the file names is not there, or has no realistic decoder.
-        UsageError: a region outside the picture, another scale, decoder or realism, or no CUDA.
+        ModelError: the model that the file names is not there, or has no such decoder.
+        UsageError: a region outside the picture, another scale, decoder or realism, an option of another
+            decoder, or no CUDA.
 
     Examples:
         >>> import numpy as np, vqcodec
@@ -167,7 +174,9 @@ def decode(
         Traceback (most recent call last):
         vqcodec.errors.DamagedError: ...
     """
-    options = DecodeOptions(decoder, realism, region, scale, threads, model, max_pixels, allow_partial, execution)
+    options = DecodeOptions(
+        decoder, realism, region, scale, threads, model, max_pixels, allow_partial, execution, steps, seed
+    )
     picture = decode_module.decode(read.file_bytes(data, options.max_pixels), options)
     restored = write.to_pil(picture)
     if allow_partial:
@@ -410,7 +419,7 @@ def sample(
         quality: 1 to 100, of which the steps of the refinement depend; 1 draws the base layer alone. Default: 50, or
             that of the .vqc file to vary.
         tune, threads, model: as `encode` takes them.
-        decoder: "faithful" (the default) or "realistic".
+        decoder: "faithful" (the default), "realistic" or "diffusion".
         max_pixels: refuse larger pictures.
 
     Returns:
@@ -419,7 +428,7 @@ def sample(
     Raises:
         DamagedError, InputError: the picture to vary cannot be read.
         LimitError: more than `max_pixels` pixels.
-        ModelError: there is no such model, or it has no realistic decoder.
+        ModelError: there is no such model, or it has no such decoder.
         UsageError: an option out of range; neither a size nor a picture, or both.
 
     Examples:

@@ -102,6 +102,8 @@ def decode_batch(
     model: ModelName | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     execution: str = "cpu",
+    steps: int | None = None,
+    seed: int | None = None,
 ) -> list[Image.Image]:
     """Restore the pictures of many .vqc files, several at a time; each is the one that `decode` gives.
 
@@ -126,7 +128,9 @@ def decode_batch(
         >>> np.stack([np.asarray(picture) for picture in pictures]).shape
         (3, 32, 48, 3)
     """
-    options = DecodeOptions(decoder, realism, region, scale, threads, model, max_pixels, execution=execution)
+    options = DecodeOptions(
+        decoder, realism, region, scale, threads, model, max_pixels, execution=execution, steps=steps, seed=seed
+    )
     given = _listed(files, "files")
     at_once, each = _shared(options.threads, len(given))
     options = replace(options, threads=each)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,40 +13,16 @@ from PIL import Image
 
 import vqcodec
 from tests.conftest import psnr
-from tests.train.conftest import TINY, run
+from tests.train.conftest import SMALL, TINY, run
 from vqcodec.cli.main import main
 from vqcodec.codec import denoise as work
-from vqcodec.model import zoo
 from vqcodec.model.denoiser import Denoiser as RunTime
 from vqcodec.pictures import read
 from vqcodec.train import denoiser, denoising
-from vqcodec.train.attach import attach_denoiser
 from vqcodec.train.config import DenoiserConfig, NoiseConfig
 from vqcodec.train.denoiser import Denoiser, conditions, factors, objective
 
-SMALL = DenoiserConfig(width2=8, width4=12, width8=16, blocks2=1, blocks4=1, blocks8=1)
 U8 = NDArray[np.uint8]
-
-
-@pytest.fixture
-def network() -> Denoiser:
-    """A small one whose last layer is not zero."""
-    torch.manual_seed(1)
-    out = Denoiser(SMALL).eval()
-    with torch.no_grad():
-        torch.nn.init.normal_(out.leave.weight, 0, 0.1)
-        for p in out.parameters():  # as the graph has them on disk
-            p.copy_(p.half().float())
-    return out
-
-
-@pytest.fixture
-def model(network: Denoiser, tmp_path: Path) -> Path:
-    """The shipped model with that denoiser."""
-    folder = tmp_path / "model"
-    shutil.copytree(zoo.find().folder, folder)
-    attach_denoiser(folder, network)
-    return folder
 
 
 def batch(side: int = 48) -> tuple[torch.Tensor, torch.Tensor]:

@@ -22,7 +22,17 @@ from vqcodec.cli import batch, names, options, streams
 from vqcodec.cli.processes import Outcome
 from vqcodec.cli.streams import DASH, shown
 from vqcodec.errors import PartialError, UsageError
-from vqcodec.options import DEFAULT_EFFORT, DecodeOptions, EncodeOptions, Region, Target, most_file_bytes
+from vqcodec.options import (
+    DECODERS,
+    DEFAULT_EFFORT,
+    MAX_SEED,
+    MAX_STEPS,
+    DecodeOptions,
+    EncodeOptions,
+    Region,
+    Target,
+    most_file_bytes,
+)
 from vqcodec.threads import Progress, processors
 
 if TYPE_CHECKING:
@@ -118,17 +128,20 @@ def _region(_context: click.Context, _option: click.Parameter, text: str | None)
 @click.option("--model", metavar="PATH", help="The folder of the model, if the file was written with one of your own.")
 @click.option("--format", "form", metavar="SUFFIX", help="png, jpg, webp...; default: OUT's suffix, png for - and -o.")
 @click.option(
-    "--decoder", type=click.Choice(["faithful", "realistic"]),
+    "--decoder", type=click.Choice(DECODERS),
     help="realistic: with texture, made up, where bits were too few; the same files.  [default: faithful]",
 )  # fmt: skip
 @click.option("--realism", type=click.FloatRange(0, 1), metavar="0..1", help="How much of it.  [default: 1]")
+@click.option("--steps", type=click.IntRange(1, MAX_STEPS), metavar="N", help="Of the diffusion decoder.  [default: 4]")
+@click.option("--seed", type=click.IntRange(0, MAX_SEED), metavar="S", help="The same: another, another picture.")
 @click.option("--region", callback=_region, metavar="X,Y,W,H", help="Only these pixels of the picture.")
 @click.option("--scale", type=click.Choice(["1", "2", "4", "8"]), default="1", help="Divide width and height by this.")
 @click.option("--allow-partial", is_flag=True, help="Restore what is left of a damaged file (exit code 8).")
 @options.max_pixels
 def decompress(
-    form: str | None, decoder: str | None, realism: float | None, region: Region | None, scale: str, threads: int,
-    model: str | None, max_pixels: int, allow_partial: bool, **files: Any,
+    form: str | None, decoder: str | None, realism: float | None, steps: int | None, seed: int | None,
+    region: Region | None, scale: str, threads: int, model: str | None, max_pixels: int, allow_partial: bool,
+    **files: Any,
 ) -> None:  # fmt: skip
     """Restore the pictures of .vqc files; "-" is stdin or stdout. Without OUT, a PNG is written beside the file.
 
@@ -138,13 +151,16 @@ def decompress(
     vqcodec decompress --region 0,0,128,96 photo.vqc piece.png
     vqcodec decompress --scale 8 photo.vqc thumbnail.png
     vqcodec decompress --decoder realistic photo.vqc photo.png
+    vqcodec decompress --decoder diffusion --steps 4 --seed 1 --model run/model photo.vqc photo.png
     vqcodec decompress --allow-partial broken.vqc rest.png
     vqcodec decompress archive/ pictures/ --format webp
     vqcodec decompress -r -j 0 archive/ -o pictures/
     vqcodec decompress - - < photo.vqc | display
     """
     suffix = None if form is None else "." + form.lower().removeprefix(".")
-    coding = DecodeOptions(decoder, realism, region, int(scale), threads, model, max_pixels, allow_partial)
+    coding = DecodeOptions(
+        decoder, realism, region, int(scale), threads, model, max_pixels, allow_partial, steps=steps, seed=seed
+    )
     _many(partial(_decompress, suffix=suffix), coding, frozenset({SUFFIX}), suffix or ".png", **files)
 
 

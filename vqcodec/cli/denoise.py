@@ -14,8 +14,7 @@ from vqcodec.cli import names, options, streams
 from vqcodec.cli.streams import DASH, shown
 from vqcodec.codec import denoise as work
 from vqcodec.errors import UsageError
-from vqcodec.model.denoiser import MAX_STEPS
-from vqcodec.options import MAX_SEED
+from vqcodec.options import DEFAULT_STEPS, MAX_SEED, MAX_STEPS
 from vqcodec.pictures import read
 from vqcodec.pictures.picture import Picture
 from vqcodec.pictures.write import write_picture
@@ -75,7 +74,7 @@ def denoise(
 @target
 @click.option("--mask", required=True, metavar="PICTURE", help="White where to repair, black elsewhere; of IN's size.")
 @click.option(
-    "--steps", type=click.IntRange(1, MAX_STEPS), default=work.DEFAULT_STEPS, metavar="N",
+    "--steps", type=click.IntRange(1, MAX_STEPS), default=DEFAULT_STEPS, metavar="N",
     help="More make more texture up.  [default: 4]",
 )  # fmt: skip
 @click.option("--seed", type=click.IntRange(0, MAX_SEED), default=0, metavar="S", help="Another, another repair.")

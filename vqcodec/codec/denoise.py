@@ -17,7 +17,7 @@ from vqcodec.errors import UsageError
 from vqcodec.model import denoiser, zoo
 from vqcodec.model.denoiser import SIDE, SIGMA_MAX, Pixels
 from vqcodec.model.zoo import Model
-from vqcodec.options import MAX_SEED, ModelName, whole_number
+from vqcodec.options import DEFAULT_STEPS, MAX_SEED, MAX_STEPS, ModelName, whole_number
 from vqcodec.pictures.noise_level import noise_level
 from vqcodec.pictures.picture import Picture, gray_means
 from vqcodec.threads import in_order, share, single_blas
@@ -25,7 +25,6 @@ from vqcodec.threads import in_order, share, single_blas
 TILE_SIDE = 512  # pixels
 LEAST_NOISE = 0.75  # levels: a picture with less, as estimated, is left alone
 MAX_LEVEL = 100.0  # levels of noise that can be asked for: more than any camera's
-DEFAULT_STEPS = 4
 
 
 def estimated(model: Model, x: Pixels, sigma: Pixels, at_once: int, condition: Pixels | None = None) -> Pixels:
@@ -142,7 +141,7 @@ def repair(
             f"the mask has {mask.shape[1]} x {mask.shape[0]} pixels and the picture {width} x {height}: "
             "they must be of one size"
         )
-    sigmas = denoiser.levels(whole_number("steps", steps, 1, denoiser.MAX_STEPS))
+    sigmas = denoiser.levels(whole_number("steps", steps, 1, MAX_STEPS))
     noise = denoiser.gaussian(Rect(0, 0, width, height), whole_number("seed", seed, 0, MAX_SEED))
     loaded, at_once = _loaded(model, threads, (height, width))
     if not mask.any():
