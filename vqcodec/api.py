@@ -17,6 +17,7 @@ from vqcodec.bitstream import patches as patches_section
 from vqcodec.bitstream.codebook import CODE_BITS
 from vqcodec.codec import decode as decode_module
 from vqcodec.codec import tokens
+from vqcodec.codec.denoise import before_coding
 from vqcodec.codec.indices import Indices, read_indices
 from vqcodec.codec.sample import Sampler
 from vqcodec.codec.target import encode_to_target
@@ -58,6 +59,7 @@ def encode(
     patches: bool = True,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     execution: str = "cpu",
+    denoise: str | float | None = None,
 ) -> bytes:
     """Compress a picture to the bytes of a .vqc file.
 
@@ -77,6 +79,8 @@ def encode(
         max_pixels: refuse larger pictures.
         execution: "cuda" runs the transforms on an NVIDIA GPU, with onnxruntime-gpu in onnxruntime's place. The encoder
             may then choose a few other indices; every decoder reads the same ones.
+        denoise: remove noise first, if the model has a denoiser: its standard deviation in levels of 255 (0 to 100), or
+            "auto" to estimate it. `info` says how much was removed (`denoised`).
 
     Returns:
         the file's bytes; the same input and options give the same bytes.
@@ -87,7 +91,7 @@ def encode(
     Raises:
         InputError: the picture cannot be read.
         LimitError: too many pixels; or no quality reaches `psnr`, or is as small as `max_bytes`.
-        ModelError: there is no such model.
+        ModelError: there is no such model, or it has no denoiser and `denoise` is given.
         UsageError: an option out of range, more than one of quality, bpp, psnr and max_bytes, or no CUDA.
 
     Examples:
@@ -103,11 +107,13 @@ def encode(
         vqcodec.errors.UsageError: quality must be a whole number from 1 to 100, not 101
     """
     target = Target(bpp, psnr, max_bytes, quality)
-    options = EncodeOptions(effort, threads, model, strip, tune=tune, execution=execution, patches=patches)
+    options = EncodeOptions(
+        effort, threads, model, strip, tune=tune, execution=execution, patches=patches, denoise=denoise
+    )
     picture = read.load(image_like, max_pixels=max_pixels)
     for note in picture.notes:
         warnings.warn(note, VqcWarning, stacklevel=2)
-    return encode_to_target(picture, target, options).data
+    return encode_to_target(before_coding(picture, options), target, options).data
 
 
 def decode(
@@ -244,7 +250,8 @@ def info(data: Source) -> dict[str, Any]:
     """
     bytes_there = read.file_bytes(data, DEFAULT_MAX_PIXELS)
     layout = container.read_header(bytes_there)
-    facts = {**describe(layout), "patched_blocks": _patched_blocks(bytes_there, layout)}
+    blocks, noise = _patched_blocks(bytes_there, layout), _denoised(bytes_there, layout)
+    facts = {**describe(layout), "patched_blocks": blocks, "denoised": noise}
     try:
         facts["model_id"] = zoo.by_checksum(bytes.fromhex(str(facts["model"]))).id
     except ModelError:
@@ -263,6 +270,15 @@ def _patched_blocks(data: bytes, layout: container.Layout) -> int | None:
     try:
         body = container.read_section(data, layout, section)
         return int(patches_section.read(body, header.width, header.height).mask.sum())
+    except DamagedError:
+        return None
+
+
+def _denoised(data: bytes, layout: container.Layout) -> float | None:
+    """Levels of noise that were removed before coding, 0 for none; None where that cannot be read."""
+    section = next((section for section in layout.sections() if section.kind == container.NOISE), None)
+    try:
+        return 0.0 if section is None else container.noise_level(container.read_section(data, layout, section))
     except DamagedError:
         return None
 
@@ -300,6 +316,7 @@ def describe(layout: container.Layout) -> dict[str, int | float | bool | str | N
         "exif_bytes": lengths.exif,
         "xmp_bytes": dict(lengths.further).get(container.KIND_XMP),
         "patches_bytes": dict(lengths.further).get(container.KIND_PATCHES),
+        "noise_bytes": dict(lengths.further).get(container.KIND_NOISE),
         "further_bytes": sum(size for kind, size in lengths.further if kind not in container.FURTHER) or None,
         "bpp": 8 * layout.file_size_bytes / pixels,
         "base_bpp": 8 * base_bytes / pixels,

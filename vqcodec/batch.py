@@ -13,6 +13,7 @@ from PIL import Image
 
 from vqcodec import api
 from vqcodec.codec import decode as decode_module
+from vqcodec.codec.denoise import before_coding
 from vqcodec.codec.target import encode_to_target
 from vqcodec.errors import UsageError, VqcError, VqcWarning
 from vqcodec.options import (
@@ -47,6 +48,7 @@ def encode_batch(
     strip: bool = False,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     execution: str = "cpu",
+    denoise: str | float | None = None,
 ) -> list[bytes]:
     """Compress many pictures, several at a time; each file is the one that `encode` gives.
 
@@ -72,7 +74,7 @@ def encode_batch(
         (3, True)
     """
     target = Target(bpp, psnr, max_bytes, quality)
-    options = EncodeOptions(effort, threads, model, strip, tune=tune, execution=execution)
+    options = EncodeOptions(effort, threads, model, strip, tune=tune, execution=execution, denoise=denoise)
     given = _listed(images, "images")
     if isinstance(images, np.ndarray) and images.ndim != 4:
         shape = list(images.shape)
@@ -82,7 +84,7 @@ def encode_batch(
 
     def one(image: read.Source) -> tuple[bytes, tuple[str, ...]]:
         picture = read.load(image, max_pixels=max_pixels)
-        return encode_to_target(picture, target, options).data, picture.notes
+        return encode_to_target(before_coding(picture, options), target, options).data, picture.notes
 
     coded = _each(one, given, at_once)
     for number, (_, notes) in enumerate(coded):  # now that all are read: reading silences the process's warnings

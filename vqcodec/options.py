@@ -30,6 +30,7 @@ MAX_SEED = 2**63 - 1
 MAX_TEMPERATURE = 4.0
 SAMPLE_QUALITY, SAMPLE_TEMPERATURE = 50, 0.8  # of pictures drawn from the priors
 KEEP_BASE = "base"
+AUTO_NOISE, MAX_NOISE = "auto", 100.0  # levels of 255: more than any camera's
 
 ModelName = str | os.PathLike[str]  # a shipped model's id, or a folder
 Region = tuple[int, int, int, int]  # x, y, width, height in pixels
@@ -84,6 +85,22 @@ def check_quality(quality: object) -> int:
     return whole_number("quality", quality, BASE_ONLY_QUALITY, MAX_QUALITY)
 
 
+def check_noise(noise: object) -> str | float:
+    """A standard deviation in levels of 255 as a float, or "auto".
+
+    Raises:
+        UsageError: it is something else, or not from 0 to 100.
+    """
+    if noise == AUTO_NOISE:
+        return AUTO_NOISE
+    if isinstance(noise, str):
+        raise UsageError(f"the noise must be {AUTO_NOISE} or a number of levels, not {noise!r}")
+    level = _real_number("the noise", noise)
+    if not 0 <= level <= MAX_NOISE:
+        raise UsageError(f"the noise must be a number of levels from 0 to {MAX_NOISE:g}, not {level:g}")
+    return float(level)
+
+
 def check_region(region: object) -> Region:
     """A region as four ints.
 
@@ -116,6 +133,8 @@ class EncodeOptions:
         tune: "psnr" or "eye"; None for "eye", where the model has it.
         execution: "cpu" or "cuda": what runs the transforms.
         patches: keep without loss what is better kept so (effort 3 and more).
+        denoise: remove noise before coding: its standard deviation in levels of 255, 0 to 100, or "auto" to estimate
+            it; None for no.
 
     Raises:
         UsageError: a value out of range.
@@ -129,11 +148,14 @@ class EncodeOptions:
     tune: str | None = None
     execution: str = "cpu"
     patches: bool = True
+    denoise: str | float | None = None
 
     def __post_init__(self) -> None:
         _check_choice("tune", self.tune, TUNES)
         _check_choice("execution", self.execution, EXECUTIONS, optional=False)
         _check_model(self.model)
+        if self.denoise is not None:
+            object.__setattr__(self, "denoise", check_noise(self.denoise))
         object.__setattr__(self, "effort", whole_number("effort", self.effort, 1, MAX_EFFORT))
         object.__setattr__(self, "threads", whole_number("threads", self.threads, 0, MAX_THREADS))
 

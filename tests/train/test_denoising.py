@@ -118,10 +118,10 @@ def test_the_halo_is_as_far_as_the_network_looks(network: Denoiser) -> None:
 
 def test_tiles_have_no_seams(model: Path, photo: U8, monkeypatch: pytest.MonkeyPatch) -> None:
     picture = read.load(photo[:203, :301])
-    whole = work.denoise(picture, 20, model=model, threads=1).picture.rgb
+    whole = work.denoise(picture, 20, model=model, threads=1).rgb
     monkeypatch.setattr(work, "TILE_SIDE", 64)
     for threads in (1, 2):
-        tiled = work.denoise(picture, 20, model=model, threads=threads).picture.rgb
+        tiled = work.denoise(picture, 20, model=model, threads=threads).rgb
         assert np.abs(tiled.astype(int) - whole).max() <= 1
         assert (tiled != whole).mean() < 1e-3
 
@@ -187,7 +187,7 @@ def test_training_resumes_and_joins_a_model(photo: U8, tmp_path: Path, model: Pa
     assert f"the denoiser joined the model in {model}" in log
     noisy = photo[:128, :128] + 40 * np.random.default_rng(1).normal(size=(128, 128, 3))
     noisy = np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
-    clean = work.denoise(read.load(noisy), 40, model=model).picture.rgb
+    clean = work.denoise(read.load(noisy), 40, model=model).rgb
     assert psnr(clean, photo[:128, :128]) > psnr(noisy, photo[:128, :128]) + 1
     assert main(["train", *map(str, common), "--set", "steps=64", "--set-model", "width2=9"]) == 3
 

@@ -14,7 +14,7 @@ import vqcodec
 from vqcodec.bitstream import container
 from vqcodec.bitstream.tiles import Rect
 from vqcodec.cli.main import main
-from vqcodec.codec import diffusion, encode
+from vqcodec.codec import denoise, diffusion, encode
 from vqcodec.codec.synthesis import MISSING_GRAY
 from vqcodec.model import denoiser, zoo
 from vqcodec.options import EncodeOptions
@@ -174,3 +174,56 @@ def test_made_up_is_told_with_code_8(
     arguments = ["decompress", str(tmp_path / "a.vqc"), str(tmp_path / "a.png"), "--allow-partial"]
     assert main([*arguments, "--model", str(model), "--decoder", "diffusion", "--steps", "1"]) == 8
     assert "made up from what is around" in capsys.readouterr().err
+
+
+# ---- denoised before coding ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def noisy(photo: U8) -> U8:
+    noise = 20 * np.random.default_rng(1).normal(size=(96, 112, 3))
+    return np.clip(np.rint(photo[:96, :112] + noise), 0, 255).astype(np.uint8)
+
+
+def test_the_file_is_that_of_the_denoised_picture_and_says_so(noisy: U8, model: Path) -> None:
+    clean = denoise.denoise(read.load(noisy), 20, model=model)
+    plain = vqcodec.encode(clean.rgb, 60, effort=1, model=model)
+    data = vqcodec.encode(noisy, 60, effort=1, model=model, denoise=20)
+    assert len(plain) < len(data) <= len(plain) + 10
+    assert np.array_equal(restored(data, model), restored(plain, model))
+    assert (vqcodec.info(data)["denoised"], vqcodec.info(data)["noise_bytes"]) == (20, 1)
+    assert (vqcodec.info(plain)["denoised"], vqcodec.info(plain)["noise_bytes"]) == (0, None)
+    for none in (None, 0):
+        assert vqcodec.encode(noisy, 60, effort=1, model=model, denoise=none) == vqcodec.encode(noisy, 60, effort=1)
+    found = vqcodec.encode(noisy, 60, effort=1, model=model, denoise="auto")
+    assert vqcodec.info(found)["denoised"] == pytest.approx(20, rel=0.15)
+    (listed,) = vqcodec.encode_batch([noisy], 60, effort=1, model=model, denoise=20)
+    assert listed == data
+
+
+def test_the_level_in_the_file() -> None:
+    for level, said in ((0.1, 0.5), (12.3, 12.5), (99.9, 100), (1000, 127.5)):
+        assert container.noise_level(container.noise_section(level)) == said
+    for body in (b"", b"\0", b"\1\2"):
+        with pytest.raises(vqcodec.DamagedError):
+            container.noise_level(body)
+
+
+def test_compress_denoise(noisy: U8, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.fromarray(noisy).save(tmp_path / "a.png")
+    arguments = ["compress", "-e", "1", str(tmp_path / "a.png"), str(tmp_path / "a.vqc"), "--denoise"]
+    assert main([*arguments, "12.5", "--model", str(model)]) == 0
+    assert "noise of 12.5 levels removed" in capsys.readouterr().err
+    assert main(["info", str(tmp_path / "a.vqc")]) == 0
+    assert "noise of 12.5 levels removed before coding" in capsys.readouterr().out
+    mistakes: list[tuple[int, str, list[str]]] = [
+        (2, "0 to 100", ["101", "--model", str(model)]),
+        (2, "neither auto", ["much", "--model", str(model)]),
+    ]
+    if not zoo.load(zoo.find()).has_denoiser:
+        mistakes.append((5, "no denoiser", ["auto"]))
+    for code, words, options in mistakes:
+        assert main([*arguments, *options, "-f"]) == code
+        line = capsys.readouterr().err
+        assert words in line
+        assert line.count("\n") == 1

@@ -69,14 +69,18 @@ MAX_DAMAGE = 20  # sentences about one damaged file
 @options.threads
 @options.model
 @options.strip
+@click.option(
+    "--denoise", callback=options.noise, metavar="auto|N",
+    help="Remove noise first, of N of 255 levels or as estimated, if the model has a denoiser; the file says so.",
+)  # fmt: skip
 @click.option("--no-patches", is_flag=True, help="Keep nothing without loss: indices for all of the picture.")
 @options.max_pixels
 @click.option("-v", "--verbose", is_flag=True, help="A line on stderr for each file: size, bpp, PSNR reached.")
 @click.option("--json", "as_json", is_flag=True, help="The same as a JSON object a line on stdout, for scripts.")
 def compress(
     quality: int | None, bpp: float | None, psnr: float | None, max_bytes: int | None, effort: int | None,
-    tune: str | None, threads: int, model: str | None, strip: bool, no_patches: bool, max_pixels: int, verbose: bool,
-    as_json: bool, **files: Any,
+    tune: str | None, threads: int, model: str | None, strip: bool, denoise: str | float | None, no_patches: bool,
+    max_pixels: int, verbose: bool, as_json: bool, **files: Any,
 ) -> None:  # fmt: skip
     """Compress pictures to .vqc files; "-" is stdin or stdout. Without OUT, the file is written beside the picture.
 
@@ -87,6 +91,7 @@ def compress(
     vqcodec compress photo.png photo.vqc
     vqcodec compress -v -q 50 photo.jpg small.vqc
     vqcodec compress --max-bytes 50000 photo.jpg small.vqc
+    vqcodec compress --denoise auto --model run/model night.jpg
     vqcodec compress holiday/ more.png archive/
     vqcodec compress -q 30 photo.vqc smaller.vqc
     vqcodec compress -r -j 0 --skip-existing pictures/ -o archive/
@@ -102,7 +107,9 @@ def compress(
         raise UsageError("stdout cannot take both the file and --json: give the output a name, or use -v")
     report = "json" if as_json else "text" if verbose else None
     work = partial(_compress, wanted=Target(bpp, psnr, max_bytes, quality), max_pixels=max_pixels, report=report)
-    coding = EncodeOptions(effort or DEFAULT_EFFORT, threads, model, strip, tune=tune, patches=not no_patches)
+    coding = EncodeOptions(
+        effort or DEFAULT_EFFORT, threads, model, strip, tune=tune, patches=not no_patches, denoise=denoise
+    )
     _many(work, coding, names.PICTURE_SUFFIXES, SUFFIX, say=streams.tell_scripts if as_json else streams.tell, **files)
 
 
@@ -195,9 +202,10 @@ def _compress(
     if not single:
         names.make_folder(os.path.dirname(target))
     names.check_target(source, target, force)
+    from vqcodec.codec.denoise import before_coding
     from vqcodec.codec.target import TOLERANCE, encode_to_target
 
-    picture = _picture(source, coding, max_pixels)
+    picture = before_coding(_picture(source, coding, max_pixels), coding)
     notes = [*picture.notes]
     with streams.about(source), _progress(source, single) as progress:
         reached = encode_to_target(picture, wanted, coding, progress)

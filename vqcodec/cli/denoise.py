@@ -25,21 +25,11 @@ form = click.option("--format", "form", metavar="SUFFIX", help="png, jpg, webp..
 MASKED_FROM = 128  # levels
 
 
-def _sigma(_context: click.Context, _option: click.Parameter, text: str) -> float | None:
-    """A number of levels; None for "auto"."""
-    if text.strip().lower() == "auto":
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is neither auto nor a number of levels") from None
-
-
 @click.command()
 @source
 @target
 @click.option(
-    "--sigma", callback=_sigma, default="auto", metavar="auto|N",
+    "--sigma", callback=options.noise, default="auto", metavar="auto|N",
     help="Standard deviation of the noise, of 255 levels; auto, the default, estimates it.",
 )  # fmt: skip
 @form
@@ -48,7 +38,7 @@ def _sigma(_context: click.Context, _option: click.Parameter, text: str) -> floa
 @options.model
 @options.max_pixels
 def denoise(
-    source: str, target: str, sigma: float | None, form: str | None, force: bool, threads: int, model: str | None,
+    source: str, target: str, sigma: str | float, form: str | None, force: bool, threads: int, model: str | None,
     max_pixels: int,
 ) -> None:  # fmt: skip
     """Remove noise from a picture. It needs a model that has a denoiser; none of those that ship has one yet.
@@ -62,9 +52,8 @@ def denoise(
 
     def run(picture: Picture) -> Picture:
         found = work.denoise(picture, sigma, model=model, threads=threads)
-        told = f"noise of {found.level:.1f} levels removed" if found.level else "no noise found: left as it was"
-        streams.complain(f"note: {shown(source)}: {told}")
-        return found.picture
+        streams.complain(f"note: {shown(source)}: {work.told(found)}")
+        return found
 
     _through(source, target, form, force, max_pixels, run)
 
