@@ -104,8 +104,9 @@ class PictureEncoder:
         colour = layers.colour.payload(self.model.tables)
         patches = None if layers.patches is None else layers.patches.payload()
         _, alpha, icc, exif, xmp = self.side
+        noise = container.noise_section(self.picture.denoised) if self.picture.denoised else None
         return container.pack(
-            container.Contents(header, layers.base, layers.refinement, colour, alpha, icc, exif, xmp, patches)
+            container.Contents(header, layers.base, layers.refinement, colour, alpha, icc, exif, xmp, patches, noise)
         )
 
 
