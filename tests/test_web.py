@@ -39,6 +39,7 @@ RUNTIME = gallery.find_runtime(os.environ.get("VQCODEC_ORT"))
 TSC = Path(os.environ.get("VQCODEC_TYPESCRIPT", WEB / "node_modules" / "typescript")) / "bin" / "tsc"
 CHROMIUM, FIREFOX = ("chromium", "chromium-browser", "google-chrome"), ("firefox-esr", "firefox")
 SMALL = ("one", "gray", "alpha", "metadata", "srgb")  # what plain JavaScript reads in a second each
+SHORT = (*SMALL, "high", "patches")  # for the second browser
 EXPECTED: dict[str, Any] = json.loads((FOLDER / "expected.json").read_text(encoding="utf-8"))
 DIGESTS = ("base_shape", "base", "refinement", "colour", "drift")
 
@@ -463,7 +464,7 @@ def test_firefox_decodes(tmp_path: Path) -> None:
         b'<!doctype html><body><script type="module" src="report.mjs"></script>'  # none inline: the policy forbids it
     )
     pages["report.html"] = ("text/html", script)
-    pages["report.mjs"] = ("text/javascript", (REPORT % json.dumps({name: place(name) for name in EXPECTED})).encode())
+    pages["report.mjs"] = ("text/javascript", (REPORT % json.dumps({name: place(name) for name in SHORT})).encode())
     pages["page.html"] = ("text/html", PICTURES.format(**{name: place(name) for name in EXPECTED}).encode())
 
     class Reported(server.RequestHandlerClass):  # type: ignore[misc, name-defined]
@@ -490,8 +491,8 @@ def test_firefox_decodes(tmp_path: Path) -> None:
         firefox.wait(30)
         server.shutdown()
         server.server_close()
-    for name, expected in EXPECTED.items():
-        assert report[name]["digests"] == {key: expected[key] for key in DIGESTS}, name
+    for name in SHORT:
+        assert report[name]["digests"] == {key: EXPECTED[name][key] for key in DIGESTS}, name
         assert_close(samples(report[name]["samples"]), python_rgba((FOLDER / f"{name}.vqc").read_bytes()))
     wide = {"plain": 160, "set": 90, "fallback": 80}  # the frame is 300 pixels wide
     assert {name: width for name, width, _ in report["images"] if name in wide} == wide

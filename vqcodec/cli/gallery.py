@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from vqcodec.bitstream import container
 from vqcodec.cli import names
-from vqcodec.cli.streams import shown
+from vqcodec.cli.streams import about, shown
 from vqcodec.codec import decode
 from vqcodec.errors import InputError, UsageError, VqcError
 from vqcodec.messages import reason
@@ -66,7 +66,8 @@ class Gallery:
         ]
         gallery = cls(os.path.basename(os.path.abspath(path)), pictures, find_runtime(runtime), options)
         if not os.path.isdir(path):
-            container.read_header(gallery.read(0))
+            with about(path):
+                container.read_header(gallery.read(0))
         return gallery, work.failures
 
     def static(self) -> dict[str, Path]:

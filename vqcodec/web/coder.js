@@ -27,6 +27,8 @@ export class RangeDecoder {
   _word() {
     const at = this.position;
     this.position += 4;
+    // of a valid payload no word is read but the one behind the end; a third would mean that it says nothing
+    if (at > this.words.byteLength + 4) throw damagedError("the compressed data is too short for what it would say");
     return at + 4 <= this.words.byteLength ? this.words.getUint32(at, true) : 0;
   }
 
