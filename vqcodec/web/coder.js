@@ -26,6 +26,7 @@ export class RangeDecoder {
 
   _word() {
     const at = this.position;
+    if (at >= this.words.byteLength + 8) throw damagedError("the compressed data is too short for what it would say");
     this.position += 4;
     // of a valid payload no word is read but the one behind the end; a third would mean that it says nothing
     if (at > this.words.byteLength + 4) throw damagedError("the compressed data is too short for what it would say");

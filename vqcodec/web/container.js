@@ -235,6 +235,9 @@ export async function readMetadata(bytes, header) {
   const found = {};
   for (const section of header.sections) {
     const body = sectionBody(bytes, header, section);
+    if (section.kind === FURTHER[4] && !(body.length === 1 && body[0])) {
+      throw damagedError(`${section.kind}: it is not one byte of 1 to 255; the file is damaged.`);
+    }
     if (PACKED.includes(section.kind)) {
       found[section.kind.slice(0, section.kind.indexOf(" ")).toLowerCase()] =
         await inflate(body, MAX_METADATA_BYTES, section.kind);
