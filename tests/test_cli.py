@@ -115,6 +115,31 @@ def assert_fails(done: Done, code: int, *words: str) -> None:
         assert word in done.err
 
 
+# ---- what speaks against a file --------------------------------------------------------------------------------------
+
+
+def test_a_picture_that_comes_back_poor_is_noted(here: Path, run: Run) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (48, 64, 3), np.uint8)
+    Image.fromarray(noise).save("noise.png")
+    done = run("compress", "-q", "20", "noise.png")
+    assert_one_line(done)
+    assert " dB only" in done.err
+    assert done.code == 0
+    reached = psnr(np.asarray(vqcodec.decode("noise.vqc")), noise)
+    assert reached < 25
+    assert float(done.err.split("comes back with ")[1].split(" dB")[0]) == pytest.approx(reached, abs=0.3)
+
+
+def test_a_file_larger_than_its_source_is_noted(here: Path, run: Run) -> None:
+    with Image.open("photo.png") as photo:
+        photo.resize((166, 122)).save("photo.jpg", quality=15)
+    done = run("compress", "-q", "95", "photo.jpg", "again.vqc")
+    assert_one_line(done)
+    sizes = [os.path.getsize(name) for name in ("again.vqc", "photo.jpg")]
+    assert done.err.rstrip().endswith(f"{sizes[0]:,} bytes, more than its source has ({sizes[1]:,})")
+    assert run("compress", "-q", "50", "photo.png", "small.vqc") == Done(0, b"", "")
+
+
 # ---- there and back --------------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ from email.parser import HeaderParser
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 import vqcodec
 
@@ -83,6 +85,12 @@ def test_the_wheel_says_what_it_is(wheel: Path) -> None:
     assert not any(line.startswith("torch") for line in base)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert "version" in project["dynamic"], "the version stands in vqcodec/__init__.py alone"
+
+
+def test_the_browsers_package_has_the_same_version() -> None:
+    """npm writes 0.2.0.dev0 as 0.2.0-dev.0; packaging reads both."""
+    said = json.loads((ROOT / "vqcodec" / "web" / "package.json").read_text(encoding="utf-8"))["version"]
+    assert Version(said) == Version(vqcodec.__version__)
 
 
 def check(program: str, installed: Path) -> subprocess.CompletedProcess[str]:

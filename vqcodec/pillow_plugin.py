@@ -22,6 +22,7 @@ from PIL import Image, ImageFile
 
 from vqcodec.bitstream import container
 from vqcodec.codec import decode
+from vqcodec.codec.denoise import before_coding
 from vqcodec.codec.target import encode_to_target
 from vqcodec.errors import DamagedError, UsageError, VqcError, VqcWarning
 from vqcodec.options import SCALES, DecodeOptions, EncodeOptions, Target
@@ -30,7 +31,7 @@ from vqcodec.pictures import read, write
 FORMAT, MIME, EXTENSION = "VQC", "image/x-vqc", ".vqc"
 HEADER_BYTES = 4096  # read at first; the header of a picture of many tiles is longer
 TARGETS = ("quality", "bpp", "psnr", "max_bytes", "lossless")
-OPTIONS = ("effort", "tune", "threads", "model")
+OPTIONS = ("effort", "tune", "threads", "model", "denoise")
 
 
 @contextmanager
@@ -182,7 +183,7 @@ def _save(im: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
             warnings.warn(note, VqcWarning, stacklevel=3)  # of whoever calls Pillow's `save`
         picture = replace(picture, exif=_exif_bytes(given.get("exif")), xmp=_bytes("xmp", given.get("xmp")))
         options = EncodeOptions(**{name: given[name] for name in OPTIONS if given.get(name) is not None})
-        reached = encode_to_target(picture, target, options)
+        reached = encode_to_target(before_coding(picture, options), target, options)
     fp.write(reached.data)
 
 

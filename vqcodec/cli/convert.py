@@ -23,7 +23,17 @@ from vqcodec.cli import batch, names, options, streams
 from vqcodec.cli.processes import Outcome
 from vqcodec.cli.streams import DASH, shown
 from vqcodec.errors import PartialError, UsageError
-from vqcodec.options import DEFAULT_EFFORT, DecodeOptions, EncodeOptions, Region, Target, most_file_bytes
+from vqcodec.options import (
+    DECODERS,
+    DEFAULT_EFFORT,
+    MAX_SEED,
+    MAX_STEPS,
+    DecodeOptions,
+    EncodeOptions,
+    Region,
+    Target,
+    most_file_bytes,
+)
 from vqcodec.threads import Progress, processors
 
 if TYPE_CHECKING:
@@ -32,7 +42,7 @@ if TYPE_CHECKING:
 
 SUFFIX = ".vqc"
 PROGRESS_TILES = 4  # no progress bar for pictures with as many tiles or fewer
-POOR_DB, POOR_QUALITY = 25.0, 60  # photographs of that quality come back better
+POOR_DB = 25.0
 SMALL_BYTES = 1000  # a source that is no larger is nothing to speak of
 MAX_DAMAGE = 20  # sentences about one damaged file
 
@@ -56,13 +66,18 @@ MAX_DAMAGE = 20  # sentences about one damaged file
 @options.threads
 @options.model
 @options.strip
+@click.option(
+    "--denoise", callback=options.noise, metavar="auto|N",
+    help="Remove noise first: of N levels of 255, or as estimated. Needs a model with a denoiser.",
+)  # fmt: skip
 @click.option("--no-patches", is_flag=True, help="Code everything with the model, text and screens too.")
 @options.max_pixels
 @click.option("-v", "--verbose", is_flag=True, help="Print size, bpp and PSNR of each file on stderr.")
 @click.option("--json", "as_json", is_flag=True, help="Print the same on stdout, one JSON object per line.")
 def compress(
     quality: int | None, bpp: float | None, psnr: float | None, max_bytes: int | None, lossless: bool,
-    effort: int | None, tune: str | None, threads: int, model: str | None, strip: bool, no_patches: bool,
+    effort: int | None, tune: str | None, threads: int, model: str | None, strip: bool,
+    denoise: str | float | None, no_patches: bool,
     max_pixels: int, verbose: bool, as_json: bool, **files: Any,
 ) -> None:  # fmt: skip
     """Compress pictures to .vqc files. Without OUT, the file is written beside the picture.
@@ -75,6 +90,7 @@ def compress(
     vqcodec compress -v -q 50 photo.jpg small.vqc
     vqcodec compress --max-bytes 50000 photo.jpg small.vqc
     vqcodec compress --lossless photo.png exact.vqc
+    vqcodec compress --denoise auto night.jpg
     vqcodec compress holiday/ more.png archive/
     vqcodec compress -q 30 photo.vqc smaller.vqc
     vqcodec compress -r -j 0 --skip-existing pictures/ -o archive/
@@ -93,7 +109,9 @@ def compress(
     work = partial(
         _compress, wanted=Target(bpp, psnr, max_bytes, quality, lossless), max_pixels=max_pixels, report=report
     )
-    coding = EncodeOptions(effort or DEFAULT_EFFORT, threads, model, strip, tune=tune, patches=not no_patches)
+    coding = EncodeOptions(
+        effort or DEFAULT_EFFORT, threads, model, strip, tune=tune, patches=not no_patches, denoise=denoise
+    )
     _many(work, coding, names.PICTURE_SUFFIXES, SUFFIX, say=streams.tell_scripts if as_json else streams.tell, **files)
 
 
@@ -121,17 +139,27 @@ def _region(_context: click.Context, _option: click.Parameter, text: str | None)
     "--format", "form", metavar="SUFFIX", help="png, jpg, webp... Default: as OUT ends; png for - and folders."
 )
 @click.option(
-    "--decoder", type=click.Choice(["faithful", "realistic"]),
-    help="realistic: invent plausible texture at low bit rates. Default: faithful.",
+    "--decoder", type=click.Choice(DECODERS),
+    help="realistic, diffusion: invent plausible texture at low bit rates. Default: faithful.",
 )  # fmt: skip
 @click.option("--realism", type=click.FloatRange(0, 1), metavar="0..1", help="How much texture (default 1).")
+@click.option(
+    "--steps", type=click.IntRange(1, MAX_STEPS), metavar="N", help="Steps of the diffusion decoder (default 4)."
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, MAX_SEED),
+    metavar="S",
+    help="Diffusion: another seed, another picture (default 0).",
+)
 @click.option("--region", callback=_region, metavar="X,Y,W,H", help="Decode only this part of the picture.")
 @click.option("--scale", type=click.Choice(["1", "2", "4", "8"]), default="1", help="Divide width and height by this.")
 @click.option("--allow-partial", is_flag=True, help="Restore what is left of a damaged file (exit code 8).")
 @options.max_pixels
 def decompress(
-    form: str | None, decoder: str | None, realism: float | None, region: Region | None, scale: str, threads: int,
-    model: str | None, max_pixels: int, allow_partial: bool, **files: Any,
+    form: str | None, decoder: str | None, realism: float | None, steps: int | None, seed: int | None,
+    region: Region | None, scale: str, threads: int, model: str | None, max_pixels: int, allow_partial: bool,
+    **files: Any,
 ) -> None:  # fmt: skip
     """Restore pictures from .vqc files. Without OUT, a PNG is written beside the file.
 
@@ -143,13 +171,16 @@ def decompress(
     vqcodec decompress --region 0,0,128,96 photo.vqc piece.png
     vqcodec decompress --scale 8 photo.vqc thumbnail.png
     vqcodec decompress --decoder realistic photo.vqc photo.png
+    vqcodec decompress --decoder diffusion --steps 4 --seed 1 --model run/model photo.vqc photo.png
     vqcodec decompress --allow-partial broken.vqc rest.png
     vqcodec decompress archive/ pictures/ --format webp
     vqcodec decompress -r -j 0 archive/ -o pictures/
     vqcodec decompress - - < photo.vqc | display
     """
     suffix = None if form is None else "." + form.lower().removeprefix(".")
-    coding = DecodeOptions(decoder, realism, region, int(scale), threads, model, max_pixels, allow_partial)
+    coding = DecodeOptions(
+        decoder, realism, region, int(scale), threads, model, max_pixels, allow_partial, steps=steps, seed=seed
+    )
     _many(partial(_decompress, suffix=suffix), coding, frozenset({SUFFIX}), suffix or ".png", **files)
 
 
@@ -184,9 +215,10 @@ def _compress(
     if not single:
         names.make_folder(os.path.dirname(target))
     names.check_target(source, target, force)
+    from vqcodec.codec.denoise import before_coding
     from vqcodec.codec.target import TOLERANCE, encode_to_target
 
-    picture = _picture(source, coding, max_pixels)
+    picture = before_coding(_picture(source, coding, max_pixels), coding)
     notes = [*picture.notes]
     with streams.about(source), _progress(source, single) as progress:
         reached = encode_to_target(picture, wanted, coding, progress)
@@ -211,9 +243,9 @@ def _compress(
 
 
 def _doubts(reached: Reached, source_bytes: int) -> list[str]:
-    """What speaks against a file: it is larger than its source, or poor at a quality at which photographs are not."""
+    """What speaks against a file: it is larger than its source, or poor."""
     doubts = []
-    if reached.restored_db is not None and reached.restored_db < POOR_DB and reached.quality >= POOR_QUALITY:
+    if reached.restored_db is not None and reached.restored_db < POOR_DB:
         doubts.append(f"comes back with {reached.restored_db:.1f} dB only: give a higher quality, or keep the original")
     if len(reached.data) > source_bytes > SMALL_BYTES:
         doubts.append(f"{len(reached.data):,} bytes, more than its source has ({source_bytes:,})")

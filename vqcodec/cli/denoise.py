@@ -14,8 +14,7 @@ from vqcodec.cli import names, options, streams
 from vqcodec.cli.streams import DASH, shown
 from vqcodec.codec import denoise as work
 from vqcodec.errors import UsageError
-from vqcodec.model.denoiser import MAX_STEPS
-from vqcodec.options import MAX_SEED
+from vqcodec.options import DEFAULT_STEPS, MAX_SEED, MAX_STEPS
 from vqcodec.pictures import read
 from vqcodec.pictures.picture import Picture
 from vqcodec.pictures.write import write_picture
@@ -26,21 +25,11 @@ form = click.option("--format", "form", metavar="SUFFIX", help="png, jpg, webp..
 MASKED_FROM = 128  # levels
 
 
-def _sigma(_context: click.Context, _option: click.Parameter, text: str) -> float | None:
-    """A number of levels; None for "auto"."""
-    if text.strip().lower() == "auto":
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is neither auto nor a number of levels") from None
-
-
 @click.command()
 @source
 @target
 @click.option(
-    "--sigma", callback=_sigma, default="auto", metavar="auto|N",
+    "--sigma", callback=options.noise, default="auto", metavar="auto|N",
     help="Standard deviation of the noise in levels of 255. Default: auto, estimated.",
 )  # fmt: skip
 @form
@@ -49,7 +38,7 @@ def _sigma(_context: click.Context, _option: click.Parameter, text: str) -> floa
 @options.model
 @options.max_pixels
 def denoise(
-    source: str, target: str, sigma: float | None, form: str | None, force: bool, threads: int, model: str | None,
+    source: str, target: str, sigma: str | float, form: str | None, force: bool, threads: int, model: str | None,
     max_pixels: int,
 ) -> None:  # fmt: skip
     """Remove noise from a picture. Needs a model with a denoiser.
@@ -63,9 +52,8 @@ def denoise(
 
     def run(picture: Picture) -> Picture:
         found = work.denoise(picture, sigma, model=model, threads=threads)
-        told = f"noise of {found.level:.1f} levels removed" if found.level else "no noise found: left as it was"
-        streams.complain(f"note: {shown(source)}: {told}")
-        return found.picture
+        streams.complain(f"note: {shown(source)}: {work.told(found)}")
+        return found
 
     _through(source, target, form, force, max_pixels, run)
 
@@ -75,7 +63,7 @@ def denoise(
 @target
 @click.option("--mask", required=True, metavar="PICTURE", help="Picture of the same size: white where to repair.")
 @click.option(
-    "--steps", type=click.IntRange(1, MAX_STEPS), default=work.DEFAULT_STEPS, metavar="N",
+    "--steps", type=click.IntRange(1, MAX_STEPS), default=DEFAULT_STEPS, metavar="N",
     help="More steps invent more texture (default 4).",
 )  # fmt: skip
 @click.option(

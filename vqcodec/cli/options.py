@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import click
 
-from vqcodec.options import DEFAULT_MAX_PIXELS, MAX_EFFORT, MAX_QUALITY, TUNES
+from vqcodec.options import AUTO_NOISE, DEFAULT_MAX_PIXELS, MAX_EFFORT, MAX_QUALITY, TUNES
 
 output = click.option("-o", "--output", metavar="OUT|DIR", help="Output file, or a folder for any number of inputs.")
 force = click.option("-f", "--force", is_flag=True, help="Overwrite existing files.")
@@ -24,6 +24,18 @@ effort = click.option(
     "-e", "--effort", type=click.IntRange(1, MAX_EFFORT), metavar="N",
     help="Higher makes smaller files, more slowly (default 5).",
 )  # fmt: skip
+
+
+def noise(_context: click.Context, _option: click.Parameter, text: str | None) -> str | float | None:
+    """Of an option: a number of levels, or "auto"."""
+    if text is None or text.strip().lower() == AUTO_NOISE:
+        return None if text is None else AUTO_NOISE
+    try:
+        return float(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is neither auto nor a number of levels") from None
+
+
 model = click.option("--model", metavar="ID|PATH", help="Id of a shipped model, or the folder of your own.")
 max_pixels = click.option(
     "--max-pixels", type=click.IntRange(1), default=DEFAULT_MAX_PIXELS, metavar="N",

@@ -16,7 +16,7 @@ from vqcodec.cli.streams import shown
 from vqcodec.codec.sample import Sampler
 from vqcodec.codec.tokens import to_file
 from vqcodec.errors import UsageError
-from vqcodec.options import MAX_SEED, MAX_TEMPERATURE, SAMPLE_TEMPERATURE, SampleOptions, most_file_bytes
+from vqcodec.options import DECODERS, MAX_SEED, MAX_TEMPERATURE, SAMPLE_TEMPERATURE, SampleOptions, most_file_bytes
 from vqcodec.pictures import read
 from vqcodec.pictures.picture import Picture
 from vqcodec.pictures.write import write_picture
@@ -57,7 +57,7 @@ def _size(_context: click.Context, _option: click.Parameter, text: str | None) -
     "-q", "--quality", type=click.IntRange(1, 100), metavar="N", help="Quality of the drawn indices (default 50)."
 )
 @options.tune
-@click.option("--decoder", type=click.Choice(["faithful", "realistic"]), help="As in decompress.")
+@click.option("--decoder", type=click.Choice(DECODERS), help="As in decompress.")
 @click.option("--format", "form", default="png", metavar="SUFFIX", help="png (default), jpg, webp... or vqc.")
 @options.force
 @options.threads

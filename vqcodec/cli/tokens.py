@@ -15,9 +15,9 @@ from vqcodec.bitstream.corrections import NONE
 from vqcodec.cli import batch, names, options, streams
 from vqcodec.cli.processes import Outcome
 from vqcodec.cli.streams import DASH, shown
-from vqcodec.codec.encode import CHEAPEN_EFFORT
 from vqcodec.codec.token_file import SUFFIX, Reader, Writer
 from vqcodec.codec.tokens import of_file, of_picture, to_file, to_picture
+from vqcodec.codec.tradeoff import CHEAPEN_EFFORT
 from vqcodec.errors import InputError, UsageError, VqcError
 from vqcodec.model import zoo
 from vqcodec.options import BASE_ONLY_QUALITY, DEFAULT_EFFORT, DEFAULT_QUALITY, DecodeOptions, EncodeOptions

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from vqcodec.bitstream.codebook import Ints
 from vqcodec.bitstream.tiles import Grid, Tile
 from vqcodec.codec import decode, encode
-from vqcodec.codec.encode import CHEAPEN_EFFORT, Layers, PictureEncoder, Tradeoff, kept_whole
+from vqcodec.codec.encode import Layers, PictureEncoder, kept_whole
 from vqcodec.codec.patching import Chooser
+from vqcodec.codec.tradeoff import CHEAPEN_EFFORT, Tradeoff
 from vqcodec.errors import LimitError, UsageError
 from vqcodec.model.walk import Base
 from vqcodec.options import BASE_ONLY_QUALITY, DEFAULT_QUALITY, MAX_QUALITY, DecodeOptions, EncodeOptions, Target
