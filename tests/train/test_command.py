@@ -159,6 +159,7 @@ def test_a_model_is_finished_unless_a_phase_is_named(tiny_run: list[object], tmp
     assert not (tmp_path / "run" / "model").exists()
     run(*tiny_run, "--set", "steps=2", "--no-finish")
     assert not (tmp_path / "run" / "model").exists()
+    torch.save({"model": {"other": torch.zeros(2)}}, tmp_path / "run" / "base_prior.pt")  # of an earlier run
     log = run(*tiny_run, "--set", "steps=2", "--base-crops", 16, "--samples", 10, "--name", "mine")
     assert zoo.find(tmp_path / "run" / "model").id == "mine"
     assert f"model written to {tmp_path / 'run' / 'model'}" in log

@@ -89,8 +89,8 @@ def compress(
     vqcodec compress photo.png photo.vqc
     vqcodec compress -v -q 50 photo.jpg small.vqc
     vqcodec compress --max-bytes 50000 photo.jpg small.vqc
-    vqcodec compress --lossless screenshot.png
-    vqcodec compress --denoise auto night.jpg
+    vqcodec compress --lossless photo.png exact.vqc
+    vqcodec compress --denoise auto photo.jpg clean.vqc
     vqcodec compress holiday/ more.png archive/
     vqcodec compress -q 30 photo.vqc smaller.vqc
     vqcodec compress -r -j 0 --skip-existing pictures/ -o archive/

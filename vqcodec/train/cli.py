@@ -52,6 +52,7 @@ from vqcodec.train.eye import start_eye
 from vqcodec.train.files import quick_files, rate_distortion
 from vqcodec.train.finish import analysed, count_tables, train_base_prior
 from vqcodec.train.loop import Trainer, load_checkpoint, new_model
+from vqcodec.train.prior import BasePrior
 from vqcodec.train.progress import Stages
 from vqcodec.train.realistic import RealismTrainer
 from vqcodec.train.shipped import load_shipped
@@ -105,6 +106,11 @@ def _load(
     return found
 
 
+def same_shapes(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    """Whether two states hold tensors of the same names and shapes."""
+    return {name: value.shape for name, value in a.items()} == {name: value.shape for name, value in b.items()}
+
+
 def samples_for(minutes: float) -> int:
     """Crops to round and count on, where the base prior is trained for so long; 0: it is not trained."""
     return max(LEAST_SAMPLES, round(SAMPLES * min(1.0, (minutes or BASE_MINUTES) / BASE_MINUTES)))
@@ -120,12 +126,15 @@ def finish(
 ) -> Path:
     """Base prior, integer tables, model folder `o.out`/model; the base prior is kept in `o.out`/base_prior.pt.
 
-    The base prior goes on from the one in `base_prior.pt`, or from the one that the checkpoint brought along.
+    The base prior goes on from the one in `base_prior.pt`, if it is of this shape, or from the one that the checkpoint
+    brought along.
     """
     path = o.out / "base_prior.pt"
     start = state.get("base_prior") if state else None
     if path.exists():
-        start = torch.load(path, map_location="cpu", weights_only=True)["model"]
+        kept = torch.load(path, map_location="cpu", weights_only=True)["model"]
+        if same_shapes(kept, BasePrior(model.config).state_dict()):  # else an earlier run's, in the same folder
+            start = kept
     minutes = BASE_MINUTES if o.base_minutes is None else o.base_minutes
     crops = o.samples or samples_for(minutes)
     with Stages("finish", 6 if minutes else 5) as stages:
