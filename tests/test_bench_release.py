@@ -131,6 +131,7 @@ def test_metrics_that_need_torch_judge_a_sample(crops: Path, tmp_path: Path, mon
     assert {key[0] for key, row in store.rows.items() if "psnr_luma" in row} == {"a.png"}
     assert {key[0] for key, row in store.rows.items() if "psnr" in row} == {"a.png", "b.png"}
     assert report.notices(report.Report(store))[-1] == "luma PSNR judged 1 of 2 pictures"
+    assert "| luma PSNR (1 of 2 pictures) |" in release_page(tmp_path)
     figure = (tmp_path / "out" / "one" / "rd-psnr_luma.svg").read_text(encoding="utf-8")
     assert "mean of 1 pictures" in figure
     files = pictures.find(str(crops))

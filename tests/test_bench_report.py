@@ -417,3 +417,7 @@ def test_seams_are_measured_and_kept(crops: Path, tmp_path: Path) -> None:
     assert bench(*command).exit_code == 0
     assert (tmp_path / "seams.jsonl").read_bytes() == first
     assert not seams.large(Store.read(tmp_path))
+    alone = release.markdown(report.Report(Store.read(tmp_path)))
+    assert "## Seams and hues" in alone
+    assert "What the curves cover" not in alone
+    assert "## Speed" not in alone

@@ -28,9 +28,10 @@ from vqcodec.bitstream import container, entropy
 from vqcodec.bitstream.corrections import Corrections
 from vqcodec.bitstream.tiles import Rect
 from vqcodec.codec import encode, tokens
+from vqcodec.codec.decode import decode_strips
 from vqcodec.model import zoo
 from vqcodec.model.transforms import Synthesis
-from vqcodec.options import EncodeOptions
+from vqcodec.options import DecodeOptions, EncodeOptions
 from vqcodec.pictures import read
 
 MAX_PIXELS = 40_000
@@ -78,6 +79,14 @@ def flat_synthesis(monkeypatch: pytest.MonkeyPatch) -> None:
         return np.zeros((16 * latents.shape[0], 16 * latents.shape[1], 3), np.uint8)
 
     monkeypatch.setattr(Synthesis, "__call__", synthesis)
+
+
+def claiming(width: int, height: int, quality: int, payload: bytes, tile_log2: int = 10) -> bytes:
+    """A file, right in all its checksums, each of whose tiles has this base payload, and an empty refinement."""
+    checksum = zoo.find().checksum
+    header = container.Header(width, height, quality, checksum, tile_log2=tile_log2)
+    fine = None if quality == 1 else (b"",) * header.tile_count
+    return container.pack(container.Contents(header, (payload,) * header.tile_count, fine))
 
 
 def outcome(data: bytes, partial: bool) -> str:
@@ -179,6 +188,40 @@ def test_a_hostile_length_is_not_believed() -> None:
         assert outcome(parts.joined(), True) == "damaged picture"
         assert tracemalloc.get_traced_memory()[1] < 8_000_000
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("quality", "partial"), [(1, False), (75, False), (75, True)])
+def test_a_few_bytes_do_not_stand_for_millions_of_pixels(quality: int, partial: bool) -> None:
+    """Words behind the end count as zeros: 1.2 kB decoded to 16,384 x 16,384 pixels, in minutes."""
+    side = 2048 if partial else 16_384
+    data = claiming(side, side, quality, b"")
+    assert len(data) < 3_000
+    started = time.process_time()
+    strips = decode_strips(data, DecodeOptions(allow_partial=partial, threads=1))
+    if partial:
+        assert all((rows == 128).all() for rows in strips.rows)
+        assert "4 of 4 tiles lost" in str(strips.damage)
+    else:
+        with pytest.raises(vqcodec.DamagedError, match="too short for what it would say"):
+            next(strips.rows)
+    assert time.process_time() - started < SECONDS
+
+
+def test_memory_does_not_grow_with_the_height(flat_synthesis: None) -> None:
+    """What is not at work any more is forgotten, however many tiles there are."""
+    photo = np.asarray(Image.open(next(PHOTOGRAPHS.glob("*.png"))).convert("RGB"))[:256, :256]
+    payload = container.unpack(encode.encode(read.load(photo), 1), max_pixels=MAX_PIXELS * 2).base[0]
+
+    def peak(rows: int) -> int:
+        data = claiming(256, 256 * rows, 1, payload, tile_log2=8)
+        tracemalloc.start()
+        assert sum(map(len, decode_strips(data, DecodeOptions(threads=1)).rows)) == 256 * rows
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    peak(1)
+    assert peak(24) < 1.2 * peak(4)
 
 
 # ---- findings --------------------------------------------------------------------------------------------------------

@@ -191,6 +191,30 @@ def test_targets() -> None:
     assert np.array_equal(restored(vqcodec.encode(text, bpp=8.0, effort=EFFORT)), text)
 
 
+@pytest.mark.parametrize("effort", [1, 5])
+def test_lossless(photo: U8, effort: int) -> None:
+    rgb = photo[:96, :160]
+    data = vqcodec.encode(rgb, lossless=True, effort=effort)
+    assert np.array_equal(restored(data), rgb)
+    assert len(data) <= lossless_webp(rgb) + OVERHEAD
+    assert vqcodec.encode_batch([rgb], lossless=True, effort=effort) == [data]
+    rgba = np.dstack([rgb, rgb[:, :, 0]])  # colours below transparent pixels, too
+    assert np.array_equal(restored(vqcodec.encode(rgba, lossless=True, effort=effort)), rgba)
+    gray = vqcodec.decode(vqcodec.encode(rgb[:, :, 1], lossless=True, effort=effort))
+    assert gray.mode == "L"
+    assert np.array_equal(np.asarray(gray), rgb[:, :, 1])
+
+
+def test_lossless_is_no_quality(photo: U8, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(vqcodec.UsageError, match="quality and lossless"):
+        vqcodec.encode(photo, 50, lossless=True)
+    with pytest.raises(vqcodec.UsageError, match="True or False"):
+        vqcodec.encode(photo, lossless=1)  # type: ignore[arg-type]
+    monkeypatch.setattr(webp, "available", lambda: False)
+    with pytest.raises(vqcodec.UsageError, match="WebP"):
+        vqcodec.encode(photo, lossless=True)
+
+
 # ---- the section -----------------------------------------------------------------------------------------------------
 
 

@@ -22,7 +22,7 @@ from vqcodec.bitstream.corrections import NONE, Corrections
 from vqcodec.bitstream.entropy import ClassTables, Encoder
 from vqcodec.bitstream.patches import Patches
 from vqcodec.bitstream.tiles import LATENT_STRIDE, Grid, Rect, Tile
-from vqcodec.codec.aim import Coded, improve
+from vqcodec.codec.aim import CURVATURE, improved
 from vqcodec.codec.fit import Fit, Seen
 from vqcodec.codec.patching import Chooser, Survey, Watch, filled, silent
 from vqcodec.codec.side_data import SideData, side_data
@@ -104,8 +104,9 @@ class PictureEncoder:
         colour = layers.colour.payload(self.model.tables)
         patches = None if layers.patches is None else layers.patches.payload()
         _, alpha, icc, exif, xmp = self.side
+        noise = container.noise_section(self.picture.denoised) if self.picture.denoised else None
         return container.pack(
-            container.Contents(header, layers.base, layers.refinement, colour, alpha, icc, exif, xmp, patches)
+            container.Contents(header, layers.base, layers.refinement, colour, alpha, icc, exif, xmp, patches, noise)
         )
 
 
@@ -312,6 +313,9 @@ def padded(rgb: NDArray[np.uint8], window: Rect) -> NDArray[np.uint8]:
     return np.pad(part, ((0, down), (0, right), (0, 0)), "edge") if down or right else part
 
 
+Coded = tuple[bytes, Ints, Floats]  # payload, indices [h, w, M], latents [h, w, M] (2**-LATENT_BITS)
+
+
 class CodedTile(NamedTuple):
     """What a file holds of a tile, and what a decoder will make of it."""
 
@@ -345,15 +349,16 @@ def encode_tile(
     if tradeoff.base_only:
         return CodedTile(coarse, None, base.inner, None, real(model.base_latents(base)))
 
-    def choose(aim: NDArray[np.float32], weight: float) -> Coded:
-        scaled = replace(tradeoff, lambda_scale=weight * tradeoff.lambda_scale)
-        return encode_refinement(model, aim, base, scaled, aside)
-
     rounds = ROUNDS.get(tradeoff.effort, 0)
     if rounds:
-        fine, indices, decoded = improve(model, rounds, rgb, latents, base, tradeoff.setting(model), choose)
-    else:
-        fine, indices, decoded = choose(latents, 1.0)
+
+        def choose(aim: NDArray[np.float32], weight: float) -> IndexChooser:
+            scaled = replace(tradeoff, lambda_scale=weight * tradeoff.lambda_scale)
+            return _codable(model, cheapest(model, aim, scaled), aside.silent)
+
+        latents = improved(model, rounds, rgb, latents, base, tradeoff.setting(model), choose)
+        tradeoff = replace(tradeoff, lambda_scale=CURVATURE * tradeoff.lambda_scale)
+    fine, indices, decoded = encode_refinement(model, latents, base, tradeoff, aside)
     return CodedTile(coarse, fine, base.inner, indices, real(decoded))
 
 
@@ -378,8 +383,12 @@ def encode_refinement(
     model: Model, latents: NDArray[np.float32], base: Base, tradeoff: Tradeoff, aside: Aside = NOTHING
 ) -> Coded:
     """One tile's refinement: latents [h, w, M], base layer -> payload, indices, latents (2**-LATENT_BITS)."""
-    real_latents = latents.astype(np.float64)
+    return encode_indices(model, base, tradeoff.setting(model), cheapest(model, latents, tradeoff), aside)
 
+
+def cheapest(model: Model, latents: NDArray[np.float32], tradeoff: Tradeoff) -> IndexChooser:
+    """Chooses indices for latents [h, w, M]: the nearest, or (effort 2 and more) those of least rate + lambda error."""
+    real_latents = latents.astype(np.float64)
     setting, lagrangian = tradeoff.setting(model), tradeoff.lagrangian(model)
 
     def choose(p: Predicted) -> Ints:
@@ -390,20 +399,30 @@ def encode_refinement(
             cheapen(indices, t, p.classes, size, model.tables, lagrangian)
         return indices
 
-    return encode_indices(model, base, setting, choose, aside)
+    return choose
 
 
-def encode_indices(model: Model, base: Base, setting: Setting, choose: IndexChooser, aside: Aside = NOTHING) -> Coded:
-    """As `encode_refinement`, of the indices that `choose` gives; those of a class without code become zero."""
-    coder = Encoder()
-    if aside.bits is not None:
-        aside.bits[:] = BASE_BITS
+def _codable(model: Model, choose: IndexChooser, silent: NDArray[np.bool_] | None) -> IndexChooser:
+    """Indices that can be coded: zero in a class without code, and where nothing is seen."""
 
     def put(p: Predicted) -> Ints:
         indices = choose(p)
         indices[model.tables.limits[p.classes] == 0] = 0
-        if aside.silent is not None:
-            indices[aside.silent[p.where]] = 0
+        if silent is not None:
+            indices[silent[p.where]] = 0
+        return indices
+
+    return put
+
+
+def encode_indices(model: Model, base: Base, setting: Setting, choose: IndexChooser, aside: Aside = NOTHING) -> Coded:
+    """As `encode_refinement`, of the indices that `choose` gives; those of a class without code become zero."""
+    coder, codable = Encoder(), _codable(model, choose, aside.silent)
+    if aside.bits is not None:
+        aside.bits[:] = BASE_BITS
+
+    def put(p: Predicted) -> Ints:
+        indices = codable(p)
         if aside.bits is not None:
             aside.bits[p.where] += model.tables.costs[p.classes, np.clip(indices, -256, 255) + 256].sum(1)
         coder.put_refinement(indices, p.classes, model.tables)

@@ -60,6 +60,7 @@ from vqcodec.train.widen import widened
 
 BASE_MINUTES = 8.0  # for the base prior
 BASE_SHARE = 0.25  # of the time of the joint phase, at most, where the base prior is trained after it
+SAMPLES, LEAST_SAMPLES = 400, 96  # crops to round and count on: with BASE_MINUTES, and with next to none
 EXPORT_NEEDS = ("onnx", "onnxruntime")
 
 
@@ -104,6 +105,11 @@ def _load(
     return found
 
 
+def samples_for(minutes: float) -> int:
+    """Crops to round and count on, where the base prior is trained for so long; 0: it is not trained."""
+    return max(LEAST_SAMPLES, round(SAMPLES * min(1.0, (minutes or BASE_MINUTES) / BASE_MINUTES)))
+
+
 def finish(
     model: Codec,
     state: dict[str, Any] | None,
@@ -121,15 +127,16 @@ def finish(
     if path.exists():
         start = torch.load(path, map_location="cpu", weights_only=True)["model"]
     minutes = BASE_MINUTES if o.base_minutes is None else o.base_minutes
+    crops = o.samples or samples_for(minutes)
     with Stages("finish", 6 if minutes else 5) as stages:
         base_prior, bits = train_base_prior(
             model, pictures, minutes, device, seed, o.base_crops, start, stages, stages.say
         )
         save_by_rename(path, {"model": base_prior.state_dict(), "bits": bits})
         model = model.to(device).eval()
-        samples = analysed(model, pictures, o.samples, 384, seed + 1, device, stages)
+        samples = analysed(model, pictures, crops, 384, seed + 1, device, stages)
         stages("rounding the priors", 0)
-        tables = count_tables(integer_tables(model, base_prior, samples), samples, model, stages)
+        tables = count_tables(integer_tables(model, base_prior, samples, stages), samples, model, stages)
         folder: Path = o.out / "model"
         stages("writing the model", 0)
         write_model(folder, o.name, model, tables, {"base_bits_per_index": round(bits, 3)})
