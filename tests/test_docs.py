@@ -38,8 +38,8 @@ if not (ROOT / "docs").is_dir():
 ELSEWHERE = re.compile(r"^(pip|python -m|python docs/|torchrun|mkdocs|bash|curl)\b|s3://")
 PAST = ("CHANGELOG.md", "experiments.md", "results.md")  # which name commands of earlier versions, as decisions do
 TINY = (
-    "--set steps=2 --set batch=2 --set crop=64 --threads 1 --device cpu --base-minutes 0.01 --base-crops 20 "
-    "--samples 20"
+    "--set steps=2 --set batch=2 --set crop=64 --threads 1 --device cpu --base-minutes 0.01 --base-crops 12 "
+    "--samples 12"
 )
 TINY_MODEL = [
     "latents=24", "chunks=4,8,12", "analysis_width8=16", "analysis_width16=16", "analysis_blocks8=1",

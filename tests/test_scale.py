@@ -14,6 +14,7 @@ from PIL import Image
 import vqcodec
 from bench import scale
 from bench.__main__ import main
+from bench.errors import BenchError
 from bench.metrics import psnr
 
 ROOT = Path(scale.__file__).parents[1]
@@ -61,7 +62,7 @@ def test_scale(crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_without_results(tmp_path: Path) -> None:
-    with pytest.raises(scale.BenchError, match="run python -m bench scale"):
+    with pytest.raises(BenchError, match="run python -m bench scale"):
         scale.read(tmp_path)
 
 
