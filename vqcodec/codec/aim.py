@@ -26,7 +26,7 @@ CURVATURE = 0.8  # of the error along a latent, of what it would be for an ortho
 NEW = 0.5  # how much of a later round's correction replaces the one before: latents that change together overshoot
 
 Coded = tuple[bytes, Ints, Floats]  # payload, indices [h, w, M], latents [h, w, M] (2**-LATENT_BITS)
-# Latents [h, w, M] to aim at, the factor on the weight of their error, whether it is the last choice -> what comes of it
+# Latents [h, w, M] to aim at, the factor on the weight of their error, whether it is the last choice -> the choice
 Choose = Callable[[NDArray[np.float32], float, bool], Coded]
 
 
