@@ -47,6 +47,7 @@ RICH = Contents(
     exif=b"",
     xmp=b"<x:xmpmeta/>" * 3,
     patches=b"\x00patches",
+    noise=b"\x19",
 )
 
 
@@ -110,6 +111,7 @@ def read_by_the_book(data: bytes) -> Contents:
         exif_body,
         zlib.decompress(further[2]) if 2 in further else None,
         further.get(3),
+        further.get(4),
     )
 
 
@@ -220,11 +222,12 @@ def test_the_flags_in_the_document() -> None:
 def test_the_order_of_the_sections_in_the_document() -> None:
     names = [row[0] for row in rows_of("## Sections")]
     assert names == ["ICC", "EXIF", "colour layer", "base payload", "refinement payload", "alpha", "further"]
-    lengths = container.Lengths((4,), (4,), 1, 1, 4, 1, ((container.KIND_XMP, 1), (container.KIND_PATCHES, 1)))
+    further = tuple((kind, 1) for kind in container.FURTHER)
+    lengths = container.Lengths((4,), (4,), 1, 1, 4, 1, further)
     kinds = [kind for kind, _, _ in layout._in_order(lengths)]
     assert kinds == [
         container.ICC, container.EXIF, container.COLOUR, container.BASE, container.REFINEMENT, container.ALPHA,
-        container.XMP, container.PATCHES,
+        container.XMP, container.PATCHES, container.NOISE,
     ]  # fmt: skip
     assert [row[0] for row in rows_of("### Further sections")] == [str(kind) for kind in container.FURTHER]
 
@@ -279,7 +282,10 @@ def test_describe_adds_up_and_is_json(before: Contents) -> None:
     data = pack(before)
     facts = describe(read_header(data))
     assert json.loads(json.dumps(facts)) == facts
-    parts = ("header", "checksum", "colour", "base", "refinement", "alpha", "icc", "exif", "xmp", "patches", "further")
+    parts = (
+        "header", "checksum", "colour", "base", "refinement", "alpha", "icc", "exif", "xmp", "patches", "noise",
+        "further",
+    )  # fmt: skip
     assert sum(int(facts[f"{part}_bytes"] or 0) for part in parts) == facts["file_bytes"] == len(data)
     assert facts["bpp"] == 8 * len(data) / (before.header.width * before.header.height)
 
@@ -545,7 +551,7 @@ def test_partial_of_every_prefix() -> None:
         assert found.refinement is not None
         there = [s.offset + s.size_bytes + 4 <= size for s in layout.sections()]
         bodies = [found.icc, found.exif, found.colour, *found.base, *found.refinement, found.alpha, found.xmp]
-        bodies.append(found.patches)
+        bodies += [found.patches, found.noise]
         assert [body is not None for body in bodies] == there
         assert len(found.damage) == 1
         assert f"{size} of {len(data)} bytes" in found.damage[0]
@@ -588,7 +594,7 @@ def with_further(*sections: tuple[int, bytes]) -> bytes:
 
 
 def test_an_unknown_section_that_may_be_skipped_is_skipped() -> None:
-    data = with_further((2, zlib.compress(b"xmp")), (4, b"something new"), (1000, b""))
+    data = with_further((2, zlib.compress(b"xmp")), (6, b"something new"), (1000, b""))
     found = unpack(data, max_pixels=ANY_SIZE)
     assert found == Contents(Header(20, 10, 75, MODEL), (b"",), xmp=b"xmp")
     assert read_by_the_book(data) == found

@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from vqcodec.bitstream.tiles import Rect
-from vqcodec.model import denoiser
 from vqcodec.model.denoiser import SIGMA_MAX, gaussian, levels, noised, sample, sigma_of, time_of
+from vqcodec.options import MAX_STEPS
 from vqcodec.pictures.noise_level import noise_level
 
 U8 = NDArray[np.uint8]
@@ -109,7 +109,7 @@ def test_what_is_known_stays() -> None:
 
 
 def test_the_sampler_knows_its_limits() -> None:
-    for steps in (0, denoiser.MAX_STEPS + 1):
+    for steps in (0, MAX_STEPS + 1):
         with pytest.raises(AssertionError):
             levels(steps)
     with pytest.raises(AssertionError):

@@ -17,6 +17,7 @@ from vqcodec.bitstream import patches as patches_section
 from vqcodec.bitstream.codebook import CODE_BITS
 from vqcodec.codec import decode as decode_module
 from vqcodec.codec import tokens
+from vqcodec.codec.denoise import before_coding
 from vqcodec.codec.indices import Indices, read_indices
 from vqcodec.codec.sample import Sampler
 from vqcodec.codec.target import encode_to_target
@@ -50,6 +51,7 @@ def encode(
     bpp: float | None = None,
     psnr: float | None = None,
     max_bytes: int | None = None,
+    lossless: bool = False,
     effort: int = DEFAULT_EFFORT,
     tune: str | None = None,
     threads: int = 0,
@@ -58,6 +60,7 @@ def encode(
     patches: bool = True,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     execution: str = "cpu",
+    denoise: str | float | None = None,
 ) -> bytes:
     """Compress a picture to the bytes of a .vqc file.
 
@@ -67,6 +70,7 @@ def encode(
         bpp: instead of a quality: bits per pixel of the whole file, met within 2 % where the scale of qualities allows.
         psnr: instead of a quality: the lowest quality that restores the picture with this RGB PSNR in dB.
         max_bytes: instead of a quality: the best file that is not larger.
+        lossless: instead of a quality: keep every pixel, as lossless WebP inside the file.
         effort: 1 to 9; more is smaller and slower. Never changes what a decoder must do.
         tune: "psnr" for the least squared error, "eye" for what people see; None for "eye", where the model has it.
         threads: 0 for all processors.
@@ -77,6 +81,8 @@ def encode(
         max_pixels: refuse larger pictures.
         execution: "cuda" runs the transforms on an NVIDIA GPU, with onnxruntime-gpu in onnxruntime's place. The encoder
             may then choose a few other indices; every decoder reads the same ones.
+        denoise: remove noise first, if the model has a denoiser: its standard deviation in levels of 255 (0 to 100), or
+            "auto" to estimate it. `info` says how much was removed (`denoised`).
 
     Returns:
         the file's bytes; the same input and options give the same bytes.
@@ -87,8 +93,8 @@ def encode(
     Raises:
         InputError: the picture cannot be read.
         LimitError: too many pixels; or no quality reaches `psnr`, or is as small as `max_bytes`.
-        ModelError: there is no such model.
-        UsageError: an option out of range, more than one of quality, bpp, psnr and max_bytes, or no CUDA.
+        ModelError: there is no such model, or it has no denoiser and `denoise` is given.
+        UsageError: an option out of range; more than one of quality, bpp, psnr, max_bytes and lossless; or no CUDA.
 
     Examples:
         >>> import numpy as np, vqcodec
@@ -102,12 +108,14 @@ def encode(
         Traceback (most recent call last):
         vqcodec.errors.UsageError: quality must be a whole number from 1 to 100, not 101
     """
-    target = Target(bpp, psnr, max_bytes, quality)
-    options = EncodeOptions(effort, threads, model, strip, tune=tune, execution=execution, patches=patches)
+    target = Target(bpp, psnr, max_bytes, quality, lossless)
+    options = EncodeOptions(
+        effort, threads, model, strip, tune=tune, execution=execution, patches=patches, denoise=denoise
+    )
     picture = read.load(image_like, max_pixels=max_pixels)
     for note in picture.notes:
         warnings.warn(note, VqcWarning, stacklevel=2)
-    return encode_to_target(picture, target, options).data
+    return encode_to_target(before_coding(picture, options), target, options).data
 
 
 def decode(
@@ -122,13 +130,16 @@ def decode(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     allow_partial: bool = False,
     execution: str = "cpu",
+    steps: int | None = None,
+    seed: int | None = None,
 ) -> Image.Image:
     """Restore the picture of a .vqc file.
 
     Args:
         data: the bytes of the file, its path, or a binary stream.
-        decoder: "faithful" (the default: what is nearest to the original) or "realistic": with texture, made up, where
-            the faithful picture is smooth for want of bits. The file is the same.
+        decoder: "faithful" (the default: what is nearest to the original) "realistic" (with texture, made up, where the
+            faithful picture is smooth for want of bits), or "diffusion" (the same by the model's denoiser, if it has
+            one, in some steps from the faithful picture with noise). The file is the same.
         realism: 0 to 1, how much of it: 0 is the faithful picture, 1 (the default of the realistic decoder) the most.
         region: (x, y, width, height) in pixels of the whole picture: decode only what it needs. Its pixels are those of
             the whole picture within one level.
@@ -138,10 +149,13 @@ def decode(
         model: folder of a model that is not shipped, if the file was written with one.
         max_pixels: refuse larger pictures, before anything is allocated; it counts the whole picture's pixels.
         allow_partial: restore what is left of a damaged file whose header is intact: a tile whose refinement is damaged
-            from its base layer alone, one in which the file was cut off as far as it goes, a lost one as flat gray, a
+            from its base layer alone, one in which the file was cut off as far as it goes, a lost one as flat gray (or,
+            if it is no longer than 320 pixels one way and the model has a denoiser, made up from what is around it), a
             lost alpha channel as opaque.
         execution: "cuda" runs the transforms on an NVIDIA GPU, with onnxruntime-gpu in onnxruntime's place. The indices
             are the same; a pixel may differ by one level.
+        steps, seed: of the diffusion decoder: 1 to 8 steps (default 4), and a number whose noise it begins with (0 to
+            2**63 - 1, default 0). The same seed gives the same picture.
 
     Returns:
         a PIL image of mode L, LA, RGB or RGBA with its ICC profile, EXIF and XMP in `info`; with `allow_partial`,
@@ -150,8 +164,9 @@ def decode(
     Raises:
         DamagedError: it is not a .vqc file, or not as it was written.
         LimitError: the picture has more than `max_pixels` pixels.
-        ModelError: the model that the file names is not there, or has no realistic decoder.
-        UsageError: a region outside the picture, another scale, decoder or realism, or no CUDA.
+        ModelError: the model that the file names is not there, or has no such decoder.
+        UsageError: a region outside the picture, another scale, decoder or realism, an option of another
+            decoder, or no CUDA.
 
     Examples:
         >>> import numpy as np, vqcodec
@@ -167,7 +182,9 @@ def decode(
         Traceback (most recent call last):
         vqcodec.errors.DamagedError: ...
     """
-    options = DecodeOptions(decoder, realism, region, scale, threads, model, max_pixels, allow_partial, execution)
+    options = DecodeOptions(
+        decoder, realism, region, scale, threads, model, max_pixels, allow_partial, execution, steps, seed
+    )
     picture = decode_module.decode(read.file_bytes(data, options.max_pixels), options)
     restored = write.to_pil(picture)
     if allow_partial:
@@ -235,7 +252,8 @@ def info(data: Source) -> dict[str, Any]:
     """
     bytes_there = read.file_bytes(data, DEFAULT_MAX_PIXELS)
     layout = container.read_header(bytes_there)
-    facts = {**describe(layout), "patched_blocks": _patched_blocks(bytes_there, layout)}
+    blocks, noise = _patched_blocks(bytes_there, layout), _denoised(bytes_there, layout)
+    facts = {**describe(layout), "patched_blocks": blocks, "denoised": noise}
     try:
         facts["model_id"] = zoo.by_checksum(bytes.fromhex(str(facts["model"]))).id
     except ModelError:
@@ -254,6 +272,15 @@ def _patched_blocks(data: bytes, layout: container.Layout) -> int | None:
     try:
         body = container.read_section(data, layout, section)
         return int(patches_section.read(body, header.width, header.height).mask.sum())
+    except DamagedError:
+        return None
+
+
+def _denoised(data: bytes, layout: container.Layout) -> float | None:
+    """Levels of noise that were removed before coding, 0 for none; None where that cannot be read."""
+    section = next((section for section in layout.sections() if section.kind == container.NOISE), None)
+    try:
+        return 0.0 if section is None else container.noise_level(container.read_section(data, layout, section))
     except DamagedError:
         return None
 
@@ -291,6 +318,7 @@ def describe(layout: container.Layout) -> dict[str, int | float | bool | str | N
         "exif_bytes": lengths.exif,
         "xmp_bytes": dict(lengths.further).get(container.KIND_XMP),
         "patches_bytes": dict(lengths.further).get(container.KIND_PATCHES),
+        "noise_bytes": dict(lengths.further).get(container.KIND_NOISE),
         "further_bytes": sum(size for kind, size in lengths.further if kind not in container.FURTHER) or None,
         "bpp": 8 * layout.file_size_bytes / pixels,
         "base_bpp": 8 * base_bytes / pixels,
@@ -410,7 +438,7 @@ def sample(
         quality: 1 to 100, of which the steps of the refinement depend; 1 draws the base layer alone. Default: 50, or
             that of the .vqc file to vary.
         tune, threads, model: as `encode` takes them.
-        decoder: "faithful" (the default) or "realistic".
+        decoder: "faithful" (the default), "realistic" or "diffusion".
         max_pixels: refuse larger pictures.
 
     Returns:
@@ -419,7 +447,7 @@ def sample(
     Raises:
         DamagedError, InputError: the picture to vary cannot be read.
         LimitError: more than `max_pixels` pixels.
-        ModelError: there is no such model, or it has no realistic decoder.
+        ModelError: there is no such model, or it has no such decoder.
         UsageError: an option out of range; neither a size nor a picture, or both.
 
     Examples:

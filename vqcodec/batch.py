@@ -13,6 +13,7 @@ from PIL import Image
 
 from vqcodec import api
 from vqcodec.codec import decode as decode_module
+from vqcodec.codec.denoise import before_coding
 from vqcodec.codec.target import encode_to_target
 from vqcodec.errors import UsageError, VqcError, VqcWarning
 from vqcodec.options import (
@@ -40,6 +41,7 @@ def encode_batch(
     bpp: float | None = None,
     psnr: float | None = None,
     max_bytes: int | None = None,
+    lossless: bool = False,
     effort: int = DEFAULT_EFFORT,
     tune: str | None = None,
     threads: int = 0,
@@ -47,6 +49,7 @@ def encode_batch(
     strip: bool = False,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     execution: str = "cpu",
+    denoise: str | float | None = None,
 ) -> list[bytes]:
     """Compress many pictures, several at a time; each file is the one that `encode` gives.
 
@@ -71,8 +74,8 @@ def encode_batch(
         >>> len(files), files[0] == vqcodec.encode(pictures[0], quality=50)
         (3, True)
     """
-    target = Target(bpp, psnr, max_bytes, quality)
-    options = EncodeOptions(effort, threads, model, strip, tune=tune, execution=execution)
+    target = Target(bpp, psnr, max_bytes, quality, lossless)
+    options = EncodeOptions(effort, threads, model, strip, tune=tune, execution=execution, denoise=denoise)
     given = _listed(images, "images")
     if isinstance(images, np.ndarray) and images.ndim != 4:
         shape = list(images.shape)
@@ -82,7 +85,7 @@ def encode_batch(
 
     def one(image: read.Source) -> tuple[bytes, tuple[str, ...]]:
         picture = read.load(image, max_pixels=max_pixels)
-        return encode_to_target(picture, target, options).data, picture.notes
+        return encode_to_target(before_coding(picture, options), target, options).data, picture.notes
 
     coded = _each(one, given, at_once)
     for number, (_, notes) in enumerate(coded):  # now that all are read: reading silences the process's warnings
@@ -102,6 +105,8 @@ def decode_batch(
     model: ModelName | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     execution: str = "cpu",
+    steps: int | None = None,
+    seed: int | None = None,
 ) -> list[Image.Image]:
     """Restore the pictures of many .vqc files, several at a time; each is the one that `decode` gives.
 
@@ -126,7 +131,9 @@ def decode_batch(
         >>> np.stack([np.asarray(picture) for picture in pictures]).shape
         (3, 32, 48, 3)
     """
-    options = DecodeOptions(decoder, realism, region, scale, threads, model, max_pixels, execution=execution)
+    options = DecodeOptions(
+        decoder, realism, region, scale, threads, model, max_pixels, execution=execution, steps=steps, seed=seed
+    )
     given = _listed(files, "files")
     at_once, each = _shared(options.threads, len(given))
     options = replace(options, threads=each)

@@ -21,7 +21,8 @@ BYTES_PER_PIXEL = 16  # no picture or .vqc file that anybody writes takes more, 
 METADATA_BYTES = 64 << 20
 TILE_LOG2 = 10
 SCALES = (1, 2, 4, 8)
-DECODERS = ("faithful", "realistic")
+DECODERS = ("faithful", "realistic", "diffusion")
+MAX_STEPS, DEFAULT_STEPS = 8, 4  # of the denoiser's sampler
 EXECUTIONS = ("cpu", "cuda")  # what runs the transforms
 TUNES = ("psnr", "eye")  # what a file serves: least squared error, or what people see
 DEFAULT_TUNE = "eye"  # of models that have it
@@ -29,6 +30,7 @@ MAX_SEED = 2**63 - 1
 MAX_TEMPERATURE = 4.0
 SAMPLE_QUALITY, SAMPLE_TEMPERATURE = 50, 0.8  # of pictures drawn from the priors
 KEEP_BASE = "base"
+AUTO_NOISE, MAX_NOISE = "auto", 100.0  # levels of 255: more than any camera's
 
 ModelName = str | os.PathLike[str]  # a shipped model's id, or a folder
 Region = tuple[int, int, int, int]  # x, y, width, height in pixels
@@ -71,7 +73,7 @@ def _check_model(model: object) -> None:
 
 def _check_choice(name: str, value: object, known: tuple[str, ...], *, optional: bool = True) -> None:
     if not (optional and value is None) and not (isinstance(value, str) and value in known):
-        raise UsageError(f"there is no {name} {value!r}; known are {' and '.join(known)}")
+        raise UsageError(f"there is no {name} {value!r}; known are {', '.join(known[:-1])} and {known[-1]}")
 
 
 def check_quality(quality: object) -> int:
@@ -81,6 +83,22 @@ def check_quality(quality: object) -> int:
         UsageError: it is not a whole number from 1 to 100.
     """
     return whole_number("quality", quality, BASE_ONLY_QUALITY, MAX_QUALITY)
+
+
+def check_noise(noise: object) -> str | float:
+    """A standard deviation in levels of 255 as a float, or "auto".
+
+    Raises:
+        UsageError: it is something else, or not from 0 to 100.
+    """
+    if noise == AUTO_NOISE:
+        return AUTO_NOISE
+    if isinstance(noise, str):
+        raise UsageError(f"the noise must be {AUTO_NOISE} or a number of levels, not {noise!r}")
+    level = _real_number("the noise", noise)
+    if not 0 <= level <= MAX_NOISE:
+        raise UsageError(f"the noise must be a number of levels from 0 to {MAX_NOISE:g}, not {level:g}")
+    return float(level)
 
 
 def check_region(region: object) -> Region:
@@ -115,6 +133,8 @@ class EncodeOptions:
         tune: "psnr" or "eye"; None for "eye", where the model has it.
         execution: "cpu" or "cuda": what runs the transforms.
         patches: keep without loss what is better kept so (effort 3 and more).
+        denoise: remove noise before coding: its standard deviation in levels of 255, 0 to 100, or "auto" to estimate
+            it; None for no.
 
     Raises:
         UsageError: a value out of range.
@@ -128,11 +148,14 @@ class EncodeOptions:
     tune: str | None = None
     execution: str = "cpu"
     patches: bool = True
+    denoise: str | float | None = None
 
     def __post_init__(self) -> None:
         _check_choice("tune", self.tune, TUNES)
         _check_choice("execution", self.execution, EXECUTIONS, optional=False)
         _check_model(self.model)
+        if self.denoise is not None:
+            object.__setattr__(self, "denoise", check_noise(self.denoise))
         object.__setattr__(self, "effort", whole_number("effort", self.effort, 1, MAX_EFFORT))
         object.__setattr__(self, "threads", whole_number("threads", self.threads, 0, MAX_THREADS))
 
@@ -142,7 +165,7 @@ class DecodeOptions:
     """How to decode; see `api.decode`.
 
     Raises:
-        UsageError: a value of another type or out of range, or a realism for the faithful decoder.
+        UsageError: a value of another type or out of range, or an option of another decoder.
     """
 
     decoder: str | None = None
@@ -154,6 +177,8 @@ class DecodeOptions:
     max_pixels: int = DEFAULT_MAX_PIXELS
     allow_partial: bool = False
     execution: str = "cpu"
+    steps: int | None = None  # of the diffusion decoder
+    seed: int | None = None  # the same
 
     def __post_init__(self) -> None:
         _check_choice("execution", self.execution, EXECUTIONS, optional=False)
@@ -172,8 +197,13 @@ class DecodeOptions:
         object.__setattr__(self, "scale", int(scale))
         object.__setattr__(self, "threads", whole_number("threads", self.threads, 0, MAX_THREADS))
         object.__setattr__(self, "max_pixels", whole_number("max_pixels", self.max_pixels, 1))
-        if self.decoder == "faithful" and self.realism:
-            raise UsageError("realism is for the realistic decoder; the faithful one has none")
+        if self.decoder in ("faithful", "diffusion") and self.realism:
+            raise UsageError(f"realism is for the realistic decoder; the {self.decoder} one has none")
+        for name, low, high in (("steps", 1, MAX_STEPS), ("seed", 0, MAX_SEED)):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, whole_number(name, getattr(self, name), low, high))
+                if self.decoder != "diffusion":
+                    raise UsageError(f"{name} is for the diffusion decoder: give decoder diffusion, too")
 
     @property
     def texture(self) -> float:
@@ -223,15 +253,10 @@ class SampleOptions:
         """Steps of the refinement that are kept, beside the base layer."""
         return 0 if self.keep == KEEP_BASE else int(self.keep)
 
-    @property
-    def texture(self) -> float:
-        """As `DecodeOptions.texture`."""
-        return 1.0 if self.decoder == "realistic" else 0.0
-
 
 @dataclass(frozen=True)
 class Target:
-    """What a file is to be: one of the four, or none for the default quality.
+    """What a file is to be: one of the five, or none for the default quality.
 
     Raises:
         UsageError: more than one, or a value that cannot be.
@@ -241,9 +266,13 @@ class Target:
     psnr: float | None = None  # [dB] of the RGB samples
     max_bytes: int | None = None
     quality: int | None = None
+    lossless: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.lossless, bool):
+            raise UsageError(f"lossless must be True or False, not {self.lossless!r}")
         given = [name for name in ("quality", "bpp", "psnr", "max_bytes") if getattr(self, name) is not None]
+        given += ["lossless"] if self.lossless else []
         if len(given) > 1:
             raise UsageError(f"{given[0]} and {given[1]} cannot both be met: give one of them")
         if self.quality is not None:

@@ -3,8 +3,8 @@
 
 `Image.open` reads the header and the metadata; the picture is decoded when its pixels are asked for. `draft`, and so
 `thumbnail`, decode at a half, a quarter or an eighth of the size. What reads pictures through Pillow (imageio,
-scikit-image) then reads these, too. `save` takes quality, bpp, psnr or max_bytes, effort, tune, threads, model,
-icc_profile, exif and xmp.
+scikit-image) then reads these, too. `save` takes quality, bpp, psnr, max_bytes or lossless, effort, tune, threads,
+model, icc_profile, exif and xmp.
 
 Errors are those that Pillow's own formats raise: UnidentifiedImageError for what is not a .vqc file or has a damaged
 header, OSError for a damaged picture or a missing model, ValueError for options that make no sense.
@@ -22,6 +22,7 @@ from PIL import Image, ImageFile
 
 from vqcodec.bitstream import container
 from vqcodec.codec import decode
+from vqcodec.codec.denoise import before_coding
 from vqcodec.codec.target import encode_to_target
 from vqcodec.errors import DamagedError, UsageError, VqcError, VqcWarning
 from vqcodec.options import SCALES, DecodeOptions, EncodeOptions, Target
@@ -29,8 +30,8 @@ from vqcodec.pictures import read, write
 
 FORMAT, MIME, EXTENSION = "VQC", "image/x-vqc", ".vqc"
 HEADER_BYTES = 4096  # read at first; the header of a picture of many tiles is longer
-TARGETS = ("quality", "bpp", "psnr", "max_bytes")
-OPTIONS = ("effort", "tune", "threads", "model")
+TARGETS = ("quality", "bpp", "psnr", "max_bytes", "lossless")
+OPTIONS = ("effort", "tune", "threads", "model", "denoise")
 
 
 @contextmanager
@@ -176,13 +177,13 @@ def _save(im: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
     if profile:
         plain.info["icc_profile"] = profile
     with _pillow_errors():
-        target = Target(**{name: given.get(name) for name in TARGETS})
+        target = Target(**{name: given[name] for name in TARGETS if given.get(name) is not None})
         picture = read.load(plain, max_pixels=im.width * im.height)
         for note in picture.notes:
             warnings.warn(note, VqcWarning, stacklevel=3)  # of whoever calls Pillow's `save`
         picture = replace(picture, exif=_exif_bytes(given.get("exif")), xmp=_bytes("xmp", given.get("xmp")))
         options = EncodeOptions(**{name: given[name] for name in OPTIONS if given.get(name) is not None})
-        reached = encode_to_target(picture, target, options)
+        reached = encode_to_target(before_coding(picture, options), target, options)
     fp.write(reached.data)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,15 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
+
+from vqcodec.model import zoo  # noqa: E402
+from vqcodec.train.attach import attach_denoiser  # noqa: E402
+from vqcodec.train.config import DenoiserConfig  # noqa: E402
+from vqcodec.train.denoiser import Denoiser  # noqa: E402
+
+SMALL = DenoiserConfig(width2=8, width4=12, width8=16, blocks2=1, blocks4=1, blocks8=1)
 
 TINY = [
     "latents=48", "chunks=8,40", "checkerboard=2,1", "analysis_width8=16", "analysis_width16=24", "synthesis_width8=16",
@@ -65,3 +73,24 @@ def tiny_run(photo: NDArray[np.uint8], tmp_path: Path, quick_start: None) -> lis
         *shape,
         *settings,
     ]
+
+
+@pytest.fixture
+def network() -> Denoiser:
+    """A small one whose last layer is not zero."""
+    torch.manual_seed(1)
+    out = Denoiser(SMALL).eval()
+    with torch.no_grad():
+        torch.nn.init.normal_(out.leave.weight, 0, 0.1)
+        for p in out.parameters():  # as the graph has them on disk
+            p.copy_(p.half().float())
+    return out
+
+
+@pytest.fixture
+def model(network: Denoiser, tmp_path: Path) -> Path:
+    """The shipped model with that denoiser."""
+    folder = tmp_path / "model"
+    shutil.copytree(zoo.find().folder, folder)
+    attach_denoiser(folder, network)
+    return folder

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,40 +13,16 @@ from PIL import Image
 
 import vqcodec
 from tests.conftest import psnr
-from tests.train.conftest import TINY, run
+from tests.train.conftest import SMALL, TINY, run
 from vqcodec.cli.main import main
 from vqcodec.codec import denoise as work
-from vqcodec.model import zoo
 from vqcodec.model.denoiser import Denoiser as RunTime
 from vqcodec.pictures import read
 from vqcodec.train import denoiser, denoising
-from vqcodec.train.attach import attach_denoiser
 from vqcodec.train.config import DenoiserConfig, NoiseConfig
 from vqcodec.train.denoiser import Denoiser, conditions, factors, objective
 
-SMALL = DenoiserConfig(width2=8, width4=12, width8=16, blocks2=1, blocks4=1, blocks8=1)
 U8 = NDArray[np.uint8]
-
-
-@pytest.fixture
-def network() -> Denoiser:
-    """A small one whose last layer is not zero."""
-    torch.manual_seed(1)
-    out = Denoiser(SMALL).eval()
-    with torch.no_grad():
-        torch.nn.init.normal_(out.leave.weight, 0, 0.1)
-        for p in out.parameters():  # as the graph has them on disk
-            p.copy_(p.half().float())
-    return out
-
-
-@pytest.fixture
-def model(network: Denoiser, tmp_path: Path) -> Path:
-    """The shipped model with that denoiser."""
-    folder = tmp_path / "model"
-    shutil.copytree(zoo.find().folder, folder)
-    attach_denoiser(folder, network)
-    return folder
 
 
 def batch(side: int = 48) -> tuple[torch.Tensor, torch.Tensor]:
@@ -143,10 +118,10 @@ def test_the_halo_is_as_far_as_the_network_looks(network: Denoiser) -> None:
 
 def test_tiles_have_no_seams(model: Path, photo: U8, monkeypatch: pytest.MonkeyPatch) -> None:
     picture = read.load(photo[:203, :301])
-    whole = work.denoise(picture, 20, model=model, threads=1).picture.rgb
+    whole = work.denoise(picture, 20, model=model, threads=1).rgb
     monkeypatch.setattr(work, "TILE_SIDE", 64)
     for threads in (1, 2):
-        tiled = work.denoise(picture, 20, model=model, threads=threads).picture.rgb
+        tiled = work.denoise(picture, 20, model=model, threads=threads).rgb
         assert np.abs(tiled.astype(int) - whole).max() <= 1
         assert (tiled != whole).mean() < 1e-3
 
@@ -212,7 +187,7 @@ def test_training_resumes_and_joins_a_model(photo: U8, tmp_path: Path, model: Pa
     assert f"the denoiser joined the model in {model}" in log
     noisy = photo[:128, :128] + 40 * np.random.default_rng(1).normal(size=(128, 128, 3))
     noisy = np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
-    clean = work.denoise(read.load(noisy), 40, model=model).picture.rgb
+    clean = work.denoise(read.load(noisy), 40, model=model).rgb
     assert psnr(clean, photo[:128, :128]) > psnr(noisy, photo[:128, :128]) + 1
     assert main(["train", *map(str, common), "--set", "steps=64", "--set-model", "width2=9"]) == 3
 

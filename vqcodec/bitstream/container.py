@@ -22,6 +22,7 @@ from vqcodec.bitstream.layout import (
     EXIF,
     FURTHER,
     ICC,
+    KIND_NOISE,
     KIND_PATCHES,
     KIND_XMP,
     MAGIC,
@@ -30,6 +31,7 @@ from vqcodec.bitstream.layout import (
     MAX_TILE_LOG2,
     MAX_TILES,
     MIN_TILE_LOG2,
+    NOISE,
     PATCHES,
     REFINEMENT,
     VERSION,
@@ -47,9 +49,10 @@ from vqcodec.errors import DamagedError, LimitError
 from vqcodec.spans import span
 
 __all__ = [  # beside its own names, those of the header that others need
-    "BASE", "CRC_BYTES", "EXIF", "FURTHER", "ICC", "KIND_PATCHES", "KIND_XMP", "MAGIC", "MAX_SIDE", "MAX_TILE_LOG2",
-    "MIN_TILE_LOG2", "PATCHES", "REFINEMENT", "VERSION", "XMP", "Contents", "Cut", "Header", "Layout",
-    "PartialContents", "check_whole", "pack", "read_header", "read_section", "unpack", "unpack_partial",
+    "BASE", "CRC_BYTES", "EXIF", "FURTHER", "ICC", "KIND_NOISE", "KIND_PATCHES", "KIND_XMP", "MAGIC", "MAX_SIDE",
+    "MAX_TILE_LOG2", "MIN_TILE_LOG2", "NOISE", "PATCHES", "REFINEMENT", "VERSION", "XMP", "Contents", "Cut", "Header",
+    "Layout", "PartialContents", "check_whole", "noise_level", "noise_section", "pack", "read_header", "read_section",
+    "unpack", "unpack_partial",
 ]  # fmt: skip
 _CRC_SEED = struct.Struct("<II")  # header's CRC, section's number
 
@@ -67,6 +70,7 @@ class Contents:
     exif: bytes | None = None
     xmp: bytes | None = None
     patches: bytes | None = None
+    noise: bytes | None = None  # `noise_section`
 
 
 class Cut(NamedTuple):
@@ -99,6 +103,7 @@ class PartialContents:
     cut: Cut | None = None
     patches: bytes | None = None
     has_patches: bool = False  # the file has patches, damaged or not
+    noise: bytes | None = None
 
 
 # ---- the whole file ------------------------------------------------------------------------------------------------
@@ -121,7 +126,8 @@ def pack(contents: Contents) -> bytes:
     icc = None if contents.icc is None else zlib.compress(contents.icc, 9)
     exif = None if contents.exif is None else zlib.compress(contents.exif, 9)
     xmp = None if contents.xmp is None else zlib.compress(contents.xmp, 9)
-    further = {number: body for number, body in ((KIND_XMP, xmp), (KIND_PATCHES, contents.patches)) if body is not None}
+    kinds = ((KIND_XMP, xmp), (KIND_PATCHES, contents.patches), (KIND_NOISE, contents.noise))
+    further = {number: body for number, body in kinds if body is not None}
     layers = [*contents.base, *(contents.refinement or ())]
     bodies = [icc, exif, contents.colour, *layers, contents.alpha, *further.values()]
     lengths = Lengths(
@@ -160,7 +166,8 @@ def unpack(data: bytes, *, max_pixels: int) -> Contents:
     refinement = cast("tuple[bytes, ...] | None", contents.refinement)
     base = cast("tuple[bytes, ...]", contents.base)
     colour, alpha, icc, exif, xmp = contents.colour, contents.alpha, contents.icc, contents.exif, contents.xmp
-    return Contents(contents.header, base, refinement, colour, alpha, icc, exif, xmp, contents.patches)
+    patches, noise = contents.patches, contents.noise
+    return Contents(contents.header, base, refinement, colour, alpha, icc, exif, xmp, patches, noise)
 
 
 def check_whole(contents: PartialContents) -> None:
@@ -193,7 +200,7 @@ def unpack_partial(data: bytes, *, max_pixels: int) -> PartialContents:
             "raise the limit if you trust the file."
         )
     damage: list[str] = []
-    kinds = (ICC, EXIF, COLOUR, BASE, REFINEMENT, ALPHA, XMP, PATCHES)
+    kinds = (ICC, EXIF, COLOUR, BASE, REFINEMENT, ALPHA, XMP, PATCHES, NOISE)
     bodies: dict[str, list[bytes | None]] = {kind: [] for kind in kinds}
     cut_off: list[Section] = []
     for section in layout.sections():
@@ -221,6 +228,7 @@ def unpack_partial(data: bytes, *, max_pixels: int) -> PartialContents:
         cut=_cut(data, cut_off[0]) if cut_off else None,
         patches=bodies[PATCHES][0] if bodies[PATCHES] else None,
         has_patches=bool(bodies[PATCHES]),
+        noise=bodies[NOISE][0] if bodies[NOISE] else None,
     )
 
 
@@ -254,6 +262,22 @@ def read_section(data: bytes, layout: Layout, section: Section) -> bytes:
     if CRC.unpack_from(data, end)[0] != _section_crc(layout.header_crc, section.number, body):
         raise DamagedError(f"{_place(layout.header, section)}: checksum does not match; the file is damaged.")
     return _inflate(section.kind, body) if section.kind in (ICC, EXIF, XMP) else body
+
+
+def noise_section(level: float) -> bytes:
+    """The section that says how much noise was removed before coding, in levels of 255: half levels, 1 to 255."""
+    return bytes([min(max(round(2 * level), 1), 255)])
+
+
+def noise_level(section: bytes) -> float:
+    """What `noise_section` said.
+
+    Raises:
+        DamagedError: it cannot have said that.
+    """
+    if len(section) != 1 or not section[0]:
+        raise DamagedError(f"{NOISE}: it is not one byte of 1 to 255; the file is damaged.")
+    return section[0] / 2
 
 
 def _inflate(kind: str, body: bytes) -> bytes:

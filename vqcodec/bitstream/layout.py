@@ -28,13 +28,14 @@ MORE_FLAGS = 0x80  # in the byte of the quality
 MORE_SRGB, MORE_SECTIONS, MORE_COLOUR, MORE_EYE = 1, 2, 4, 8
 MORE_ALL = MORE_SRGB | MORE_SECTIONS | MORE_COLOUR | MORE_EYE
 MAX_FURTHER = 64  # sections
-KIND_XMP, KIND_PATCHES = 2, 3
+KIND_XMP, KIND_PATCHES, KIND_NOISE = 2, 3, 4
 WORD_BYTES = 4
 CRC_BYTES = 4
 
 ICC, EXIF, XMP, ALPHA = "ICC profile", "EXIF data", "XMP data", "alpha channel"
 COLOUR, BASE, REFINEMENT, PATCHES = "colour layer", "base layer", "refinement layer", "patches"
-FURTHER = {KIND_XMP: XMP, KIND_PATCHES: PATCHES}
+NOISE = "level of removed noise"
+FURTHER = {KIND_XMP: XMP, KIND_PATCHES: PATCHES, KIND_NOISE: NOISE}
 
 FIELDS = (("magic", "4s"), ("version", "B"), ("flags", "B"), ("model", "4s"), ("quality", "B"))
 _FIXED = struct.Struct("<" + "".join(form for _, form in FIELDS))
@@ -92,7 +93,7 @@ class Section(NamedTuple):
     """One section and where it lies; its CRC-32 stands at `offset + size_bytes`."""
 
     number: int  # counted from 0 through the file
-    kind: str  # ICC, EXIF, COLOUR, BASE, REFINEMENT, ALPHA, XMP, PATCHES or a name made up for an unknown kind
+    kind: str  # ICC, EXIF, COLOUR, BASE, REFINEMENT, ALPHA, XMP, PATCHES, NOISE or a name made up for an unknown kind
     tile: int | None  # index, for BASE and REFINEMENT
     offset: int  # [bytes] from the start of the file
     size_bytes: int

@@ -87,6 +87,13 @@ class Patches:
         """Whether every pixel of a rectangle is kept."""
         return bool(self.mask[blocks_of(pixels)].all())
 
+    def pixels(self, window: Rect) -> Mask:
+        """Which pixels of a window of the picture are kept: [h, w]."""
+        rows, columns = blocks_of(window)
+        wide = np.repeat(np.repeat(self.mask[rows, columns], SIDE, 0), SIDE, 1)
+        top, left = window.y0 - rows.start * SIDE, window.x0 - columns.start * SIDE
+        return wide[top : top + window.height, left : left + window.width]
+
 
 def blocks_of(pixels: Rect) -> tuple[slice, slice]:
     """The rows and columns of the blocks that a rectangle meets."""

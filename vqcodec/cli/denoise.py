@@ -14,34 +14,23 @@ from vqcodec.cli import names, options, streams
 from vqcodec.cli.streams import DASH, shown
 from vqcodec.codec import denoise as work
 from vqcodec.errors import UsageError
-from vqcodec.model.denoiser import MAX_STEPS
-from vqcodec.options import MAX_SEED
+from vqcodec.options import DEFAULT_STEPS, MAX_SEED, MAX_STEPS
 from vqcodec.pictures import read
 from vqcodec.pictures.picture import Picture
 from vqcodec.pictures.write import write_picture
 
 source = click.argument("source", metavar="IN")
 target = click.argument("target", metavar="OUT")
-form = click.option("--format", "form", metavar="SUFFIX", help="png, jpg, webp...; default: OUT's suffix, png for -.")
+form = click.option("--format", "form", metavar="SUFFIX", help="png, jpg, webp... Default: as OUT ends; png for -.")
 MASKED_FROM = 128  # levels
-
-
-def _sigma(_context: click.Context, _option: click.Parameter, text: str) -> float | None:
-    """A number of levels; None for "auto"."""
-    if text.strip().lower() == "auto":
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is neither auto nor a number of levels") from None
 
 
 @click.command()
 @source
 @target
 @click.option(
-    "--sigma", callback=_sigma, default="auto", metavar="auto|N",
-    help="Standard deviation of the noise, of 255 levels; auto, the default, estimates it.",
+    "--sigma", callback=options.noise, default="auto", metavar="auto|N",
+    help="Standard deviation of the noise in levels of 255. Default: auto, estimated.",
 )  # fmt: skip
 @form
 @options.force
@@ -49,10 +38,10 @@ def _sigma(_context: click.Context, _option: click.Parameter, text: str) -> floa
 @options.model
 @options.max_pixels
 def denoise(
-    source: str, target: str, sigma: float | None, form: str | None, force: bool, threads: int, model: str | None,
+    source: str, target: str, sigma: str | float, form: str | None, force: bool, threads: int, model: str | None,
     max_pixels: int,
 ) -> None:  # fmt: skip
-    """Remove noise from a picture. It needs a model that has a denoiser; none of those that ship has one yet.
+    """Remove noise from a picture. Needs a model with a denoiser.
 
     A line on stderr says how much noise was removed. Colour profile, EXIF and transparency are kept.
 
@@ -63,9 +52,8 @@ def denoise(
 
     def run(picture: Picture) -> Picture:
         found = work.denoise(picture, sigma, model=model, threads=threads)
-        told = f"noise of {found.level:.1f} levels removed" if found.level else "no noise found: left as it was"
-        streams.complain(f"note: {shown(source)}: {told}")
-        return found.picture
+        streams.complain(f"note: {shown(source)}: {work.told(found)}")
+        return found
 
     _through(source, target, form, force, max_pixels, run)
 
@@ -73,12 +61,18 @@ def denoise(
 @click.command()
 @source
 @target
-@click.option("--mask", required=True, metavar="PICTURE", help="White where to repair, black elsewhere; of IN's size.")
+@click.option("--mask", required=True, metavar="PICTURE", help="Picture of the same size: white where to repair.")
 @click.option(
-    "--steps", type=click.IntRange(1, MAX_STEPS), default=work.DEFAULT_STEPS, metavar="N",
-    help="More make more texture up.  [default: 4]",
+    "--steps", type=click.IntRange(1, MAX_STEPS), default=DEFAULT_STEPS, metavar="N",
+    help="More steps invent more texture (default 4).",
 )  # fmt: skip
-@click.option("--seed", type=click.IntRange(0, MAX_SEED), default=0, metavar="S", help="Another, another repair.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, MAX_SEED),
+    default=0,
+    metavar="S",
+    help="Another seed gives another repair (default 0).",
+)
 @form
 @options.force
 @options.threads
@@ -88,9 +82,9 @@ def repair(
     source: str, target: str, mask: str, steps: int, seed: int, form: str | None, force: bool, threads: int,
     model: str | None, max_pixels: int,
 ) -> None:  # fmt: skip
-    """Make up masked places of a picture (scratches, dust, dates) from what is around them.
+    """Fill in the masked parts of a picture: scratches, dust, printed dates. Needs a model with a denoiser.
 
-    All other pixels stay as they are. It needs a model that has a denoiser; none of those that ship has one yet.
+    What is filled in is invented from the surroundings. All other pixels stay as they are.
 
     \b
     vqcodec repair old.png new.png --mask scratches.png --model run/model

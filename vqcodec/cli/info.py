@@ -37,6 +37,7 @@ PARTS = {
     "alpha_bytes": "alpha channel",
     "xmp_bytes": "XMP data",
     "patches_bytes": "patches",
+    "noise_bytes": "removed noise",
     "further_bytes": "unknown sections",
     "checksum_bytes": "checksums",
 }
@@ -76,6 +77,7 @@ def as_text(facts: Facts, name: str) -> str:
         ("size", f"{size_bytes:,} bytes, {facts['bpp']:.3f} bits per pixel, 1/{raw_bytes / size_bytes:.0f} of the raw"),
         ("quality", f"{facts['quality']} of 100, tune {facts['tune']}{_layers(facts)}"),
         *((("patches", _patches(facts)),) if facts["patches_bytes"] is not None else ()),
+        *((("denoised", _denoised(facts)),) if facts["noise_bytes"] is not None else ()),
         ("model", f"{facts['model_id'] or 'not installed'} ({facts['model']})"),
         ("tiles", f"{tiles:,} of up to {side} x {side}" if tiles > 1 else "1"),
         ("format", f"version {facts['format_version']}"),
@@ -103,6 +105,11 @@ def _patches(facts: Facts) -> str:
         return "damaged"
     count = -(-facts["width"] // 32) * -(-facts["height"] // 32)
     return f"{facts['patched_blocks']:,} of {count:,} blocks of 32 x 32, without loss"
+
+
+def _denoised(facts: Facts) -> str:
+    """How much noise was removed."""
+    return "damaged" if facts["denoised"] is None else f"noise of {facts['denoised']:.1f} levels removed before coding"
 
 
 def _layers(facts: Facts) -> str:
@@ -148,14 +155,14 @@ def model_as_text(files: ModelFiles) -> str:
 
 @click.command()
 @click.argument("paths", nargs=-1, metavar="[FILE...]", type=click.Path(readable=False))
-@click.option("-r", "--recursive", is_flag=True, help="Search folders below folders.")
-@click.option("--json", "as_json", is_flag=True, help="A JSON object, for scripts; of several files one a line.")
+@click.option("-r", "--recursive", is_flag=True, help="Include subfolders.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON; for several files, one object per line.")
 @click.option(
     "--model", metavar="ID|PATH",
-    help="The model of files written with one of your own. Without a FILE: check that model and show its card.",
+    help="Model of files written with your own. Without FILE: check the model and show its card.",
 )  # fmt: skip
 def info(paths: tuple[str, ...], recursive: bool, as_json: bool, model: str | None) -> None:
-    """Say what is in .vqc files ("-" for stdin) or in folders of them, and whether they are whole.
+    """Describe .vqc files, or folders of them, and check that they are intact. "-" stands for stdin.
 
     \b
     vqcodec info photo.vqc

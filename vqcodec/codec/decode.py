@@ -20,6 +20,7 @@ from vqcodec.bitstream.codebook import Floats, Ints, Setting, real
 from vqcodec.bitstream.corrections import NONE, Corrections
 from vqcodec.bitstream.entropy import CutDecoder, Decoder
 from vqcodec.bitstream.tiles import Grid, Rect, Tile
+from vqcodec.codec import diffusion
 from vqcodec.codec.patching import Paster
 from vqcodec.codec.synthesis import restore
 from vqcodec.errors import DamagedError, UsageError
@@ -27,13 +28,14 @@ from vqcodec.model import zoo
 from vqcodec.model.prior import PASSES
 from vqcodec.model.walk import Base, Predicted
 from vqcodec.model.zoo import Model
-from vqcodec.options import DecodeOptions, Region
+from vqcodec.options import DEFAULT_STEPS, DecodeOptions, Region
 from vqcodec.pictures import metadata, png
 from vqcodec.pictures.picture import Picture, Strips, gray_means
 from vqcodec.threads import Once, Progress, share, with_single_blas
 
 MAX_PLACES = 12  # of damaged tiles that are listed
-LOST = "lost, and shown gray"
+LOST, MADE_UP = "lost, and shown gray", "lost, and made up from what is around"
+MADE_UP_SIDE = 320  # pixels: lost tiles that are no longer, one way or the other, can be made up
 COARSE = "restored coarsely, from the base layer alone"
 
 
@@ -56,13 +58,12 @@ def decode_strips(data: bytes, options: DecodeOptions = DecodeOptions(), progres
     if not all(reader.kept(tile.index) for tile in grid.tiles_in(area)):
         if options.texture:
             model.prepare("realistic")  # the model may lack it
+        if options.decoder == "diffusion" or reader.made_up:
+            model.prepare("denoiser")  # the same
         model.prepare_aside("synthesis")
 
     def rows() -> Iterator[NDArray[np.uint8]]:
-        strips, top = restore(model, grid, reader, at_once, area, options.texture, progress), area.y0
-        for rgb in with_single_blas(strips):
-            reader.paste(rgb, Rect(area.x0, top, area.x1, top + len(rgb)))
-            top += len(rgb)
+        for rgb in with_single_blas(_restored(reader, options, area, at_once, progress)):
             yield gray_means(rgb) if header.gray else rgb
         damage.extend(reader.losses())
 
@@ -71,6 +72,28 @@ def decode_strips(data: bytes, options: DecodeOptions = DecodeOptions(), progres
     icc = profile_of(header, contents.icc)
     strips = Strips(area.width, area.height, rows(), alpha, header.gray, icc, contents.exif, damage, contents.xmp)
     return strips.reduced(options.scale)
+
+
+def _restored(
+    reader: TileReader, options: DecodeOptions, area: Rect, at_once: int, progress: Progress | None
+) -> Iterator[NDArray[np.uint8]]:
+    """Strips of the area: the decoder's, with patches, and what is made up."""
+    model, grid, layers = reader.model, reader.grid, diffusion.Layers(reader.model, reader.grid.pixels, at_once)
+    if reader.made_up:
+        layers.add(diffusion.made_up(model, reader.lost_pixels), DEFAULT_STEPS)
+    if options.decoder == "diffusion":
+        sampling = diffusion.sampling_of(options, reader.contents.header.quality)
+        layers.add(diffusion.diffused(model, sampling, reader.kept_pixels), sampling.steps)
+    given = layers.needs(area)
+
+    def pasted() -> Iterator[NDArray[np.uint8]]:
+        top = given.y0
+        for rgb in restore(model, grid, reader, at_once, given, options.texture, progress):
+            reader.paste(rgb, Rect(given.x0, top, given.x1, top + len(rgb)))
+            top += len(rgb)
+            yield rgb
+
+    return layers.through(pasted(), area)
 
 
 class Opened(NamedTuple):
@@ -226,6 +249,7 @@ class TileReader:
         if contents.patches is not None:
             with self._forgiven():
                 self._paster = Paster(patches.read(contents.patches, header.width, header.height))
+        self.made_up = self._made_up() if partial and model.has_denoiser else frozenset()
 
     def kept(self, index: int) -> bool:
         """Whether all of a tile is kept without loss, and none of it coded; its indices and latents are 0."""
@@ -245,9 +269,40 @@ class TileReader:
             with self._forgiven():
                 self._paster.paste(picture, window)
 
+    def _made_up(self) -> frozenset[int]:
+        """Lost tiles that are small, and beside one that is not lost."""
+        cut, lost = self.contents.cut, {number for number, base in enumerate(self.contents.base) if base is None}
+        if cut is not None and cut.kind == container.BASE:
+            lost.discard(cut.tile)
+        found = set()
+        for number in lost:
+            tile = self.grid.tile(number)
+            beside = [
+                (tile.row + dy) * self.grid.columns + tile.column + dx
+                for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1))
+                if 0 <= tile.row + dy < self.grid.rows and 0 <= tile.column + dx < self.grid.columns
+            ]
+            if min(tile.pixels.width, tile.pixels.height) <= MADE_UP_SIDE and not lost.issuperset(beside):
+                found.add(number)
+        return frozenset(found)
+
+    def lost_pixels(self, window: Rect) -> NDArray[np.bool_]:
+        """Where in a window of the picture something is to be made up: [h, w]."""
+        out = np.zeros((window.height, window.width), bool)
+        for tile in self.grid.tiles_in(window):
+            if tile.index in self.made_up:
+                out[tile.pixels.intersection(window).relative_to(window).slices] = True
+        return out & ~self.kept_pixels(window)
+
+    def kept_pixels(self, window: Rect) -> NDArray[np.bool_]:
+        """Where a window of the picture is kept without loss: [h, w]."""
+        if self._paster is None:
+            return np.zeros((window.height, window.width), bool)
+        return self._paster.patches.pixels(window)
+
     def weights(self, tile: Tile) -> Floats | None:
         """Weights for the synthesis of the tile; None for a missing one, and one that is kept."""
-        if self.fates.get(tile.index) == LOST or self.kept(tile.index):
+        if self.fates.get(tile.index) in (LOST, MADE_UP) or self.kept(tile.index):
             return None
         return self._weights[self.contents.refinement is None or tile.index in self._coarse]
 
@@ -261,7 +316,7 @@ class TileReader:
         if self.kept(tile.index) and self._paster is None:
             fate = LOST
         if fate is not None:
-            self.fates[tile.index] = fate
+            self.fates[tile.index] = MADE_UP if tile.index in self.made_up else fate
         if not there or self.kept(tile.index):
             return np.zeros((tile.latents.height, tile.latents.width, self.model.prior.latents), np.float32)
         base = self.around(tile)

@@ -7,7 +7,6 @@ Nothing here reads or writes .vqc files.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,15 +16,23 @@ from vqcodec.errors import UsageError
 from vqcodec.model import denoiser, zoo
 from vqcodec.model.denoiser import SIDE, SIGMA_MAX, Pixels
 from vqcodec.model.zoo import Model
-from vqcodec.options import MAX_SEED, ModelName, whole_number
+from vqcodec.options import (
+    AUTO_NOISE,
+    DEFAULT_STEPS,
+    MAX_NOISE,
+    MAX_SEED,
+    MAX_STEPS,
+    EncodeOptions,
+    ModelName,
+    check_noise,
+    whole_number,
+)
 from vqcodec.pictures.noise_level import noise_level
 from vqcodec.pictures.picture import Picture, gray_means
 from vqcodec.threads import in_order, share, single_blas
 
 TILE_SIDE = 512  # pixels
 LEAST_NOISE = 0.75  # levels: a picture with less, as estimated, is left alone
-MAX_LEVEL = 100.0  # levels of noise that can be asked for: more than any camera's
-DEFAULT_STEPS = 4
 
 
 def estimated(model: Model, x: Pixels, sigma: Pixels, at_once: int, condition: Pixels | None = None) -> Pixels:
@@ -77,41 +84,48 @@ def _restored(picture: Picture, x: Pixels) -> Picture:
     return replace(picture, rgb=gray_means(rgb) if picture.gray else rgb)
 
 
-class Denoised(NamedTuple):
-    """A picture without its noise."""
-
-    picture: Picture
-    level: float  # of the noise that was removed, in levels of 255
-
-
 def denoise(
-    picture: Picture, level: float | None = None, *, model: ModelName | None = None, threads: int = 0
-) -> Denoised:
+    picture: Picture, noise: str | float = AUTO_NOISE, *, model: ModelName | None = None, threads: int = 0
+) -> Picture:
     """Remove noise from a picture in one step.
 
     Args:
-        level: standard deviation of the noise in levels of 255, 0 to 100; None to estimate it.
+        noise: its standard deviation in levels of 255, 0 to 100, or "auto" to estimate it.
         model: None for the default.
 
     Returns:
-        the picture, which stays as it is where there is no noise to remove.
+        the picture, which stays as it is where there is no noise to remove; `denoised` says how much was.
 
     Raises:
         ModelError: no such model, or it has no denoiser.
         UsageError: a level out of range.
     """
-    if level is not None and not 0 <= level <= MAX_LEVEL:
-        raise UsageError(f"the noise must be a number of levels from 0 to {MAX_LEVEL:g}, not {level:g}")
+    level = check_noise(noise)
     loaded, at_once = _loaded(model, threads, picture.rgb.shape[:2])
-    if level is None:
+    if isinstance(level, str):
         found = noise_level(picture.rgb)
-        level = 0.0 if found < LEAST_NOISE else min(found, MAX_LEVEL)
+        level = 0.0 if found < LEAST_NOISE else min(found, MAX_NOISE)
     if level == 0:
-        return Denoised(picture, 0.0)
+        return picture
     x = picture.rgb * np.float32(1 / 255)
     with single_blas():
         clean = estimated(loaded, x, np.full(x.shape[:2], level / 255, np.float32), at_once)
-    return Denoised(_restored(picture, clean), level)
+    return replace(_restored(picture, clean), denoised=level)
+
+
+def before_coding(picture: Picture, options: EncodeOptions) -> Picture:
+    """The picture to encode: without its noise, if the options say so, and then with a note of it."""
+    if options.denoise is None:
+        return picture
+    found = denoise(picture, options.denoise, model=options.model, threads=options.threads)
+    return replace(found, notes=(*found.notes, told(found)))
+
+
+def told(picture: Picture) -> str:
+    """What was done, for people."""
+    if picture.denoised:
+        return f"noise of {picture.denoised:.1f} levels removed"
+    return "no noise found: left as it was"
 
 
 def repair(
@@ -142,7 +156,7 @@ def repair(
             f"the mask has {mask.shape[1]} x {mask.shape[0]} pixels and the picture {width} x {height}: "
             "they must be of one size"
         )
-    sigmas = denoiser.levels(whole_number("steps", steps, 1, denoiser.MAX_STEPS))
+    sigmas = denoiser.levels(whole_number("steps", steps, 1, MAX_STEPS))
     noise = denoiser.gaussian(Rect(0, 0, width, height), whole_number("seed", seed, 0, MAX_SEED))
     loaded, at_once = _loaded(model, threads, (height, width))
     if not mask.any():

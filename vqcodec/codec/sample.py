@@ -189,8 +189,9 @@ class Sampler:
     def picture(self, seed: int) -> Picture:
         """The same, restored by the decoder that the options name."""
         options, folder = self._options, self.model.files.folder
-        decoding = DecodeOptions(threads=options.threads, model=folder)
-        return to_picture(self.draw(seed), decoding, options.texture)
+        noise = seed if options.decoder == "diffusion" else None
+        decoding = DecodeOptions(options.decoder, threads=options.threads, model=folder, seed=noise)
+        return to_picture(self.draw(seed), decoding)
 
     def _with_base(self, seed: int) -> Tokens:
         """A base layer that is drawn."""

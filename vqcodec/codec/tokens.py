@@ -19,9 +19,11 @@ from vqcodec.bitstream.colour import Colour
 from vqcodec.bitstream.corrections import NONE, Corrections
 from vqcodec.bitstream.drift import Drift
 from vqcodec.bitstream.tiles import LATENT_STRIDE, Grid, Tile
-from vqcodec.codec.encode import CodedTile, PictureEncoder, Tradeoff, encode_base, encode_indices, encode_layers
+from vqcodec.codec import diffusion
+from vqcodec.codec.encode import CodedTile, PictureEncoder, encode_base, encode_indices, encode_layers
 from vqcodec.codec.indices import read_indices
 from vqcodec.codec.synthesis import restore
+from vqcodec.codec.tradeoff import Tradeoff
 from vqcodec.errors import InputError, UsageError
 from vqcodec.model import zoo
 from vqcodec.model.walk import Base, Predicted, given
@@ -164,10 +166,8 @@ def _payloads(model: Model, tokens: Tokens, grid: Grid, tile: Tile) -> tuple[byt
     return coarse, encode_indices(model, base, _setting(model, tokens), choose)[0]
 
 
-def to_picture(tokens: Tokens, options: DecodeOptions = DecodeOptions(), texture: float = 0.0) -> Picture:
-    """Restore the picture that these tokens stand for; of the options count threads, model and execution.
-
-    With `texture` above 0, up to 1, the realistic decoder restores it.
+def to_picture(tokens: Tokens, options: DecodeOptions = DecodeOptions()) -> Picture:
+    """Restore the picture that these tokens stand for; of the options count the decoder, threads, model and execution.
 
     Raises:
         InputError: they are no indices of this model.
@@ -177,10 +177,15 @@ def to_picture(tokens: Tokens, options: DecodeOptions = DecodeOptions(), texture
     tokens, grid = _checked(zoo.load(files, 1), tokens)
     at_once, each = share(options.threads, grid.tile_count)
     loaded = zoo.load(files, each, options.execution)
-    loaded.prepare("realistic" if texture else "synthesis")
+    loaded.prepare("realistic" if options.texture else "synthesis")
+    layers = diffusion.Layers(loaded, grid.pixels, at_once)
+    if options.decoder == "diffusion":
+        loaded.prepare("denoiser")
+        sampling = diffusion.sampling_of(options, tokens.quality or BASE_ONLY_QUALITY)
+        layers.add(diffusion.diffused(loaded, sampling), sampling.steps)
     with single_blas():
-        source = _TokenTiles(loaded, tokens, grid)
-        rgb = np.concatenate(list(restore(loaded, grid, source, at_once, grid.pixels, texture)))
+        rows = restore(loaded, grid, _TokenTiles(loaded, tokens, grid), at_once, grid.pixels, options.texture)
+        rgb = np.concatenate(list(layers.through(rows, grid.pixels)))
     return Picture(gray_means(rgb) if tokens.gray else rgb, gray=tokens.gray)
 
 

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from vqcodec.bitstream.tiles import Rect
 from vqcodec.model.transforms import run, session
+from vqcodec.options import MAX_STEPS
 
 SIGMA_MAX = 1.0  # at t = 1, of samples in [0, 1]: nothing of the picture is left but a faint mean
 RHO = 3.0  # noise levels lie evenly in sigma ** (1 / RHO)
-MAX_STEPS = 8
 SIDE = 8  # pixels: the network takes whole multiples of it
 CONDITION = 4  # planes: a picture minus 0.5, and whether there is one
 

@@ -358,6 +358,11 @@ class Model:
         return found
 
     @property
+    def has_denoiser(self) -> bool:
+        """Whether the model came with one."""
+        return DENOISER in self.files.card["files"]
+
+    @property
     def denoiser_halo(self) -> int:
         """How far, in pixels, an estimate looks beyond its own pixel."""
         return int(self.files.card[DENOISER_HALO])

@@ -27,6 +27,7 @@ class Picture:
             Orientation, where there is one, set to 1, its thumbnail left out.
         notes: one short sentence for each conversion that lost something or that nobody asked for.
         xmp: the XMP packet, its orientation, where it gives one, set to 1.
+        denoised: noise that was removed from it, in levels of 255; 0 for none.
     """
 
     rgb: NDArray[np.uint8]
@@ -36,6 +37,7 @@ class Picture:
     exif: bytes | None = None
     notes: tuple[str, ...] = ()
     xmp: bytes | None = None
+    denoised: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)

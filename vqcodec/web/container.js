@@ -14,7 +14,7 @@ const MAX_TILES = 2 ** 20;
 const MAX_FURTHER = 64;
 const MAX_METADATA_BYTES = 2 ** 24;
 const PACKED = ["ICC profile", "EXIF data", "XMP data"];
-const FURTHER = { 2: "XMP data", 3: "patches" };
+const FURTHER = { 2: "XMP data", 3: "patches", 4: "level of removed noise" };
 
 /**
  * @typedef {object} Header
