@@ -3,22 +3,28 @@
 
 Text on a terminal, a page with a photograph, a slide, a plot, a map, pixel art, dithers, checkerboards and a halftone.
 The page, the dithers and the halftone are made of a photograph: the bundled one, if none is given.
+With a file `measured.json` in place of the folder it measures them instead: what each takes, and how it comes back.
 """
 
 from __future__ import annotations
 
 import io
+import json
 import sys
 from pathlib import Path
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, features
 
 import vqcodec
+from bench.metrics import psnr
+from vqcodec.model import zoo
 
 Rgb = NDArray[np.uint8]
 TEXT = "the quick brown fox jumps over a lazy dog 0123456789 {[(<=>)]} 'l1I|O0' rn m if else return"
+QUALITIES = (50, 75, 20)
 FONTS = Path("/usr/share/fonts/truetype/dejavu")
 
 
@@ -155,13 +161,37 @@ def drawn(photo: Rgb) -> dict[str, Rgb]:
     }
 
 
+def measured(name: str, rgb: Rgb, quality: int) -> dict[str, object]:
+    """One picture at one quality, beside lossless WebP as Pillow writes it; `exact` is the share of equal pixels."""
+    stream = io.BytesIO()
+    Image.fromarray(rgb).save(stream, "WEBP", lossless=True)
+    data = vqcodec.encode(rgb, quality=quality, threads=1)
+    back = np.asarray(vqcodec.decode(data, threads=1))
+    return {
+        "picture": name, "quality": quality, "bytes": len(data), "webp_lossless_bytes": len(stream.getvalue()),
+        "psnr": None if np.array_equal(back, rgb) else round(psnr(rgb, back), 2),
+        "exact": round(float((back == rgb).all(2).mean()), 4),
+    }  # fmt: skip
+
+
 def main(arguments: list[str]) -> None:
-    """Write the set into a folder."""
+    """Write the set into a folder, or measure it."""
     folder = Path(arguments[0])
+    if folder.suffix == ".json":
+        rows: list[dict[str, object]] = []
+        for name, rgb in drawn(_photograph(arguments)).items():
+            rows += [measured(name, rgb, quality) for quality in QUALITIES]
+            versions = {"model": zoo.find().checksum.hex(), "pillow": PIL.__version__, "webp": features.version("webp")}
+            folder.write_text(json.dumps({**versions, "rows": rows}, indent=1) + "\n")
+        return
     folder.mkdir(parents=True, exist_ok=True)
-    path = arguments[1] if len(arguments) > 1 else next(Path(vqcodec.__file__).with_name("photographs").glob("*.png"))
-    for name, rgb in drawn(np.asarray(Image.open(path).convert("RGB"))).items():
+    for name, rgb in drawn(_photograph(arguments)).items():
         Image.fromarray(rgb).save(folder / f"{name}.png")
+
+
+def _photograph(arguments: list[str]) -> Rgb:
+    path = arguments[1] if len(arguments) > 1 else next(Path(vqcodec.__file__).with_name("photographs").glob("*.png"))
+    return np.asarray(Image.open(path).convert("RGB"))
 
 
 if __name__ == "__main__":
