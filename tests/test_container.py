@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vqcodec.api import describe
 from vqcodec.bitstream import container, layout, varint
 from vqcodec.bitstream.container import Contents, Header, pack, read_header, unpack, unpack_partial
+from vqcodec.codec.facts import describe
 from vqcodec.errors import DamagedError, LimitError, VqcError
 
 ANY_SIZE = 1 << 60

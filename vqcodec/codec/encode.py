@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqcodec.bitstream import container
-from vqcodec.bitstream.codebook import LATENT_BITS, Classes, Floats, Ints, Setting, quantise, real
+from vqcodec.bitstream.codebook import Floats, Ints, Setting, quantise, real
 from vqcodec.bitstream.corrections import NONE, Corrections
-from vqcodec.bitstream.entropy import ClassTables, Encoder
+from vqcodec.bitstream.entropy import Encoder
 from vqcodec.bitstream.patches import Patches
 from vqcodec.bitstream.tiles import LATENT_STRIDE, Grid, Rect, Tile
 from vqcodec.codec.aim import CURVATURE, improved
@@ -27,7 +27,7 @@ from vqcodec.codec.fit import Fit, Seen
 from vqcodec.codec.patching import Chooser, Survey, Watch, filled, silent
 from vqcodec.codec.side_data import SideData, side_data
 from vqcodec.codec.synthesis import Strip, strips
-from vqcodec.codec.tradeoff import CHEAPEN_EFFORT, COLOUR_EFFORT, PATCH_EFFORT, ROUNDS, Tradeoff
+from vqcodec.codec.tradeoff import CHEAPEN_EFFORT, COLOUR_EFFORT, PATCH_EFFORT, ROUNDS, Tradeoff, cheapen
 from vqcodec.model import zoo
 from vqcodec.model.walk import Base, Predicted
 from vqcodec.model.walk import Chooser as IndexChooser
@@ -35,7 +35,6 @@ from vqcodec.model.zoo import Graph, Model
 from vqcodec.options import DEFAULT_QUALITY, EncodeOptions, check_quality
 from vqcodec.pictures import webp
 from vqcodec.pictures.picture import Picture
-from vqcodec.spans import span
 from vqcodec.threads import Once, Progress, in_order, share, single_blas
 
 BASE_BITS = 7.0  # of a base index, about
@@ -430,31 +429,3 @@ def encode_indices(model: Model, base: Base, setting: Setting, choose: IndexChoo
 
     latents, indices = model.walk_refinement(base, setting, put)
     return coder.finish(), indices, latents
-
-
-@span("choice of indices")
-def cheapen(indices: Ints, t: Floats, classes: Classes, size: Floats, tables: ClassTables, lagrangian: float) -> None:
-    """Take the next index towards zero wherever rate + lambda distortion gets smaller (in place).
-
-    A unit of squared error of a latent is 1/768 of the mean squared error of its 256 pixels (the linear transform is
-    close to orthonormal), so lambda per pixel weighs it with lambda / 3 in bits.
-
-    Args:
-        indices: [n, C] int64, the nearest indices; changed.
-        t: [n, C] float64, the values in steps before rounding.
-        classes: [n, C] uint8 scale classes; size: [C] steps in units of 2**-LATENT_BITS.
-        lagrangian: bits per pixel per unit of mean squared error.
-    """
-    weight = lagrangian / 3 * (size * 2.0**-LATENT_BITS) ** 2
-    shrink, costs = tables.shrink * (1 / 256), tables.costs
-    rows, columns = np.nonzero(indices)
-    old, kind = indices[rows, columns], classes[rows, columns]
-    place, sign = t[rows, columns], np.sign(old)
-
-    def cost(index: Ints) -> Floats:
-        value = index - sign * shrink[kind, np.minimum(np.abs(index), 2)]
-        bits = costs[kind, np.clip(index, -256, 255) + 256]
-        return np.asarray(bits + weight[columns] * (place - value) ** 2)
-
-    new = old - sign
-    indices[rows, columns] = np.where(cost(new) < cost(old), new, old)

@@ -5,9 +5,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vqcodec.bitstream.codebook import Setting
+import numpy as np
+
+from vqcodec.bitstream.codebook import LATENT_BITS, Classes, Floats, Ints, Setting
+from vqcodec.bitstream.entropy import ClassTables
 from vqcodec.model.zoo import Model
 from vqcodec.options import BASE_ONLY_QUALITY
+from vqcodec.spans import span
 
 CHEAPEN_EFFORT = 2  # from here on the nearest index gives way to a cheaper one
 COLOUR_EFFORT = 3  # from here on the encoder fits a colour layer,
@@ -50,3 +54,31 @@ class Tradeoff:
     def base_only(self) -> bool:
         """No refinement."""
         return self.quality == BASE_ONLY_QUALITY
+
+
+@span("choice of indices")
+def cheapen(indices: Ints, t: Floats, classes: Classes, size: Floats, tables: ClassTables, lagrangian: float) -> None:
+    """Take the next index towards zero wherever rate + lambda distortion gets smaller (in place).
+
+    A unit of squared error of a latent is 1/768 of the mean squared error of its 256 pixels (the linear transform is
+    close to orthonormal), so lambda per pixel weighs it with lambda / 3 in bits.
+
+    Args:
+        indices: [n, C] int64, the nearest indices; changed.
+        t: [n, C] float64, the values in steps before rounding.
+        classes: [n, C] uint8 scale classes; size: [C] steps in units of 2**-LATENT_BITS.
+        lagrangian: bits per pixel per unit of mean squared error.
+    """
+    weight = lagrangian / 3 * (size * 2.0**-LATENT_BITS) ** 2
+    shrink, costs = tables.shrink * (1 / 256), tables.costs
+    rows, columns = np.nonzero(indices)
+    old, kind = indices[rows, columns], classes[rows, columns]
+    place, sign = t[rows, columns], np.sign(old)
+
+    def cost(index: Ints) -> Floats:
+        value = index - sign * shrink[kind, np.minimum(np.abs(index), 2)]
+        bits = costs[kind, np.clip(index, -256, 255) + 256]
+        return np.asarray(bits + weight[columns] * (place - value) ** 2)
+
+    new = old - sign
+    indices[rows, columns] = np.where(cost(new) < cost(old), new, old)

@@ -21,8 +21,7 @@ from torch import Tensor
 from vqcodec.bitstream.codebook import Classes, Ints, Setting, quality_level, quantise
 from vqcodec.bitstream.entropy import ClassTables
 from vqcodec.bitstream.range_coder import TOTAL
-from vqcodec.codec.encode import cheapen
-from vqcodec.codec.tradeoff import WEIGHTS
+from vqcodec.codec.tradeoff import WEIGHTS, cheapen
 from vqcodec.model.prior import CLASS_ORIGIN, CLASSES_PER_OCTAVE, RefinementPrior
 from vqcodec.model.walk import Predicted, walk_refinement
 from vqcodec.train.codec import Codec

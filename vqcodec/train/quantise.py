@@ -165,7 +165,7 @@ def scalar_quantise(
 
 @torch.no_grad()
 def cheaper(index: Tensor, t: Tensor, weight: Tensor, log2_scale: Tensor) -> Tensor:
-    """The next index towards zero where rate + distortion gets smaller, as `vqcodec.codec.encode.cheapen` chooses.
+    """The next index towards zero where rate + distortion gets smaller, as `vqcodec.codec.tradeoff.cheapen` chooses.
 
     Arguments are those of `scalar_quantise`; index, t and log2_scale have one shape.
     """
