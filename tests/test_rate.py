@@ -183,7 +183,7 @@ def test_samples(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_work_is_bounded(crop: U8, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One or two full encodings, and analyses only where the quality has moved far."""
+    """One to three full encodings, and analyses only where the quality has moved far."""
     counts = {"encode_layers": 0, "analyse": 0, "encode_refinement": 0}
 
     def counted(name: str) -> Any:
@@ -200,9 +200,9 @@ def test_work_is_bounded(crop: U8, monkeypatch: pytest.MonkeyPatch) -> None:
     for bpp in (0.1, 0.5, 1.5):
         counts.update(dict.fromkeys(counts, 0))
         vqcodec.encode(crop, bpp=bpp)
-        assert counts["encode_layers"] <= 2, counts
+        assert counts["encode_layers"] <= 3, counts
         assert counts["analyse"] <= 7, counts
-        assert counts["encode_refinement"] <= 17, counts  # a full encoding chooses three times
+        assert counts["encode_refinement"] <= 18, counts  # mostly for estimates, on pieces of a large picture
 
 
 def test_fast_effort_gives_the_nearest_quality(crop: U8) -> None:
