@@ -34,7 +34,7 @@ from bench.store import PACKED, PROCESSES, PUBLISHED, ROWS, RUN, SEAMS, Store, p
 from bench.tables import Table, write_section
 
 PAGE = "results.md"
-SHORT = ("psnr", "ms_ssim", "ssimulacra2", "cvvdp", "gmsd")  # README's sentences
+SHORT = ("psnr", "ms_ssim", "ssimulacra2", "cvvdp")  # what README's table and sentences are about
 PARTS = ("rates", "speed", "seams")  # what a release measures
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"  # README
 PAGE_BEGIN, PAGE_END = "<!-- tables:begin -->", "<!-- tables:end -->"  # docs/results.md
@@ -136,7 +136,7 @@ def write(report: Report, folder: Path) -> list[Path]:
 
 def readme_table(report: Report) -> Table:
     """At most eight rows: the best of each family."""
-    metrics = [metric for metric in report.metrics if metric.name in SHORT[:-1]]
+    metrics = [metric for metric in report.metrics if metric.name in SHORT]
     processes = {one.name: one.process for one in costs(report.store)}
     rows = []
     for name in short_list(report.store):
