@@ -190,8 +190,9 @@ class NoiseConfig(PhaseConfig):
     optimiser: str = "soap"  # as in TrainConfig
     decode: float = 0.25  # part of the samples that start from a decoded picture and go back to the original
     repair: float = 0.15  # part of the samples with holes to fill; the rest has noise to remove
+    gray: float = 0.15  # part of the samples with noise everywhere that are gray, as is their noise
     sigma_low: float = 0.008  # noise levels are drawn evenly in the logarithm, from here ...
-    sigma_high: float = 0.25  # ... to here where noise is to be removed, to 1 in the other samples
+    sigma_high: float = 0.4  # ... to here where noise is to be removed, to 1 in the other samples
 
     def __post_init__(self) -> None:
         check_optimiser(self.optimiser)

@@ -2,7 +2,8 @@
 """The denoiser's phase: one network learns to remove noise, to go back from decoded pictures, and to fill holes.
 
 Every sample is a picture with Gaussian noise (model/denoiser.py says how) of which the network estimates the picture:
-with noise everywhere, of a level drawn evenly in the logarithm; with a decoded picture as its condition; or with noise
+with noise everywhere, of a level drawn evenly in the logarithm, clipped and rounded as in files of 8 bits, some of them
+gray; with a decoded picture as its condition; or with noise
 in holes alone. The codec is frozen. It resumes from `OUT/denoiser.pt`.
 """
 
@@ -25,6 +26,7 @@ from vqcodec.train.denoiser import Denoiser, conditions, objective
 from vqcodec.train.layers import channels_last
 from vqcodec.train.losses import mse_per_sample, psnr
 from vqcodec.train.optimiser import optimisers, update
+from vqcodec.train.perception import opponent
 from vqcodec.train.quantise import Quantisation
 from vqcodec.train.steps import Figures, Phase, checkpoint_errors
 
@@ -130,13 +132,19 @@ class DenoiserTrainer(Phase[NoiseConfig, Denoiser]):
         planes = np.broadcast_to(sigma[:, None, None], (c.batch, c.crop, c.crop)).astype(np.float32)
         planes[fill] *= holes(rng, int(fill.sum()), c.crop)
         sigmas = torch.from_numpy(planes)[:, None].to(self.device)
+        noise = torch.randn_like(x)
+        gray = torch.from_numpy(~back & ~fill & (rng.random(c.batch) < c.gray)).to(self.device)
+        x[gray], noise[gray] = opponent(x[gray])[:, :1].expand_as(x[gray]), noise[gray, :1].expand_as(x[gray])
+        noisy = x + sigmas * noise
+        stored = torch.from_numpy(~back & ~fill).to(self.device)  # as files of 8 bits have it
+        noisy[stored] = (255 * noisy[stored].clamp(0, 1)).round() / 255
         condition = conditions(None, x).clone()
         if back.any():
             assert self.codec is not None
             chosen = torch.from_numpy(back).to(self.device)
             level = torch.from_numpy((LOW * rng.random(int(back.sum()))).astype(np.float32)).to(self.device)
             condition[chosen] = conditions(self._decoded(x[chosen], level), x[chosen])
-        return x, x + sigmas * torch.randn_like(x), sigmas, condition
+        return x, noisy, sigmas, condition
 
     @torch.no_grad()
     def _decoded(self, x: Tensor, level: Tensor) -> Tensor:
@@ -172,7 +180,7 @@ class DenoiserTrainer(Phase[NoiseConfig, Denoiser]):
             x = self.validation.sample(number, JUDGED_SIDE)
             noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(number)).to(self.device)
             for level in LEVELS:
-                noisy = x + level / 255 * noise
+                noisy = (255 * (x + level / 255 * noise).clamp(0, 1)).round() / 255
                 sigma = torch.full_like(x[:, :1], level / 255)
                 clean = network(noisy, sigma, conditions(None, x)).clamp(0, 1)
                 for place, seen in enumerate((noisy, clean)):
