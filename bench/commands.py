@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The commands beside the comparison of codecs: stages, realism, orders, scale, learning. Options only."""
+"""The commands beside the comparison of codecs: stages, realism, orders, scale, denoise, learning. Options only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import ModuleType
 
 import click
 
-from bench import c2st, orders, pictures, realism, run, scale, stages
+from bench import c2st, cleaning, orders, pictures, realism, run, scale, stages
 from bench.errors import BenchError, MissingError
 from bench.peers import choose, realistic
 from bench.session import metrics_here
@@ -137,6 +137,25 @@ def scale_command(images: str, every: int, out: Path, page: Path | None) -> None
     _write_page(page, scale, out)
 
 
+@click.command("denoise")
+@click.option("--images", default="photographs", show_default=True, metavar="DIR|NAME", help="As of python -m bench.")
+@click.option("--every", default=1, show_default=True, type=click.IntRange(1), help="Take every Nth picture.")
+@click.option(
+    "--out",
+    default=Path("runs/denoise"),
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="The results folder.",
+)
+@click.option("--page", type=click.Path(path_type=Path, exists=True), help="Rewrite the marked section of this file.")
+def denoise_command(images: str, every: int, out: Path, page: Path | None) -> None:
+    """The denoiser beside others: noise removed, holes filled. Goes on where it was stopped."""
+    cleaning.measure(pictures.find(images, every), out, sys.argv[1:])
+    click.echo(cleaning.noise_table(out).plain())
+    click.echo(cleaning.hole_table(out).plain())
+    _write_page(page, cleaning, out)
+
+
 @click.command("learning")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
@@ -157,4 +176,4 @@ def learning_command(runs: tuple[Path, ...], out: Path) -> None:
 
 def others() -> list[click.Command]:
     """All commands of this file."""
-    return [stages_command, realism_command, orders_command, scale_command, learning_command]
+    return [stages_command, realism_command, orders_command, scale_command, denoise_command, learning_command]

@@ -83,6 +83,7 @@ PEERS: dict[str, Peer] = {
         _vqcodec("vqcodec-e7", "vqcodec effort 7", "effort 7", effort=7),
         _vqcodec("vqcodec-e9", "vqcodec effort 9", "effort 9", effort=9),
         _vqcodec("vqcodec-realistic", "vqcodec realistic", "effort 5, realistic decoder", decoder="realistic"),
+        _vqcodec("vqcodec-diffusion", "vqcodec diffusion", "effort 5, diffusion decoder, 4 steps", decoder="diffusion"),
         _compressai("bmshj2018-hyperprior", "Hyperprior (CompressAI)", 8),
         _compressai("cheng2020-anchor", "Cheng 2020 (CompressAI)", 6),
     )

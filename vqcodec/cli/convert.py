@@ -171,7 +171,7 @@ def decompress(
     vqcodec decompress --region 0,0,128,96 photo.vqc piece.png
     vqcodec decompress --scale 8 photo.vqc thumbnail.png
     vqcodec decompress --decoder realistic photo.vqc photo.png
-    vqcodec decompress --decoder diffusion --steps 4 --seed 1 --model run/model photo.vqc photo.png
+    vqcodec decompress --decoder diffusion --steps 4 --seed 1 photo.vqc photo.png
     vqcodec decompress --allow-partial broken.vqc rest.png
     vqcodec decompress archive/ pictures/ --format webp
     vqcodec decompress -r -j 0 archive/ -o pictures/

@@ -46,8 +46,8 @@ def denoise(
     A line on stderr says how much noise was removed. Colour profile, EXIF and transparency are kept.
 
     \b
-    vqcodec denoise night.jpg clean.png --model run/model
-    vqcodec denoise night.jpg clean.png --sigma 12 --model run/model
+    vqcodec denoise night.jpg clean.png
+    vqcodec denoise night.jpg clean.png --sigma 12
     """
 
     def run(picture: Picture) -> Picture:
@@ -87,7 +87,7 @@ def repair(
     What is filled in is invented from the surroundings. All other pixels stay as they are.
 
     \b
-    vqcodec repair old.png new.png --mask scratches.png --model run/model
+    vqcodec repair old.png new.png --mask scratches.png
     """
     if DASH == source == mask:
         raise UsageError("stdin cannot be both the picture and the mask: give one of them a name")

@@ -131,11 +131,15 @@ class DenoiserTrainer(Phase[NoiseConfig, Denoiser]):
         sigma = np.exp(rng.uniform(np.log(c.sigma_low), np.log(high)))
         planes = np.broadcast_to(sigma[:, None, None], (c.batch, c.crop, c.crop)).astype(np.float32)
         planes[fill] *= holes(rng, int(fill.sum()), c.crop)
+        blank = fill & (rng.random(c.batch) < 0.5)  # nothing is known there, as where a repair begins
+        planes[blank] = SIGMA_MAX * (planes[blank] > 0)
         sigmas = torch.from_numpy(planes)[:, None].to(self.device)
         noise = torch.randn_like(x)
         gray = torch.from_numpy(~back & ~fill & (rng.random(c.batch) < c.gray)).to(self.device)
         x[gray], noise[gray] = opponent(x[gray])[:, :1].expand_as(x[gray]), noise[gray, :1].expand_as(x[gray])
         noisy = x + sigmas * noise
+        nothing = torch.from_numpy(blank)[:, None, None, None].to(self.device) & (sigmas > 0)
+        noisy = torch.where(nothing, 0.5 + sigmas * noise, noisy)
         stored = torch.from_numpy(~back & ~fill).to(self.device)  # as files of 8 bits have it
         noisy[stored] = (255 * noisy[stored].clamp(0, 1)).round() / 255
         condition = conditions(None, x).clone()
