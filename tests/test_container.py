@@ -570,7 +570,7 @@ def test_partial_cut_in_the_refinement_keeps_the_whole_base() -> None:
     found = unpack_partial(data[: first.offset], max_pixels=ANY_SIZE)
     assert found.base == RICH.base
     assert found.refinement == (None,) * 9
-    assert "tile 0 (x 0..255, y 0..255), refinement layer and 11 sections behind it are missing" in found.damage[0]
+    assert "tile 0 (x 0..255, y 0..255), refinement layer and 12 sections behind it are missing" in found.damage[0]
 
 
 def test_partial_mentions_bytes_behind_the_end() -> None:
