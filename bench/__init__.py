@@ -10,7 +10,7 @@
     session.py    a set from options to files release.py  what is committed          progress.py   time left
     swd.py, c2st.py, pretrained.py   how real sets of pictures look     orders.py   whether damage is ordered rightly
     realism.py    codecs at equal rates       realism_report.py, sheets.py           their tables, page, contact sheets
-    ablations.py, learning.py   what training runs left    screens.py   screens, text, patterns    commands.py  options
+    learning.py   what training runs left    screens.py   screens, text, patterns    commands.py  options
 
 Not part of the installed package: nothing in `vqcodec` may import it.
 """

@@ -54,7 +54,7 @@ REPORTING: tuple[Callable[[Command], Command], ...] = (
     ANCHOR_OPTION,
     click.option("--published", type=click.Path(path_type=Path, exists=True), help="JSON of curves to show as well."),
     click.option("--published-only", default="", metavar="NAMES", help="Only these of them, with commas."),
-    click.option("--slides", "slide_count", default=3, show_default=True, help="Pictures in the page's slider."),
+    click.option("--slides", "slide_count", default=2, show_default=True, help="Pictures in the page's slider."),
     click.option("--slide-bpp", default="0.15,0.5", show_default=True, help="Its bits per pixel, with commas."),
 )
 

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""The commands beside the comparison of codecs: stages, realism, orders, ablations, learning. Options only."""
+"""The commands beside the comparison of codecs: stages, realism, orders, scale, learning. Options only."""
 
 from __future__ import annotations
 
 import math
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import click
 
@@ -14,6 +15,14 @@ from bench.errors import BenchError, MissingError
 from bench.peers import choose, realistic
 from bench.session import metrics_here
 from bench.store import described
+from bench.tables import write_section
+
+
+def _write_page(page: Path | None, measure: ModuleType, out: Path) -> None:
+    """Put a measure's section into the page that --page names."""
+    if page is not None:
+        changed = write_section(page, measure.section(out), measure.BEGIN, measure.END)
+        click.echo(f"{page} " + ("has the new numbers" if changed else "had these numbers already"))
 
 
 @click.command("stages")
@@ -29,9 +38,7 @@ def stages_command(picture: Path, quality: int, threads: int, repeats: int, out:
     """Where the time of one vqcodec process on PICTURE goes, from the interpreter's start to its exit."""
     stages.write(out, sys.argv[1:], picture, quality, threads, repeats)
     click.echo(stages.table(out).plain())
-    if page is not None:
-        changed = stages.write_page(page, out)
-        click.echo(f"{page} " + ("has the new numbers" if changed else "had these numbers already"))
+    _write_page(page, stages, out)
 
 
 @click.command("realism")
@@ -113,9 +120,7 @@ def orders_command(images: str, out: Path, page: Path | None) -> None:
     orders.measure(pictures.find(images), out, sys.argv[1:])
     click.echo(orders.table(out).plain())
     click.echo("\n".join(f"wrong: {line}" for line in orders.wrong(out)))
-    if page is not None:
-        changed = orders.write_page(page, out)
-        click.echo(f"{page} " + ("has the new numbers" if changed else "had these numbers already"))
+    _write_page(page, orders, out)
 
 
 @click.command("scale")
@@ -129,22 +134,7 @@ def scale_command(images: str, every: int, out: Path, page: Path | None) -> None
     """What do the qualities of vqcodec give, and where does their scale end? Goes on where it was stopped."""
     scale.measure(pictures.find(images, every), out, sys.argv[1:])
     click.echo(scale.table(out).plain())
-    if page is not None:
-        changed = scale.write_page(page, out)
-        click.echo(f"{page} " + ("has the new numbers" if changed else "had these numbers already"))
-
-
-@click.command("ablations")
-@click.argument("results", type=click.Path(path_type=Path))
-@click.option("--out", default=None, type=click.Path(path_type=Path), help="Another folder for tables and figure.")
-@click.option("--anchor", default="default", show_default=True, help="The variant that BD-rates are against.")
-def ablations_command(results: Path, out: Path | None, anchor: str) -> None:
-    """Tables and figure of RESULTS, the folder of a bake-off (python -m vqcodec.train.bakeoff)."""
-    from bench import ablations  # matplotlib takes a second
-
-    written = ablations.write(results, out or results, anchor)
-    click.echo(ablations.summary(ablations.read(results)[0], anchor).plain())
-    click.echo("\nwritten: " + ", ".join(str(path) for path in written))
+    _write_page(page, scale, out)
 
 
 @click.command("learning")
@@ -167,4 +157,4 @@ def learning_command(runs: tuple[Path, ...], out: Path) -> None:
 
 def others() -> list[click.Command]:
     """All commands of this file."""
-    return [stages_command, realism_command, orders_command, scale_command, ablations_command, learning_command]
+    return [stages_command, realism_command, orders_command, scale_command, learning_command]

@@ -21,8 +21,8 @@ from bench.errors import BenchError, MissingError
 from bench.peers import PEERS
 from bench.pictures import PictureSet
 from bench.progress import Progress
-from bench.store import described
-from bench.tables import NOTHING, Table, write_section
+from bench.store import described, read_facts
+from bench.tables import NOTHING, Table
 
 Rgb = NDArray[np.uint8]  # [H, W, 3]
 FILE = "orders.json"
@@ -114,16 +114,8 @@ def measure(images: PictureSet, folder: Path, command: Sequence[str]) -> None:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """What `measure` left.
-
-    Raises:
-        BenchError: it is not there.
-    """
-    try:
-        found: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BenchError(f"{folder} holds no orders ({error!r}): run python -m bench orders --out {folder}") from None
-    return found
+    """What `measure` left; raises as `read_facts`."""
+    return read_facts(folder / FILE)
 
 
 def table(folder: Path) -> Table:
@@ -177,8 +169,3 @@ def section(folder: Path) -> str:
         "Ordered wrongly: " + "; ".join(lines) + "." if lines else "Every measure orders every kind of damage rightly."
     )
     return "\n\n".join((BEGIN, table(folder).markdown(), about, verdict, END))
-
-
-def write_page(page: Path, folder: Path) -> bool:
-    """Put the section into a page; returns whether anything changed."""
-    return write_section(page, section(folder), BEGIN, END)

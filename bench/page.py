@@ -32,6 +32,7 @@ from bench.tables import Table, signed, span
 
 PAGE = "index.html"
 MAX_BYTES = 3_000_000
+SLIDES = "@@slides"
 
 
 class _Page(Template):
@@ -106,14 +107,14 @@ def _scaling(store: Store) -> tuple[str, str]:
     return _figure("scaling", plots.svg(figure, digest(store))), table(found)
 
 
-def content(report: Report, shown: Sequence[dict[str, Any]]) -> str:
-    """The page's text."""
+def content(report: Report) -> str:
+    """The page's text, with `SLIDES` in place of what the slider shows."""
     store = report.store
     names = rated(store)
     found = seams.table(store)
     scaling_figure, scaling = _scaling(store)
     template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
-    return _Page(template).substitute(
+    return _Page(template).safe_substitute(
         title=html.escape(f"Rate and distortion on {store.run['set']}"),
         provenance=prose(provenance(store.run)),
         method=prose(METHOD),
@@ -130,17 +131,17 @@ def content(report: Report, shown: Sequence[dict[str, Any]]) -> str:
         scaling_figure=scaling_figure,
         seams=f"<h2>Seams and hues</h2>{table(found)}<p class='small'>{html.escape(seams.METHOD)}</p>" if found else "",
         shown=html.escape(slides.METHOD),
-        slides=json.dumps(shown).replace("</", "<\\/"),
     )
 
 
 def write(report: Report, shown: Sequence[dict[str, Any]]) -> Path:
     """Write the page into the store's folder, with fewer pictures in the slider where it would be too large."""
-    shown = list(shown)
-    text = content(report, shown)
-    while len(text.encode()) > MAX_BYTES and shown:
+    shown, page = list(shown), content(report)
+    while True:
+        text = page.replace(SLIDES, json.dumps(shown).replace("</", "<\\/"))
+        if len(text.encode()) <= MAX_BYTES or not shown:
+            break
         shown.pop()
-        text = content(report, shown)
     path = report.store.folder / PAGE
     path.write_text(text, encoding="utf-8")
     return path

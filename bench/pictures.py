@@ -26,7 +26,7 @@ BUILT_IN = {
     "photographs": ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "retina.jpg"),
     "graphics": ("text.png", "logo.png", "page.png", "color.png"),
 }
-MAX_SIDE = 640  # the built-in pictures are reduced to this, so that a first run is short
+MAX_SIDE = 512  # the built-in pictures are reduced to this, so that a first run is short
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from bench.store import PACKED, PROCESSES, PUBLISHED, ROWS, RUN, SEAMS, Store, p
 from bench.tables import Table, write_section
 
 PAGE = "results.md"
+SHORT = ("psnr", "ms_ssim", "ssimulacra2", "cvvdp", "gmsd")  # README's sentences
 PARTS = ("rates", "speed", "seams")  # what a release measures
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"  # README
 PAGE_BEGIN, PAGE_END = "<!-- tables:begin -->", "<!-- tables:end -->"  # docs/results.md
@@ -71,20 +72,27 @@ def _bulleted(lines: list[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def markdown(report: Report) -> str:
-    """Everything about one set of pictures, as a page."""
-    store = report.store
-    names = rated(store)
-    parts = [f"# {store.run['set']}: {len(store.run['pictures'])} pictures", _bulleted(sentences(report))]
-    parts += [f"![{m.label} over bits per pixel](rd-{m.name}.svg)" for m in report.metrics if m.name == "psnr"]
+def _rates(report: Report) -> list[str]:
+    """Bits at equal quality: sentences, the table against the anchor, and every codec against every other."""
+    names = [*rated(report.store), *report.store.published]
     title = f"## Bits at equal quality, against {report.label(report.anchor)}"
-    parts += [title, rate_table(report, [*names, *store.published], interval=True).markdown()]
+    parts = [_bulleted(sentences(report))]
+    parts += [f"![{m.label} over bits per pixel](rd-{m.name}.svg)" for m in report.metrics if m.name == "psnr"]
+    parts += [title, rate_table(report, names, interval=True).markdown()]
     parts += ["## What the curves cover", range_table(report).markdown()]
     for metric in report.metrics:
         parts += [f"## {metric.short}: every codec against every other", matrix_table(report, metric).markdown()]
         parts += [f"<details><summary>Intervals, shared ranges and wins</summary>\n\n"
                   f"{detail_table(report, metric).markdown()}\n\n</details>"]  # fmt: skip
-    parts += _speed(store)
+    return parts
+
+
+def markdown(report: Report) -> str:
+    """Everything about one set of pictures, as a page; a set of seams alone has no tables of rates and speed."""
+    store = report.store
+    parts = [f"# {store.run['set']}: {len(store.run['pictures'])} pictures"]
+    parts += _rates(report) if store.rows else []
+    parts += _speed(store) if store.rows or store.processes else []
     found = seams.table(store)
     parts += ["## Seams and hues", found.markdown(), seams.METHOD] if found else []
     parts += ["## How it was measured", METHOD, provenance(store.run), _bulleted(notices(report)), _sources(report)]
@@ -128,15 +136,14 @@ def write(report: Report, folder: Path) -> list[Path]:
 
 def readme_table(report: Report) -> Table:
     """At most eight rows: the best of each family."""
-    wanted = ("psnr", "ms_ssim", "ssimulacra2", "cvvdp")
-    metrics = [metric for metric in report.metrics if metric.name in wanted]
+    metrics = [metric for metric in report.metrics if metric.name in SHORT[:-1]]
     processes = {one.name: one.process for one in costs(report.store)}
     rows = []
     for name in short_list(report.store):
         mine = processes.get(name, {})
         times = (seconds_of(mine.get(("process", way))) for way in ("encode", "decode"))
         rows.append((report.label(name), *(report.cell(m, name, report.anchor) for m in metrics), *times))
-    return Table(("codec", *(metric.short for metric in metrics), "compress s", "decompress s"), rows).filled()
+    return Table(("codec", *map(report.head, metrics), "compress s", "decompress s"), rows).filled()
 
 
 def section(report: Report, folder: str) -> str:
@@ -150,7 +157,8 @@ def section(report: Report, folder: str) -> str:
         f"{len(store.run['pictures'])} pictures ({store.run['set']}){timed}. {marks} "
         f"All codecs against each other, intervals and versions: [{PAGE}]({folder}/{PAGE})."
     )
-    return "\n\n".join([BEGIN, figure, readme_table(report).markdown(), _bulleted(sentences(report)), about, END])
+    told = _bulleted(sentences(report, SHORT))
+    return "\n\n".join([BEGIN, figure, readme_table(report).markdown(), told, about, END])
 
 
 def page_section(report: Report, folder: str) -> str:

@@ -22,7 +22,7 @@ from bench.store import ProcessRow, Run, Store
 from bench.tables import NOTHING, Table, enumerated, percent, signed, span
 
 LEVEL, TRAINED = "≈ ", " †"
-JUDGED = ("psnr", "ms_ssim", "ssimulacra2", "cvvdp")  # what the sentences are about
+JUDGED = ("psnr", "ms_ssim", "ssimulacra2", "cvvdp", "gmsd", "haarpsi")  # what the sentences are about
 
 
 @dataclass
@@ -58,6 +58,11 @@ class Report:
         """What a codec is called."""
         return label(self.store, name)
 
+    def head(self, metric: Metric) -> str:
+        """What tables call a metric, with the number of pictures where it judged some of them only."""
+        some, every = judged(self.store, metric), len(self.store.run["pictures"])
+        return metric.short if some == every else f"{metric.short} ({some} of {every} pictures)"
+
     def against(self, metric: Metric, name: str, other: str) -> Direct | None:
         """One codec against another; None where they share no range."""
         return self.matrices[metric.name].get((name, other))
@@ -78,7 +83,7 @@ class Report:
 
 def rate_table(report: Report, names: Sequence[str], interval: bool = False) -> Table:
     """BD-rates of codecs against the anchor, a column per metric."""
-    head = ("codec", *(f"{metric.short}" for metric in report.metrics))
+    head = ("codec", *map(report.head, report.metrics))
     rows = [
         (report.label(name), *(report.cell(metric, name, report.anchor, interval) for metric in report.metrics))
         for name in names
@@ -97,7 +102,7 @@ def matrix_table(report: Report, metric: Metric, names: Sequence[str] | None = N
     """Percent of bits that the row's codec needs more or fewer than the column's."""
     names = compared(report, metric) if names is None else [n for n in names if n in compared(report, metric)]
     rows = [(report.label(a), *(report.cell(metric, a, b) for b in names)) for a in names]
-    return Table((f"{metric.short}: row against column", *(report.label(name) for name in names)), rows)
+    return Table((f"{report.head(metric)}: row against column", *(report.label(name) for name in names)), rows)
 
 
 def detail_table(report: Report, metric: Metric) -> Table:
@@ -114,7 +119,7 @@ def detail_table(report: Report, metric: Metric) -> Table:
                 wins = f"{found.wins} of {found.judged}" if found.judged else NOTHING
                 pair = f"{report.label(name)} against {report.label(other)}"
                 rows.append((pair, percent(found.bd), interval, span(found.bd), wins))
-    return Table((metric.short, "BD-rate", "95 % interval", "shared range", "fewer bits on"), rows)
+    return Table((report.head(metric), "BD-rate", "95 % interval", "shared range", "fewer bits on"), rows)
 
 
 def strongest(report: Report, metric: Metric, mine: str) -> tuple[str, Direct] | None:
@@ -140,10 +145,10 @@ def _sentence(report: Report, metric: Metric, mine: str, other: str, pair: Direc
     return f"{metric.short}{trained}: {first} needs {amount} than {second}{'; ' * bool(interval)}{interval}{wins}."
 
 
-def sentences(report: Report) -> list[str]:
+def sentences(report: Report, names: Sequence[str] = JUDGED) -> list[str]:
     """How vqcodec stands against the strongest of the others, a sentence per metric."""
     found = []
-    for metric in (metric for metric in report.metrics if metric.name in JUDGED):
+    for metric in (metric for metric in report.metrics if metric.name in names):
         mine = focus(report.store, metric)
         rival = strongest(report, metric, mine) if mine else None
         if mine is not None and rival is not None:

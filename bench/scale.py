@@ -16,15 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bench.errors import BenchError
 from bench.learned import VqcodecPeer
 from bench.metrics import METRICS, psnr
 from bench.peers import PEERS
 from bench.pictures import PictureSet
 from bench.progress import Progress
 from bench.session import metrics_here
-from bench.store import described
-from bench.tables import NOTHING, Table, write_section
+from bench.store import described, read_facts
+from bench.tables import NOTHING, Table
 
 Rgb = NDArray[np.uint8]  # [H, W, 3]
 Row = dict[str, Any]
@@ -100,16 +99,8 @@ def measure(images: PictureSet, folder: Path, command: Sequence[str], qualities:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """What `measure` left.
-
-    Raises:
-        BenchError: it is not there.
-    """
-    try:
-        found: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BenchError(f"{folder} holds no scale ({error!r}): run python -m bench scale --out {folder}") from None
-    return found
+    """What `measure` left; raises as `read_facts`."""
+    return read_facts(folder / FILE)
 
 
 def table(folder: Path) -> Table:
@@ -144,8 +135,3 @@ def section(folder: Path) -> str:
         f"Means over {count} pictures ({facts['set']}); {facts['version']}; {facts['date']}. `{facts['commands'][0]}`"
     )
     return "\n\n".join((BEGIN, table(folder).markdown(), about, END))
-
-
-def write_page(page: Path, folder: Path) -> bool:
-    """Put the section into a page; returns whether anything changed."""
-    return write_section(page, section(folder), BEGIN, END)

@@ -21,7 +21,7 @@ from PIL import Image
 from bench.errors import BenchError
 from bench.progress import Progress
 from bench.store import described
-from bench.tables import Table, write_section
+from bench.tables import Table
 from vqcodec.spans import STAGES
 
 ROOT = Path(__file__).parent.parent
@@ -114,8 +114,3 @@ def section(folder: Path) -> str:
         f"{facts['processors']} processors, Python {facts['python']}, {facts['date']}. `{facts['commands'][0]}`"
     )
     return "\n\n".join((BEGIN, shown, about, END))
-
-
-def write_page(page: Path, folder: Path) -> bool:
-    """Put the section into a page; returns whether anything changed."""
-    return write_section(page, section(folder), BEGIN, END)

@@ -102,7 +102,7 @@ class Run(TypedDict):
     repeats: int
     metrics: dict[str, str]  # name -> version
     pictures: dict[str, dict[str, int | str]]  # name -> width, height, sha256 of the pixels
-    peers: dict[str, dict[str, str]]  # name -> label, stated, version, trained_on (metrics, with spaces)
+    peers: dict[str, dict[str, str]]  # name -> label, stated, version, files (a checksum), trained_on (metrics)
     missing: dict[str, str]  # name -> why it was left out
     borrowed: NotRequired[dict[str, list[str]]]  # date of an earlier release -> the codecs whose rows are from there
 
@@ -161,6 +161,20 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
             if number != len(lines) - 1:
                 raise BenchError(f"{path}, line {number + 1} is not JSON; start over with --fresh") from None
             path.write_text("".join(kept + "\n" for kept in lines[:-1]), encoding="utf-8")
+    return found
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """What a measure left in a file that is named after its command.
+
+    Raises:
+        BenchError: it is not there.
+    """
+    name, folder = path.stem, path.parent
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BenchError(f"{folder} holds no {name} ({error!r}): run python -m bench {name} --out {folder}") from None
     return found
 
 
@@ -230,7 +244,7 @@ class Store:
     def start(cls, folder: Path, run: Run, fresh: bool = False) -> tuple[Store, list[str]]:
         """Open a folder for a run, with what it holds already and may keep.
 
-        Kept are the rows of codecs whose version has not changed. Rows of an error count as not measured.
+        Kept are the rows of codecs that have not changed. Rows of an error count as not measured.
 
         Returns:
             the store, and a sentence for each thing that is not kept.
@@ -261,11 +275,11 @@ class Store:
         return store, notes
 
     def _adopt(self, old: Store) -> dict[str, str]:
-        """Take over what an earlier run measured; returns the codecs whose version has changed."""
+        """Take over what an earlier run measured; returns the codecs that have changed."""
         changed = {
-            name: f"{peer['version']} then"
+            name: f"{peer['version']}{', files ' * ('files' in peer)}{peer.get('files', '')} then"
             for name, peer in old.run["peers"].items()
-            if name in self.run["peers"] and any(self.run["peers"][name][k] != peer[k] for k in ("version", "stated"))
+            if name in self.run["peers"] and not _same(self.run["peers"][name], peer)
         }
         dated = self._dated(old)
         self.rows = {k: _without(row, dated) for k, row in old.rows.items() if row["peer"] not in changed}
@@ -289,7 +303,7 @@ class Store:
         return [name for name, version in old.run["metrics"].items() if name in now and now[name] != version]
 
     def borrow(self, old: Store) -> list[str]:
-        """Take over rows of an earlier release: same pictures, same version and options of the codec; without times.
+        """Take over rows of an earlier release: same pictures, same codec with the same options; without times.
 
         Returns:
             a sentence for each thing that is taken, or not.
@@ -301,7 +315,7 @@ class Store:
         if not common:
             raise BenchError(f"{old.folder} holds results of other pictures")
         mine, theirs = self.run["peers"], old.run["peers"]
-        same = [n for n in mine if n in theirs and all(mine[n][k] == theirs[n][k] for k in ("version", "stated"))]
+        same = [name for name in mine if name in theirs and _same(mine[name], theirs[name])]
         drop = ["enc_seconds", "dec_seconds", *self._dated(old)]
         rows = {k: row for k, row in old.rows.items() if k[0] in common and k[1] in same and k not in self.rows}
         taken = {k: _without(row, drop) for k, row in rows.items()}
@@ -342,6 +356,12 @@ class Store:
             return
         self.published = curves
         replace(self.folder / PUBLISHED, json.dumps(curves, indent=1, ensure_ascii=False) + "\n")
+
+
+def _same(mine: Mapping[str, str], theirs: Mapping[str, str]) -> bool:
+    """Whether a codec has not changed: by the checksum of its files where both have one, else by its version."""
+    key = "files" if "files" in mine and "files" in theirs else "version"
+    return all(mine[k] == theirs[k] for k in (key, "stated"))
 
 
 def _without(row: Row, names: Iterable[str]) -> Row:

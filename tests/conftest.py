@@ -28,6 +28,11 @@ def interruptible() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def few_or(many: int, few: int) -> pytest.MarkDecorator:
+    """A number of cases: few in every run of the tests, many in the slow one."""
+    return pytest.mark.parametrize("count", [few, pytest.param(many, marks=pytest.mark.slow)])
+
+
 @contextmanager
 def pillow_plugin() -> Iterator[Any]:
     """The Pillow plugin, for these tests only: others ask what happens without it."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import vqcodec
-from tests.train.conftest import TINY, run
+from tests.train.conftest import TINY, quicken, run
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
@@ -126,12 +126,13 @@ def test_the_discriminator_learns_to_tell() -> None:
 
 
 def test_a_tiny_model_gets_a_realistic_decoder(
-    photo: NDArray[np.uint8], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    photo: NDArray[np.uint8], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    quicken(monkeypatch)
     data, out = tmp_path / "data", tmp_path / "run"
     data.mkdir()
     for k in range(2):
-        Image.fromarray(photo[60 * k : 60 * k + 200, :300]).save(data / f"{k}.png")
+        Image.fromarray(photo[60 * k : 60 * k + 96, :144]).save(data / f"{k}.png")
     shape = [x for setting in TINY for x in ("--set-model", setting)]
     common = ["--no-finish", "--threads", 1, "--set", "crop=64", "--set", "batch=2", "--set", "log_seconds=0"]
     run(data, "-o", out, *common, *shape, "--set", "steps=3")
@@ -142,7 +143,7 @@ def test_a_tiny_model_gets_a_realistic_decoder(
 
     realistic = [data, "-o", out, *common, "--resume", out / "last.pt", "--phase", "realistic"]
     realistic += [x for setting in SMALL for x in ("--set-model", setting)]
-    log = run(*realistic, "--set", "steps=6", "--set", "alone=0.5", "--validation", data)
+    log = run(*realistic, "--set", "steps=6", "--set", "alone=0.5", "--validation", data / "0.png")
     assert "realistic step 6 " in log
     assert "judge" in log
     assert "val level -1.00 realism 1.0" in log

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,14 +14,13 @@ from numpy.typing import NDArray
 
 import vqcodec
 from tests.conftest import psnr
-from vqcodec.bitstream.codebook import LATENT_BITS
 from vqcodec.bitstream.tiles import Rect
 from vqcodec.codec import aim
 from vqcodec.codec.encode import ROUNDS
 from vqcodec.errors import ModelError
 from vqcodec.model import zoo
 from vqcodec.model.aim import INPUTS, Aim
-from vqcodec.model.walk import Base
+from vqcodec.model.walk import Base, Chooser
 
 U8 = NDArray[np.uint8]
 
@@ -73,16 +73,17 @@ def test_a_graph_of_another_model_is_a_model_error() -> None:
 
 
 def _aims(model: zoo.Model, base: Base, truth: NDArray[np.float32], rounds: int) -> list[NDArray[np.float32]]:
-    """What the choice is asked for, one time after the other, where all is rounded to multiples of 8."""
+    """What the choice is asked for, one time after the other, where it gives 0 or 1 everywhere."""
     asked = []
 
-    def choose(wanted: NDArray[np.float32], _: float) -> aim.Coded:
+    def choose(wanted: NDArray[np.float32], _: float) -> Chooser:
         asked.append(wanted.copy())
-        return b"", np.zeros(wanted.shape, np.int64), np.rint(wanted / 8) * 8.0 * 2**LATENT_BITS
+        return lambda p: np.resize([0, 1, 0], p.means.shape)
 
     h, w = truth.shape[:2]
-    aim.improve(model, rounds, np.zeros((16 * h, 16 * w, 3), np.uint8), 0 * truth, base, model.setting(50), choose)
-    return asked
+    black = np.zeros((16 * h, 16 * w, 3), np.uint8)
+    last = aim.improved(model, rounds, black, 0 * truth, base, model.setting(50), choose)
+    return [*asked, last]
 
 
 def test_it_aims_at_where_the_slopes_lead(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +91,7 @@ def test_it_aims_at_where_the_slopes_lead(monkeypatch: pytest.MonkeyPatch) -> No
     model, shape = zoo.load(zoo.find(), 1), (12, 14, 320)
     truth = np.random.default_rng(0).normal(0, 20, shape).astype(np.float32)
 
-    def slopes(y: aim.Floats, **values: aim.Floats) -> aim.Floats:
+    def slopes(y: NDArray[np.float32], **values: NDArray[np.float32]) -> NDArray[np.float32]:
         weight = values["weight"][0, 0, ::16, ::16, None]
         return np.asarray(2 * aim.CURVATURE * weight * (y[0].transpose(1, 2, 0) - truth))
 
@@ -107,6 +108,23 @@ def test_it_aims_at_where_the_slopes_lead(monkeypatch: pytest.MonkeyPatch) -> No
     assert not second[:halo].any()
     assert not second[:, -halo:].any()
     np.testing.assert_allclose(second[halo:, :-halo], truth[halo:, :-halo], rtol=1e-4, atol=1e-3)
+
+
+def test_most_rounds_take_the_predictions_of_the_last_walk(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, walks = zoo.load(zoo.find(), 1), []
+    walk = zoo.Model.walk_refinement
+
+    def counted(self: zoo.Model, *arguments: Any) -> Any:
+        walks.append(arguments)
+        return walk(self, *arguments)
+
+    monkeypatch.setattr(zoo.Model, "walk_refinement", counted)
+    flat = staticmethod(lambda y, **_: np.zeros_like(y[0].transpose(1, 2, 0)))
+    monkeypatch.setattr(zoo.Model, "aim", flat)
+    for rounds, expected in ((1, 1), (aim.WALK_EVERY, 1), (aim.WALK_EVERY + 1, 2)):
+        walks.clear()
+        _aims(model, Base.alone(np.zeros((2, 3), np.int64)), np.zeros((2, 3, 320), np.float32), rounds)
+        assert len(walks) == expected
 
 
 def test_the_graph_gives_the_slope_of_the_error(photo: U8, tmp_path: Path) -> None:

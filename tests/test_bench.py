@@ -258,6 +258,29 @@ def test_a_model_has_one_hash_everywhere(tmp_path: Path, capsys: Any, monkeypatc
     assert changed != version
 
 
+def test_vqcodec_is_known_by_its_files(crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another name for the same files keeps the rows; other files under the same name do not."""
+    settings = ["--settings", "vqcodec-psnr=5", "--settings", "vqcodec-eye=5", "--out", tmp_path, *QUICK]
+    arguments = ["--images", crops / "a.png", "--peers", "vqcodec-psnr,vqcodec-eye", *settings]
+    assert bench(*arguments).exit_code == 0
+    first = Store.read(tmp_path)
+    assert first.run["peers"]["vqcodec-psnr"]["files"] != first.run["peers"]["vqcodec-eye"]["files"]
+    monkeypatch.setattr(vqcodec, "__version__", "9.9")
+    assert "measured again" not in bench(*arguments).output
+    renamed = Store.read(tmp_path)
+    assert renamed.rows == first.rows
+    assert "vqcodec 9.9, " in renamed.run["peers"]["vqcodec-eye"]["version"]
+    whole = vqcodec.encode
+
+    def encode(image: Any, quality: int, *, tune: str, effort: int, threads: int) -> bytes:
+        return whole(image, quality - (tune == "eye"), tune=tune, effort=effort, threads=threads)
+
+    monkeypatch.setattr(vqcodec, "encode", encode)
+    changed = bench(*arguments).output
+    assert "vqcodec-eye has changed since" in changed
+    assert "vqcodec-psnr has changed since" not in changed
+
+
 def test_unknown_names_are_told() -> None:
     with pytest.raises(BenchError, match="unknown codec tiff; known are jpeg"):
         peers.choose("jpeg,tiff")

@@ -14,7 +14,21 @@ import pytest
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
-from bench import curves, direct, metrics, page, peers, pictures, plots, published, release, report, seams, slides
+from bench import (
+    curves,
+    direct,
+    metrics,
+    page,
+    peers,
+    pictures,
+    plots,
+    published,
+    release,
+    report,
+    seams,
+    slides,
+    speed,
+)
 from bench.__main__ import main
 from bench.errors import BenchError
 from bench.store import Row, Run, Store, described, pack, read_lines
@@ -210,18 +224,22 @@ def test_packed_rows_are_the_rows(measured: Path, tmp_path: Path) -> None:
         read_lines(tmp_path / "results.jsonl")
 
 
-def test_one_command_makes_a_release_and_goes_on_after_a_stop(crops: Path, tmp_path: Path) -> None:
+def test_one_command_makes_a_release_and_goes_on_after_a_stop(
+    crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speed, "ENOUGH_SECONDS", 1e-9)  # no process is repeated
     readme = tmp_path / "README.md"
     readme.write_text(f"{release.BEGIN}\n{release.END}\n", encoding="utf-8")
     command = ["release", "--set", f"one={crops}", "--set", f"two={crops / 'a.png'}", "--peers", "jpeg", "--work",
-               tmp_path / "work", "--out", tmp_path / "out", "--max-megapixels", "0.1", "--readme", readme]  # fmt: skip
+               tmp_path / "work", "--out", tmp_path / "out", "--max-megapixels", "0.1", "--metrics", "psnr,ms_ssim",
+               "--settings", "jpeg=20,50,80", "--readme", readme]  # fmt: skip
     done = bench(*command)
     assert done.exit_code == 0, done.output
     assert "one" in readme.read_text(encoding="utf-8")
     first, second = (Store.read(tmp_path / "out" / name) for name in ("one", "two"))
     assert {row["scope"] for row in first.processes.values()} == {"warm", "process", "folder", "scaling"}
     assert not second.processes
-    assert len(first.rows) == 2 * len(second.rows) == 2 * len(peers.PEERS["jpeg"].settings)
+    assert len(first.rows) == 2 * len(second.rows) == 6
     before = (tmp_path / "work" / "one" / "results.jsonl").read_bytes()
     again = bench(*command)
     assert again.exit_code == 0, again.output
@@ -340,7 +358,7 @@ def test_the_page_keeps_its_size(measured: Path, tmp_path: Path, monkeypatch: py
     shutil.copytree(measured, tmp_path / "results")
     found = report.Report(Store.read(tmp_path / "results"))
     slide = {"picture": "a.png", "width": 8, "height": 8, "original": "x" * 200_000, "levels": []}
-    empty = len(page.content(found, []).encode())
+    empty = len(page.content(found).encode())
     monkeypatch.setattr(page, "MAX_BYTES", empty + 500_000)
     path = page.write(found, [slide] * 5)
     assert path.stat().st_size <= page.MAX_BYTES
@@ -399,3 +417,7 @@ def test_seams_are_measured_and_kept(crops: Path, tmp_path: Path) -> None:
     assert bench(*command).exit_code == 0
     assert (tmp_path / "seams.jsonl").read_bytes() == first
     assert not seams.large(Store.read(tmp_path))
+    alone = release.markdown(report.Report(Store.read(tmp_path)))
+    assert "## Seams and hues" in alone
+    assert "What the curves cover" not in alone
+    assert "## Speed" not in alone

@@ -115,6 +115,31 @@ def assert_fails(done: Done, code: int, *words: str) -> None:
         assert word in done.err
 
 
+# ---- what speaks against a file --------------------------------------------------------------------------------------
+
+
+def test_a_picture_that_comes_back_poor_is_noted(here: Path, run: Run) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (48, 64, 3), np.uint8)
+    Image.fromarray(noise).save("noise.png")
+    done = run("compress", "-q", "20", "noise.png")
+    assert_one_line(done)
+    assert " dB only" in done.err
+    assert done.code == 0
+    reached = psnr(np.asarray(vqcodec.decode("noise.vqc")), noise)
+    assert reached < 25
+    assert float(done.err.split("comes back with ")[1].split(" dB")[0]) == pytest.approx(reached, abs=0.3)
+
+
+def test_a_file_larger_than_its_source_is_noted(here: Path, run: Run) -> None:
+    with Image.open("photo.png") as photo:
+        photo.resize((166, 122)).save("photo.jpg", quality=15)
+    done = run("compress", "-q", "95", "photo.jpg", "again.vqc")
+    assert_one_line(done)
+    sizes = [os.path.getsize(name) for name in ("again.vqc", "photo.jpg")]
+    assert done.err.rstrip().endswith(f"{sizes[0]:,} bytes, more than its source has ({sizes[1]:,})")
+    assert run("compress", "-q", "50", "photo.png", "small.vqc") == Done(0, b"", "")
+
+
 # ---- there and back --------------------------------------------------------------------------------------------------
 
 
@@ -361,12 +386,21 @@ def test_a_report_for_people(run: Run, here: Path, coded: bytes, small: NDArray[
     done = run("compress", "-v", *QUALITY, "photo.png", "a.vqc")
     assert (done.code, done.out) == (0, b"")
     bpp = 8 * len(coded) / (83 * 61)
-    facts = f"83 x 61, {len(coded):,} bytes, {bpp:.3f} bpp, {reached_psnr(coded, small):.2f} dB, "
+    before = (here / "photo.png").stat().st_size
+    facts = f"83 x 61, {before:,} -> {len(coded):,} bytes, {bpp:.3f} bpp, {reached_psnr(coded, small):.2f} dB, "
     assert done.err.startswith(f"photo.png -> a.vqc: {facts}")
     assert done.err.count("\n") == 1
     done = run("compress", "-v", "-j", "2", *QUALITY, "photo.png", "text.png", "-o", "out")
     assert done.code == 3
     assert [facts in line for line in done.err.splitlines()] == [True, False]
+
+
+def test_lossless(run: Run, here: Path, small: NDArray[np.uint8]) -> None:
+    done = run("compress", "-v", "--lossless", "photo.png", "a.vqc")
+    assert done.code == 0
+    assert ", lossless, " in done.err
+    assert np.array_equal(np.asarray(vqcodec.decode(here / "a.vqc")), small)
+    assert json.loads(run("compress", "--json", "--lossless", "photo.png", "b.vqc").out)["psnr"] is None
 
 
 def test_a_report_for_scripts(run: Run, here: Path, coded: bytes, small: NDArray[np.uint8]) -> None:
@@ -513,7 +547,10 @@ def test_version(run: Run) -> None:
     ("arguments", "code", "words"),
     [
         ("frobnicate", 2, ["frobnicate"]),
-        ("compress", 2, ["IN [OUT]"]),
+        ("inf photo.vqc", 2, ["no such command", "did you mean info?"]),
+        ("compress", 2, ["nothing to work on", "IN [OUT]"]),
+        ("view text.png --no-browser", 4, ["text.png", "not a .vqc file"]),
+        ("compress --lossless -q 50 photo.png a.vqc", 2, ["--quality and --lossless"]),
         ("compress photo.png", 6, ["photo.vqc", "exists", "-f"]),
         ("compress photo.png a.vqc b.vqc", 2, ["-o DIR"]),
         ("compress - -o out", 2, ["stdin"]),

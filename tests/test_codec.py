@@ -59,14 +59,9 @@ def test_ahead_of_jpeg_on_the_bundled_photograph(photo: U8) -> None:
     stream = io.BytesIO()
     Image.fromarray(photo).save(stream, "JPEG", quality=40, optimize=True)
     jpeg = psnr(photo, np.asarray(Image.open(stream)))
-    best = 0.0
-    for quality in range(45, 85, 3):
-        data = vqcodec.encode(photo, quality)
-        if len(data) <= stream.tell():
-            best = psnr(photo, np.asarray(vqcodec.decode(data)))
-        else:
-            break
-    assert best > jpeg + 1
+    data = vqcodec.encode(photo, max_bytes=stream.tell())
+    assert len(data) <= stream.tell()
+    assert psnr(photo, np.asarray(vqcodec.decode(data))) > jpeg + 1
 
 
 def test_tiles_leave_no_seam(photo: U8) -> None:
@@ -234,9 +229,8 @@ def test_effort_saves_bits(photo: U8) -> None:
 
 
 def test_info(photo: U8) -> None:
-    data = vqcodec.encode(photo, 75)
-    found = vqcodec.info(data)
-    assert (found["width"], found["height"], found["quality"]) == (photo.shape[1], photo.shape[0], 75)
+    found = vqcodec.info(vqcodec.encode(photo[:40, :60], 75))
+    assert (found["width"], found["height"], found["quality"]) == (60, 40, 75)
     assert found["model_id"] == zoo.DEFAULT_MODEL
 
 

@@ -112,10 +112,10 @@ def test_a_file_that_was_cut_off_is_shown_as_far_as_it_goes(tiled: bytes, whole:
     assert damage == []
 
 
-@pytest.mark.parametrize("quality", [10, 40, 75, 100])
+@pytest.mark.parametrize("quality", [10, 60, 100])
 def test_the_picture_gets_better_with_the_bytes_that_arrived(photo: U8, quality: int) -> None:
     """In one tile, too: pass after pass of the base layer, then step after step of the refinement."""
-    piece = photo[:300, :400]
+    piece = photo[:160, :200]
     data = vqcodec.encode(piece, quality)
     layout = container.read_header(data)
     steps = 24

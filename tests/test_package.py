@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from email.parser import HeaderParser
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 import vqcodec
 
@@ -84,6 +87,12 @@ def test_the_wheel_says_what_it_is(wheel: Path) -> None:
     assert "version" in project["dynamic"], "the version stands in vqcodec/__init__.py alone"
 
 
+def test_the_browsers_package_has_the_same_version() -> None:
+    """npm writes 0.2.0.dev0 as 0.2.0-dev.0; packaging reads both."""
+    said = json.loads((ROOT / "vqcodec" / "web" / "package.json").read_text(encoding="utf-8"))["version"]
+    assert Version(said) == Version(vqcodec.__version__)
+
+
 def check(program: str, installed: Path) -> subprocess.CompletedProcess[str]:
     """mypy --strict over a user's program, in a folder of its own."""
     folder = installed.parents[2] / "program"
@@ -102,3 +111,24 @@ def test_a_program_that_uses_the_wheel_is_checked_with_its_types(installed: Path
     wrong = check(PROGRAM.replace("quality=75", "quality='high'"), installed)
     assert wrong.returncode == 1
     assert '"encode" has incompatible type "str"' in wrong.stdout
+
+
+def test_a_release_has_absolute_links(tmp_path: Path) -> None:
+    for name in ("pyproject.toml", "README.md", "vqcodec/__init__.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    command = [sys.executable, str(ROOT / "scripts/address.py")]
+    assert subprocess.run([*command, "here"], cwd=tmp_path, capture_output=True).returncode == 1
+    url = "https://example.org/owner/name"
+    subprocess.run([*command, url + "/"], cwd=tmp_path, check=True)
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    links = re.findall(r"(!?)\[[^]]*\]\(([^)]*)\)", text)
+    tag = f"v{vqcodec.__version__}"
+    assert len(links) > 10
+    for picture, link in links:
+        kind, _, path = link.removeprefix(f"{url}/").partition(f"/{tag}/")
+        assert kind == ("raw" if picture else "blob"), link
+        assert (ROOT / path).exists(), link
+    urls = tomllib.loads((tmp_path / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]
+    assert urls["Repository"] == url
+    assert (ROOT / urls["Changelog"].removeprefix(f"{url}/blob/{tag}/")).is_file()

@@ -28,6 +28,7 @@ from vqcodec.pictures import webp
 from vqcodec.pictures.picture import Picture
 
 U8 = NDArray[np.uint8]
+EFFORT = 3  # the lowest with patches, for where the rest of the picture is not the matter
 OVERHEAD = 20  # bytes over lossless WebP, for a picture of one tile
 
 
@@ -117,7 +118,7 @@ def test_never_larger_than_lossless_webp_at_lower_fidelity(name: str, quality: i
 
 def test_photographs_have_no_patches(photo: U8) -> None:
     for quality in (20, 60, 95):
-        options = EncodeOptions(threads=1)
+        options = EncodeOptions(EFFORT, threads=1)
         with_patches = encode.encode(Picture(photo), quality, options)
         assert with_patches == encode.encode(Picture(photo), quality, dataclasses.replace(options, patches=False))
 
@@ -181,13 +182,37 @@ def test_alpha_and_gray() -> None:
 
 
 def test_targets() -> None:
-    text = screens.terminal(320, 240)
+    text = screens.terminal(192, 128)
     exact = lossless_webp(text) + OVERHEAD
-    assert np.array_equal(restored(vqcodec.encode(text, max_bytes=exact)), text)
-    small = vqcodec.encode(text, max_bytes=exact // 3)
+    assert np.array_equal(restored(vqcodec.encode(text, max_bytes=exact, effort=EFFORT)), text)
+    small = vqcodec.encode(text, max_bytes=exact // 3, effort=EFFORT)
     assert len(small) <= exact // 3
-    assert np.array_equal(restored(vqcodec.encode(text, psnr=60)), text)
-    assert np.array_equal(restored(vqcodec.encode(text, bpp=8.0)), text)
+    assert np.array_equal(restored(vqcodec.encode(text, psnr=60, effort=EFFORT)), text)
+    assert np.array_equal(restored(vqcodec.encode(text, bpp=8.0, effort=EFFORT)), text)
+
+
+@pytest.mark.parametrize("effort", [1, 5])
+def test_lossless(photo: U8, effort: int) -> None:
+    rgb = photo[:96, :160]
+    data = vqcodec.encode(rgb, lossless=True, effort=effort)
+    assert np.array_equal(restored(data), rgb)
+    assert len(data) <= lossless_webp(rgb) + OVERHEAD
+    assert vqcodec.encode_batch([rgb], lossless=True, effort=effort) == [data]
+    rgba = np.dstack([rgb, rgb[:, :, 0]])  # colours below transparent pixels, too
+    assert np.array_equal(restored(vqcodec.encode(rgba, lossless=True, effort=effort)), rgba)
+    gray = vqcodec.decode(vqcodec.encode(rgb[:, :, 1], lossless=True, effort=effort))
+    assert gray.mode == "L"
+    assert np.array_equal(np.asarray(gray), rgb[:, :, 1])
+
+
+def test_lossless_is_no_quality(photo: U8, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(vqcodec.UsageError, match="quality and lossless"):
+        vqcodec.encode(photo, 50, lossless=True)
+    with pytest.raises(vqcodec.UsageError, match="True or False"):
+        vqcodec.encode(photo, lossless=1)  # type: ignore[arg-type]
+    monkeypatch.setattr(webp, "available", lambda: False)
+    with pytest.raises(vqcodec.UsageError, match="WebP"):
+        vqcodec.encode(photo, lossless=True)
 
 
 # ---- the section -----------------------------------------------------------------------------------------------------

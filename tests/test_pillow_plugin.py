@@ -316,6 +316,11 @@ def test_save_writes_what_encode_does(tmp_path: Path, crop: U8) -> None:
     assert (tmp_path / "a.VQC").read_bytes() == vqcodec.encode(crop, 33)
 
 
+def test_lossless(crop: U8) -> None:
+    back = Image.open(io.BytesIO(saved(Image.fromarray(crop), lossless=True)))
+    assert np.array_equal(np.asarray(back), crop)
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -133,7 +133,8 @@ def torch_is_here() -> None:
 def test_c2st_is_chance_for_the_same_and_grows_with_the_damage(
     originals: list[Rgb], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(c2st, "PAIRS", 16)
+    monkeypatch.setattr(c2st, "PAIRS", 8)
+    monkeypatch.setattr(c2st, "HELD_CROPS", 24)
     same, little, much = (
         c2st.c2st(originals, restored, steps=40)
         for restored in (originals, orders.blurred(originals, 0.7), orders.blurred(originals, 3.0))
@@ -147,9 +148,11 @@ def test_c2st_is_chance_for_the_same_and_grows_with_the_damage(
 
 
 @pytest.mark.usefixtures("torch_is_here")
-def test_c2st_is_the_same_again(originals: list[Rgb]) -> None:
+def test_c2st_is_the_same_again(originals: list[Rgb], monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
+    monkeypatch.setattr(c2st, "HELD_CROPS", 8)
+    monkeypatch.setattr(c2st, "PAIRS", 8)
     noisy = orders.noisy(originals, 10.0)
     threads, state = torch.get_num_threads(), torch.get_rng_state()
     first = c2st.c2st(originals, noisy, steps=5)
@@ -174,6 +177,8 @@ def test_c2st_is_judged_on_pictures_it_has_not_seen(originals: list[Rgb], monkey
         return places(planes, pictures, random)  # type: ignore[arg-type]
 
     monkeypatch.setattr(c2st, "_places", noted)
+    monkeypatch.setattr(c2st, "PAIRS", 8)
+    monkeypatch.setattr(c2st, "HELD_CROPS", 8)
     c2st.c2st(originals, originals, steps=10)
     folds = [set().union(*seen[start : start + 10]) for start in range(0, len(seen), 10)]
     assert len(folds) == c2st.FOLDS

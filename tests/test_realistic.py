@@ -79,7 +79,7 @@ def test_realism_nought_is_the_faithful_picture(coded: bytes) -> None:
 def test_it_brings_back_detail_for_little_psnr(photo: NDArray[np.uint8]) -> None:
     for quality in (1, LOW, 50):
         data = vqcodec.encode(photo, quality)
-        pictures = [restored(data, realism=weight) for weight in (0.0, 0.25, 0.5, 0.75, 1.0)]
+        pictures = [restored(data, realism=weight) for weight in (0.0, 0.5, 1.0)]
         details, decibels = [detail(p) for p in pictures], [psnr(photo, p) for p in pictures]
         assert all(a < b for a, b in itertools.pairwise(details)), "realism moves in one direction"
         assert details[0] < 0.8 * detail(photo)

@@ -8,10 +8,13 @@ VQCODEC_ORT names its folder.
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import os
 import shutil
+import struct
 import subprocess
+import tarfile
 import threading
 import time
 import zlib
@@ -23,7 +26,7 @@ import numpy as np
 import pytest
 
 from tests.golden.make import FOLDER
-from vqcodec.bitstream import container
+from vqcodec.bitstream import container, varint
 from vqcodec.cli import gallery, view
 from vqcodec.codec import decode
 from vqcodec.errors import VqcError
@@ -33,8 +36,10 @@ from vqcodec.pictures import read
 
 WEB = gallery.WEB
 RUNTIME = gallery.find_runtime(os.environ.get("VQCODEC_ORT"))
+TSC = Path(os.environ.get("VQCODEC_TYPESCRIPT", WEB / "node_modules" / "typescript")) / "bin" / "tsc"
 CHROMIUM, FIREFOX = ("chromium", "chromium-browser", "google-chrome"), ("firefox-esr", "firefox")
 SMALL = ("one", "gray", "alpha", "metadata", "srgb")  # what plain JavaScript reads in a second each
+SHORT = (*SMALL, "high", "patches")  # for the second browser
 EXPECTED: dict[str, Any] = json.loads((FOLDER / "expected.json").read_text(encoding="utf-8"))
 DIGESTS = ("base_shape", "base", "refinement", "colour", "drift")
 
@@ -68,6 +73,13 @@ def assert_close(found: np.ndarray, expected: np.ndarray) -> None:
     """Equal shapes, and samples within one level."""
     assert found.shape == expected.shape
     assert int(np.abs(found.astype(int) - expected).max()) <= 1
+
+
+def test_a_model_is_at_most_8_mb_to_download() -> None:
+    files = gallery.Gallery("", [], None).static()
+    sizes = {name: len(gzip.compress(path.read_bytes(), 6)) for name, path in files.items() if "/models/" in name}
+    assert any(name.endswith("/prior-step-0.onnx") for name in sizes)
+    assert sum(sizes.values()) / len(zoo.MODELS) <= 8e6, sizes
 
 
 @needs_node
@@ -118,6 +130,58 @@ def test_damaged_files_give_pythons_error(tmp_path: Path) -> None:
         assert (answer.get("error"), answer["code"]) == (sentence, caught.value.exit_code)
 
 
+def relabelled(data: bytes, kind: int) -> bytes:
+    """A file whose one further section, XMP, is of another kind; all checksums right."""
+    layout = container.read_header(data)
+    parts = list(layout.sections())
+    bodies = [data[part.offset : part.offset + part.size_bytes] for part in parts]
+    start = data[: parts[0].offset - 4]
+    table = bytes([1, container.KIND_XMP]) + varint.write_varint(len(bodies[-1]))
+    assert start.endswith(table)
+    out = start = start[: -len(table)] + bytes([1, kind]) + table[2:]
+    out += struct.pack("<I", zlib.crc32(start))
+    for number, body in enumerate(bodies):
+        out += body + struct.pack("<I", zlib.crc32(struct.pack("<II", zlib.crc32(start), number) + body))
+    return out
+
+
+@needs_node
+def test_sections_of_later_versions_are_skipped_or_refused_as_in_python(tmp_path: Path) -> None:
+    data = (FOLDER / "metadata.vqc").read_bytes()
+    skipped, refused = relabelled(data, 10), relabelled(data, 11)
+    broken = skipped[:-6] + bytes([skipped[-6] ^ 1]) + skipped[-5:]
+    files = [tmp_path / name for name in ("skipped.vqc", "refused.vqc", "broken.vqc")]
+    for path, content in zip(files, (skipped, refused, broken), strict=True):
+        path.write_bytes(content)
+    first, *others = node(files, "plain")
+    assert decode.decode(skipped).xmp is None
+    assert first == {key: EXPECTED["metadata"][key] for key in DIGESTS}
+    for content, answer in zip((refused, broken), others, strict=True):
+        with pytest.raises(VqcError) as caught:
+            decode.decode(content)
+        assert answer == {"error": str(caught.value), "code": 4}
+
+
+@pytest.mark.skipif(shutil.which("npm") is None or not TSC.is_file(), reason="there is no npm, or no TypeScript")
+def test_the_types_are_right_and_npm_packs_all_of_it(tmp_path: Path) -> None:
+    web = tmp_path / "vqcodec" / "web"
+    shutil.copytree(WEB, web, ignore=shutil.ignore_patterns("node_modules", "models", "types"))
+    for there, name in ((WEB.parent / "weights", "vqcodec/weights"), (WEB.parents[1] / "LICENSE", "LICENSE")):
+        (tmp_path / name).symlink_to(there)
+    (web / "node_modules").symlink_to(TSC.parents[2])
+    done = subprocess.run(["npm", "pack", "--json"], cwd=web, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stdout + done.stderr  # what tsc says stands there
+    with tarfile.open(next(web.glob("*.tgz"))) as packed:
+        files = {name.removeprefix("package/") for name in packed.getnames()}
+    model = f"models/{zoo.find().checksum.hex()}"
+    wanted = {path.name for path in WEB.glob("*.js")} | {f"types/{path.stem}.d.ts" for path in WEB.glob("*.js")}
+    wanted |= {f"{model}/tables.npz", f"{model}/prior-step-0.onnx", "LICENSE", "README.md", "package.json"}
+    assert wanted <= files
+    assert not any(part in name for name in files for part in ("analysis", "realistic", "aim", "node_modules"))
+    declared = (web / "types" / "vqcodec.d.ts").read_text(encoding="utf-8")
+    assert "export function decode(source: Source, options?: Options): Promise<ImageData>;" in declared
+
+
 # ---- browsers --------------------------------------------------------------------------------------------------------
 
 
@@ -158,6 +222,14 @@ def serving(pictures: gallery.Gallery) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def page(browser: Any, served: str) -> Iterator[Any]:
+    """`asking_page`, in which nothing may have gone wrong."""
+    opened = asking_page(browser, served)
+    yield opened
+    assert opened.errors == []
+    opened.close()
+
+
+def asking_page(browser: Any, served: str) -> Any:
     """A page beside the decoder's modules, with tests/web/page.mjs: `page.ask(name, ...)` calls its functions."""
     opened = opened_page(browser)
     folder = Path(__file__).parent / "web"
@@ -167,9 +239,7 @@ def page(browser: Any, served: str) -> Iterator[Any]:
     opened.goto(f"{served}blank.html")
     opened.add_script_tag(url=f"{served}page.mjs", type="module")
     opened.ask = lambda *arguments: opened.evaluate("all => window.ask(...all)", list(arguments))
-    yield opened
-    assert opened.errors == []
-    opened.close()
+    return opened
 
 
 SCRIPT = {"content-type": "text/javascript", "cross-origin-resource-policy": "same-origin"}
@@ -228,6 +298,8 @@ def test_browsers_show_pythons_pixels(page: Any) -> None:
     answer = page.ask("samples", place("tiled"), {"region": region})
     whole = python_rgba((FOLDER / "tiled.vqc").read_bytes())
     assert_close(samples(answer), whole[240:290, 250:350])
+    answer = page.ask("samples", place("patches"), {"region": region})  # through blocks that are kept, and others
+    assert_close(samples(answer), python_rgba((FOLDER / "patches.vqc").read_bytes())[240:290, 250:350])
     assert "does not lie inside the picture" in page.ask("samples", place("one"), {"region": region})["error"]
     assert page.ask("samples", place("tiled"), {"maxPixels": 1000})["code"] == 7
 
@@ -241,6 +313,10 @@ def test_the_first_look_comes_before_the_rest(page: Any) -> None:
     assert answer["before"] == ["base"] * facts["tiles"]
     assert answer["parts"][facts["tiles"] :] == ["picture"] * facts["tiles"]
     assert_close(samples(answer), python_rgba((FOLDER / "tiled.vqc").read_bytes()))
+
+
+def test_the_first_look_is_near_what_the_base_layer_holds(page: Any) -> None:
+    assert [name for name in ("default", "gray", "tiled") if page.ask("look", place(name)) < 24] == []
 
 
 def test_png_files_keep_profile_exif_and_xmp(page: Any) -> None:
@@ -388,7 +464,7 @@ def test_firefox_decodes(tmp_path: Path) -> None:
         b'<!doctype html><body><script type="module" src="report.mjs"></script>'  # none inline: the policy forbids it
     )
     pages["report.html"] = ("text/html", script)
-    pages["report.mjs"] = ("text/javascript", (REPORT % json.dumps({name: place(name) for name in EXPECTED})).encode())
+    pages["report.mjs"] = ("text/javascript", (REPORT % json.dumps({name: place(name) for name in SHORT})).encode())
     pages["page.html"] = ("text/html", PICTURES.format(**{name: place(name) for name in EXPECTED}).encode())
 
     class Reported(server.RequestHandlerClass):  # type: ignore[misc, name-defined]
@@ -415,8 +491,8 @@ def test_firefox_decodes(tmp_path: Path) -> None:
         firefox.wait(30)
         server.shutdown()
         server.server_close()
-    for name, expected in EXPECTED.items():
-        assert report[name]["digests"] == {key: expected[key] for key in DIGESTS}, name
+    for name in SHORT:
+        assert report[name]["digests"] == {key: EXPECTED[name][key] for key in DIGESTS}, name
         assert_close(samples(report[name]["samples"]), python_rgba((FOLDER / f"{name}.vqc").read_bytes()))
     wide = {"plain": 160, "set": 90, "fallback": 80}  # the frame is 300 pixels wide
     assert {name: width for name, width, _ in report["images"] if name in wide} == wide

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from vqcodec.api import Indices, codebook, decode, decode_indices, encode, from_indices, indices, info, sample
     from vqcodec.batch import decode_batch, encode_batch
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 __all__ = [
     "DamagedError", "Indices", "InputError", "LimitError", "ModelError", "OutputExistsError", "PartialError",
     "UsageError", "VqcError", "VqcWarning", "codebook", "decode", "decode_batch", "decode_indices", "encode",

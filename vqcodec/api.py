@@ -51,6 +51,7 @@ def encode(
     bpp: float | None = None,
     psnr: float | None = None,
     max_bytes: int | None = None,
+    lossless: bool = False,
     effort: int = DEFAULT_EFFORT,
     tune: str | None = None,
     threads: int = 0,
@@ -69,6 +70,7 @@ def encode(
         bpp: instead of a quality: bits per pixel of the whole file, met within 2 % where the scale of qualities allows.
         psnr: instead of a quality: the lowest quality that restores the picture with this RGB PSNR in dB.
         max_bytes: instead of a quality: the best file that is not larger.
+        lossless: instead of a quality: keep every pixel, as lossless WebP inside the file.
         effort: 1 to 9; more is smaller and slower. Never changes what a decoder must do.
         tune: "psnr" for the least squared error, "eye" for what people see; None for "eye", where the model has it.
         threads: 0 for all processors.
@@ -92,7 +94,7 @@ def encode(
         InputError: the picture cannot be read.
         LimitError: too many pixels; or no quality reaches `psnr`, or is as small as `max_bytes`.
         ModelError: there is no such model, or it has no denoiser and `denoise` is given.
-        UsageError: an option out of range, more than one of quality, bpp, psnr and max_bytes, or no CUDA.
+        UsageError: an option out of range; more than one of quality, bpp, psnr, max_bytes and lossless; or no CUDA.
 
     Examples:
         >>> import numpy as np, vqcodec
@@ -106,7 +108,7 @@ def encode(
         Traceback (most recent call last):
         vqcodec.errors.UsageError: quality must be a whole number from 1 to 100, not 101
     """
-    target = Target(bpp, psnr, max_bytes, quality)
+    target = Target(bpp, psnr, max_bytes, quality, lossless)
     options = EncodeOptions(
         effort, threads, model, strip, tune=tune, execution=execution, patches=patches, denoise=denoise
     )

@@ -41,6 +41,7 @@ def encode_batch(
     bpp: float | None = None,
     psnr: float | None = None,
     max_bytes: int | None = None,
+    lossless: bool = False,
     effort: int = DEFAULT_EFFORT,
     tune: str | None = None,
     threads: int = 0,
@@ -73,7 +74,7 @@ def encode_batch(
         >>> len(files), files[0] == vqcodec.encode(pictures[0], quality=50)
         (3, True)
     """
-    target = Target(bpp, psnr, max_bytes, quality)
+    target = Target(bpp, psnr, max_bytes, quality, lossless)
     options = EncodeOptions(effort, threads, model, strip, tune=tune, execution=execution, denoise=denoise)
     given = _listed(images, "images")
     if isinstance(images, np.ndarray) and images.ndim != 4:

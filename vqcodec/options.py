@@ -256,7 +256,7 @@ class SampleOptions:
 
 @dataclass(frozen=True)
 class Target:
-    """What a file is to be: one of the four, or none for the default quality.
+    """What a file is to be: one of the five, or none for the default quality.
 
     Raises:
         UsageError: more than one, or a value that cannot be.
@@ -266,9 +266,13 @@ class Target:
     psnr: float | None = None  # [dB] of the RGB samples
     max_bytes: int | None = None
     quality: int | None = None
+    lossless: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.lossless, bool):
+            raise UsageError(f"lossless must be True or False, not {self.lossless!r}")
         given = [name for name in ("quality", "bpp", "psnr", "max_bytes") if getattr(self, name) is not None]
+        given += ["lossless"] if self.lossless else []
         if len(given) > 1:
             raise UsageError(f"{given[0]} and {given[1]} cannot both be met: give one of them")
         if self.quality is not None:

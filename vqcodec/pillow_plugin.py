@@ -3,8 +3,8 @@
 
 `Image.open` reads the header and the metadata; the picture is decoded when its pixels are asked for. `draft`, and so
 `thumbnail`, decode at a half, a quarter or an eighth of the size. What reads pictures through Pillow (imageio,
-scikit-image) then reads these, too. `save` takes quality, bpp, psnr or max_bytes, effort, tune, threads, model,
-icc_profile, exif and xmp.
+scikit-image) then reads these, too. `save` takes quality, bpp, psnr, max_bytes or lossless, effort, tune, threads,
+model, icc_profile, exif and xmp.
 
 Errors are those that Pillow's own formats raise: UnidentifiedImageError for what is not a .vqc file or has a damaged
 header, OSError for a damaged picture or a missing model, ValueError for options that make no sense.
@@ -30,7 +30,7 @@ from vqcodec.pictures import read, write
 
 FORMAT, MIME, EXTENSION = "VQC", "image/x-vqc", ".vqc"
 HEADER_BYTES = 4096  # read at first; the header of a picture of many tiles is longer
-TARGETS = ("quality", "bpp", "psnr", "max_bytes")
+TARGETS = ("quality", "bpp", "psnr", "max_bytes", "lossless")
 OPTIONS = ("effort", "tune", "threads", "model", "denoise")
 
 
@@ -177,7 +177,7 @@ def _save(im: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
     if profile:
         plain.info["icc_profile"] = profile
     with _pillow_errors():
-        target = Target(**{name: given.get(name) for name in TARGETS})
+        target = Target(**{name: given[name] for name in TARGETS if given.get(name) is not None})
         picture = read.load(plain, max_pixels=im.width * im.height)
         for note in picture.notes:
             warnings.warn(note, VqcWarning, stacklevel=3)  # of whoever calls Pillow's `save`

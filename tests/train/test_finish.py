@@ -13,6 +13,7 @@ import torch
 
 from tests.train.conftest import run
 from vqcodec.train import finish
+from vqcodec.train.cli import samples_for
 
 
 @pytest.mark.parametrize(
@@ -41,6 +42,10 @@ def test_base_indices_are_found_while_time_lasts(
     assert len(found) == crops
     assert told == sorted(told)
     assert all(0 <= done < 1 for done in told)
+
+
+def test_a_short_training_is_finished_on_fewer_crops() -> None:
+    assert [samples_for(minutes) for minutes in (0.0, 0.5, 4.0, 8.0, 60.0)] == [400, 96, 200, 400, 400]
 
 
 def test_tensorboard_says_what_it_lacks(tiny_run: list[object], tmp_path: Path) -> None:

@@ -71,6 +71,20 @@ const asked = {
     const { image } = await done;
     return { before, parts, rgba: await base64(image.data), width, height };
   },
+  /** How near the first look is to what the whole synthesis makes of the base layer: PSNR in dB. */
+  async look(file) {
+    const bytes = await bytesOf(file), whole = await decode(bytes, { coarse: true }), { width, height } = whole;
+    const seen = new Uint8ClampedArray(whole.data.length);
+    await decode(bytes, { preview: true, onPart: part => {
+      if (part.stage !== "base") return;
+      for (let y = 0; y < part.height; y++) {
+        seen.set(part.data.subarray(4 * y * part.width, 4 * (y + 1) * part.width), 4 * ((part.y + y) * width + part.x));
+      }
+    } });
+    let sum = 0;
+    for (let i = 0; i < seen.length; i++) if (i % 4 < 3) sum += (seen[i] - whole.data[i]) ** 2;
+    return 10 * Math.log10(255 ** 2 / (sum / (3 * width * height)));
+  },
   async aborted(file) {
     const control = new AbortController(), bytes = await bytesOf(file);
     const done = decode(bytes, { signal: control.signal });

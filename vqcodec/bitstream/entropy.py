@@ -25,6 +25,7 @@ from vqcodec.spans import span
 AnyClasses = NDArray[np.integer[Any]]
 _CUT_BYTES = 16  # after two words that differ in all bits two decoders cannot agree any more
 _LENGTH = 32  # alphabet of the bit length of an escaped value
+_SLACK_BITS = 64  # by which the information of a payload's symbols may exceed its size
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,11 @@ class ClassTables:
             inside = np.minimum(np.abs(values), limit) * np.sign(values) + limit
             out[number] = np.where(magnitude <= limit, cost[inside], cost[-1] + extra)
         return out
+
+    @cached_property
+    def information(self) -> list[NDArray[np.float64]]:
+        """Bits of every symbol of every class, escapes without the bits that follow them."""
+        return [np.log2(TOTAL / (row + 1)) for row in self.frequencies]
 
     @cached_property
     def _prepared(self) -> dict[Coder, list[Any]]:
@@ -161,13 +167,22 @@ class Decoder:
         self._kind = range_coder.choose()
         self._coder = self._kind.decoder(np.frombuffer(payload, "<u4").astype(np.uint32))
         self._escapes = 8 + 8 * len(payload) // 6  # each costs 6 bits or more: a bound on hostile work
+        self._room_bits = 8.0 * len(payload) + _SLACK_BITS
+
+    def _take(self, bits: float) -> None:
+        """Count the information of symbols: words that are not there would go on for ever as zeros."""
+        self._room_bits -= bits
+        if self._room_bits < 0:
+            raise DamagedError("the compressed data is too short for what it would say")
 
     @span("coder")
     def get_base(self, frequencies: NDArray[Any]) -> Ints:
         """Base indices [n] by their frequencies [n, K]."""
         if not len(frequencies):
             return np.zeros(0, np.int64)
-        return self._coder.get_each(np.asarray(frequencies, np.float64))
+        indices = self._coder.get_each(np.asarray(frequencies, np.float64))
+        self._take(float(np.log2(TOTAL / (frequencies[np.arange(len(indices)), indices] + 1)).sum()))
+        return indices
 
     @span("coder")
     def get_refinement(self, classes: AnyClasses, tables: ClassTables) -> Ints:
@@ -175,7 +190,10 @@ class Decoder:
         flat, prepared = np.zeros(classes.size, np.int64), tables.prepared(self._kind)
         for number, where in _groups(classes, tables.limits):
             limit = int(tables.limits[number])
-            values = self._coder.get(len(where), prepared[number]) - limit
+            values = self._coder.get(len(where), prepared[number])
+            information = tables.information[number]
+            self._take(float(np.bincount(values, minlength=len(information)) @ information))
+            values -= limit
             escaped = np.flatnonzero(values > limit)
             for place in escaped.tolist():
                 values[place] = self._get_escape(limit)

@@ -65,7 +65,7 @@ class Peer:
 @click.argument("target", metavar="[PAGE]", required=False, type=click.Path(readable=False))
 @click.option(
     "-q", "--quality", "qualities", type=click.IntRange(1, 100), multiple=True, metavar="N",
-    help="Sizes to compare at: those of vqcodec at this quality. May be given several times; default 40, 60 and 80.",
+    help="Compare at the file size of this quality. Repeatable; default 40, 60 and 80.",
 )  # fmt: skip
 @options.effort
 @options.tune
@@ -77,10 +77,10 @@ def compare(
     picture: str, target: str | None, qualities: tuple[int, ...], effort: int | None, tune: str | None, force: bool,
     threads: int, model: str | None, max_pixels: int,
 ) -> None:  # fmt: skip
-    """Write a page that shows PICTURE beside vqcodec, JPEG and AVIF of the same size, with a slider and the numbers.
+    """Compare vqcodec, JPEG and AVIF at the same file size, on a page with a slider.
 
-    PAGE is one HTML file for any browser; without a name, photo.png gives photo-compare.html in this folder. Original
-    and vqcodec are in it without loss, so expect some bytes per pixel.
+    PAGE is a single HTML file for any browser; by default, photo-compare.html in the current folder. It holds lossless
+    copies of the original and of vqcodec's picture, so it is large.
 
     \b
     vqcodec compare photo.png

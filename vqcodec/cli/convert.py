@@ -6,6 +6,7 @@ NumPy and all that needs it is imported when a file is at work: `--help` and a m
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 SUFFIX = ".vqc"
 PROGRESS_TILES = 4  # no progress bar for pictures with as many tiles or fewer
-POOR_DB, POOR_QUALITY = 25.0, 60  # photographs of that quality come back better
+POOR_DB = 25.0
 SMALL_BYTES = 1000  # a source that is no larger is nothing to speak of
 MAX_DAMAGE = 20  # sentences about one damaged file
 
@@ -50,15 +51,11 @@ MAX_DAMAGE = 20  # sentences about one damaged file
 @options.paths
 @options.quality
 @click.option(
-    "--bpp",
-    type=click.FloatRange(0, min_open=True),
-    metavar="F",
-    help="Instead of -q: bits per pixel of the whole file.",
+    "--bpp", type=click.FloatRange(0, min_open=True), metavar="F", help="Instead of -q: target size in bits per pixel."
 )
-@click.option(
-    "--psnr", type=click.FloatRange(0, min_open=True), metavar="F", help="Instead of -q: the least PSNR, in dB."
-)
-@click.option("--max-bytes", type=click.IntRange(1), metavar="N", help="Instead of -q: the largest size of a file.")
+@click.option("--psnr", type=click.FloatRange(0, min_open=True), metavar="F", help="Instead of -q: lowest PSNR in dB.")
+@click.option("--max-bytes", type=click.IntRange(1), metavar="N", help="Instead of -q: largest file size.")
+@click.option("--lossless", is_flag=True, help="Instead of -q: keep every pixel exactly.")
 @options.effort
 @options.tune
 @options.output
@@ -71,27 +68,29 @@ MAX_DAMAGE = 20  # sentences about one damaged file
 @options.strip
 @click.option(
     "--denoise", callback=options.noise, metavar="auto|N",
-    help="Remove noise first, of N of 255 levels or as estimated, if the model has a denoiser; the file says so.",
+    help="Remove noise first: of N levels of 255, or as estimated. Needs a model with a denoiser.",
 )  # fmt: skip
-@click.option("--no-patches", is_flag=True, help="Keep nothing without loss: indices for all of the picture.")
+@click.option("--no-patches", is_flag=True, help="Code everything with the model, text and screens too.")
 @options.max_pixels
-@click.option("-v", "--verbose", is_flag=True, help="A line on stderr for each file: size, bpp, PSNR reached.")
-@click.option("--json", "as_json", is_flag=True, help="The same as a JSON object a line on stdout, for scripts.")
+@click.option("-v", "--verbose", is_flag=True, help="Print size, bpp and PSNR of each file on stderr.")
+@click.option("--json", "as_json", is_flag=True, help="Print the same on stdout, one JSON object per line.")
 def compress(
-    quality: int | None, bpp: float | None, psnr: float | None, max_bytes: int | None, effort: int | None,
-    tune: str | None, threads: int, model: str | None, strip: bool, denoise: str | float | None, no_patches: bool,
+    quality: int | None, bpp: float | None, psnr: float | None, max_bytes: int | None, lossless: bool,
+    effort: int | None, tune: str | None, threads: int, model: str | None, strip: bool,
+    denoise: str | float | None, no_patches: bool,
     max_pixels: int, verbose: bool, as_json: bool, **files: Any,
 ) -> None:  # fmt: skip
-    """Compress pictures to .vqc files; "-" is stdin or stdout. Without OUT, the file is written beside the picture.
+    """Compress pictures to .vqc files. Without OUT, the file is written beside the picture.
 
-    A .vqc file as input is decoded and encoded again.
+    "-" stands for stdin or stdout. A .vqc file as input is decoded and encoded again.
 
     \b
     vqcodec compress photo.png
     vqcodec compress photo.png photo.vqc
     vqcodec compress -v -q 50 photo.jpg small.vqc
     vqcodec compress --max-bytes 50000 photo.jpg small.vqc
-    vqcodec compress --denoise auto --model run/model night.jpg
+    vqcodec compress --lossless screenshot.png
+    vqcodec compress --denoise auto night.jpg
     vqcodec compress holiday/ more.png archive/
     vqcodec compress -q 30 photo.vqc smaller.vqc
     vqcodec compress -r -j 0 --skip-existing pictures/ -o archive/
@@ -99,6 +98,7 @@ def compress(
     """
     target = {"quality": quality, "bpp": bpp, "psnr": psnr, "max_bytes": max_bytes}
     given = ["--" + name.replace("_", "-") for name, value in target.items() if value is not None]
+    given += ["--lossless"] if lossless else []
     if len(given) > 1:
         raise UsageError(f"{given[0]} and {given[1]} cannot both be met: give one of them")
     if verbose and as_json:
@@ -106,7 +106,9 @@ def compress(
     if as_json and DASH in (files["output"], files["paths"][-1] if len(files["paths"]) > 1 else None):
         raise UsageError("stdout cannot take both the file and --json: give the output a name, or use -v")
     report = "json" if as_json else "text" if verbose else None
-    work = partial(_compress, wanted=Target(bpp, psnr, max_bytes, quality), max_pixels=max_pixels, report=report)
+    work = partial(
+        _compress, wanted=Target(bpp, psnr, max_bytes, quality, lossless), max_pixels=max_pixels, report=report
+    )
     coding = EncodeOptions(
         effort or DEFAULT_EFFORT, threads, model, strip, tune=tune, patches=not no_patches, denoise=denoise
     )
@@ -132,16 +134,25 @@ def _region(_context: click.Context, _option: click.Parameter, text: str | None)
 @options.skip_existing
 @options.force
 @options.threads
-@click.option("--model", metavar="PATH", help="The folder of the model, if the file was written with one of your own.")
-@click.option("--format", "form", metavar="SUFFIX", help="png, jpg, webp...; default: OUT's suffix, png for - and -o.")
+@click.option("--model", metavar="PATH", help="Folder of the model, if it is one of your own.")
+@click.option(
+    "--format", "form", metavar="SUFFIX", help="png, jpg, webp... Default: as OUT ends; png for - and folders."
+)
 @click.option(
     "--decoder", type=click.Choice(DECODERS),
-    help="realistic: with texture, made up, where bits were too few; the same files.  [default: faithful]",
+    help="realistic, diffusion: invent plausible texture at low bit rates. Default: faithful.",
 )  # fmt: skip
-@click.option("--realism", type=click.FloatRange(0, 1), metavar="0..1", help="How much of it.  [default: 1]")
-@click.option("--steps", type=click.IntRange(1, MAX_STEPS), metavar="N", help="Of the diffusion decoder.  [default: 4]")
-@click.option("--seed", type=click.IntRange(0, MAX_SEED), metavar="S", help="The same: another, another picture.")
-@click.option("--region", callback=_region, metavar="X,Y,W,H", help="Only these pixels of the picture.")
+@click.option("--realism", type=click.FloatRange(0, 1), metavar="0..1", help="How much texture (default 1).")
+@click.option(
+    "--steps", type=click.IntRange(1, MAX_STEPS), metavar="N", help="Steps of the diffusion decoder (default 4)."
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, MAX_SEED),
+    metavar="S",
+    help="Diffusion: another seed, another picture (default 0).",
+)
+@click.option("--region", callback=_region, metavar="X,Y,W,H", help="Decode only this part of the picture.")
 @click.option("--scale", type=click.Choice(["1", "2", "4", "8"]), default="1", help="Divide width and height by this.")
 @click.option("--allow-partial", is_flag=True, help="Restore what is left of a damaged file (exit code 8).")
 @options.max_pixels
@@ -150,7 +161,9 @@ def decompress(
     region: Region | None, scale: str, threads: int, model: str | None, max_pixels: int, allow_partial: bool,
     **files: Any,
 ) -> None:  # fmt: skip
-    """Restore the pictures of .vqc files; "-" is stdin or stdout. Without OUT, a PNG is written beside the file.
+    """Restore pictures from .vqc files. Without OUT, a PNG is written beside the file.
+
+    "-" stands for stdin or stdout.
 
     \b
     vqcodec decompress photo.vqc
@@ -213,13 +226,15 @@ def _compress(
     if wanted.aim is not None:
         far = wanted.bpp is not None and abs(reached.bpp / wanted.bpp - 1) > TOLERANCE
         notes.append(reached.sentence + (f": the nearest to the {wanted.bpp:g} bpp asked for" if far else ""))
-    notes += _doubts(reached, 0 if source == DASH else os.path.getsize(source))
     height, width = picture.rgb.shape[:2]
-    what = f"{width} x {height}, {len(reached.data):,} bytes, {reached.bpp:.3f} bpp"
+    source_bytes = 0 if source == DASH else os.path.getsize(source)
+    sizes = f"{source_bytes:,} -> {len(reached.data):,} bytes" if source_bytes else f"{len(reached.data):,} bytes"
+    notes += _doubts(reached, source_bytes)
+    what = f"{width} x {height}, {sizes}, {reached.bpp:.3f} bpp"
     seconds = time.perf_counter() - started
     return Outcome(
         width * height,
-        0 if source == DASH else os.path.getsize(source),
+        source_bytes,
         len(reached.data),
         streams.noted(shown(source), notes),
         "" if report == "text" else _summary(source, target, what, seconds),
@@ -228,9 +243,9 @@ def _compress(
 
 
 def _doubts(reached: Reached, source_bytes: int) -> list[str]:
-    """What speaks against a file: it is larger than its source, or poor at a quality at which photographs are not."""
+    """What speaks against a file: it is larger than its source, or poor."""
     doubts = []
-    if reached.restored_db is not None and reached.restored_db < POOR_DB and reached.quality >= POOR_QUALITY:
+    if reached.restored_db is not None and reached.restored_db < POOR_DB:
         doubts.append(f"comes back with {reached.restored_db:.1f} dB only: give a higher quality, or keep the original")
     if len(reached.data) > source_bytes > SMALL_BYTES:
         doubts.append(f"{len(reached.data):,} bytes, more than its source has ({source_bytes:,})")
@@ -262,7 +277,6 @@ def _report(
 ) -> str:  # fmt: skip
     """A line about one file, with the PSNR that a decoder reaches: decoded once for it, unless that is known."""
     import json
-    import math
 
     from vqcodec import api
     from vqcodec.codec import decode
@@ -273,13 +287,18 @@ def _report(
         options = DecodeOptions(threads=coding.threads, model=coding.model, max_pixels=picture.rgb.size)
         decibels = psnr(picture.rgb, decode.decode(reached.data, options).rgb)
     if form == "text":
-        return _summary(source, target, f"{what}, {decibels:.2f} dB", seconds)
+        return _summary(source, target, f"{what}, {_decibels(decibels)}", seconds)
     facts = api.info(reached.data)
     kept = ("width", "height", "quality", "tune", "model", "model_id", "file_bytes", "bpp")
     return json.dumps({
         "input": source, "output": target, **{name: facts[name] for name in kept},
         "psnr": decibels if math.isfinite(decibels) else None, "seconds": round(seconds, 3),
     })  # fmt: skip
+
+
+def _decibels(psnr: float) -> str:
+    """A PSNR, for people."""
+    return f"{psnr:.2f} dB" if psnr < math.inf else "lossless"
 
 
 def _decompress(

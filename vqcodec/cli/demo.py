@@ -55,14 +55,14 @@ class Coded:
 @click.command()
 @click.option(
     "-o", "--output", "folder", metavar="DIR",
-    help="Where to write the comparison (default: here; inside a git checkout: a new temporary folder).",
+    help="Folder for the comparison (default: the current one; in a git checkout, a temporary one).",
 )  # fmt: skip
 @options.force
 @options.threads
 def demo(folder: str | None, force: bool, threads: int) -> None:
-    """Compress the bundled photograph at three qualities, restore it, and compare it with JPEG.
+    """Compress and restore a bundled photograph at three qualities, beside JPEG at the same size.
 
-    Prints a table and writes vqcodec-demo.png, the pictures side by side.
+    Prints a table and writes vqcodec-demo.png, which shows the pictures side by side.
 
     \b
     vqcodec demo

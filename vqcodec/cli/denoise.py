@@ -21,7 +21,7 @@ from vqcodec.pictures.write import write_picture
 
 source = click.argument("source", metavar="IN")
 target = click.argument("target", metavar="OUT")
-form = click.option("--format", "form", metavar="SUFFIX", help="png, jpg, webp...; default: OUT's suffix, png for -.")
+form = click.option("--format", "form", metavar="SUFFIX", help="png, jpg, webp... Default: as OUT ends; png for -.")
 MASKED_FROM = 128  # levels
 
 
@@ -30,7 +30,7 @@ MASKED_FROM = 128  # levels
 @target
 @click.option(
     "--sigma", callback=options.noise, default="auto", metavar="auto|N",
-    help="Standard deviation of the noise, of 255 levels; auto, the default, estimates it.",
+    help="Standard deviation of the noise in levels of 255. Default: auto, estimated.",
 )  # fmt: skip
 @form
 @options.force
@@ -41,7 +41,7 @@ def denoise(
     source: str, target: str, sigma: str | float, form: str | None, force: bool, threads: int, model: str | None,
     max_pixels: int,
 ) -> None:  # fmt: skip
-    """Remove noise from a picture. It needs a model that has a denoiser; none of those that ship has one yet.
+    """Remove noise from a picture. Needs a model with a denoiser.
 
     A line on stderr says how much noise was removed. Colour profile, EXIF and transparency are kept.
 
@@ -61,12 +61,18 @@ def denoise(
 @click.command()
 @source
 @target
-@click.option("--mask", required=True, metavar="PICTURE", help="White where to repair, black elsewhere; of IN's size.")
+@click.option("--mask", required=True, metavar="PICTURE", help="Picture of the same size: white where to repair.")
 @click.option(
     "--steps", type=click.IntRange(1, MAX_STEPS), default=DEFAULT_STEPS, metavar="N",
-    help="More make more texture up.  [default: 4]",
+    help="More steps invent more texture (default 4).",
 )  # fmt: skip
-@click.option("--seed", type=click.IntRange(0, MAX_SEED), default=0, metavar="S", help="Another, another repair.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, MAX_SEED),
+    default=0,
+    metavar="S",
+    help="Another seed gives another repair (default 0).",
+)
 @form
 @options.force
 @options.threads
@@ -76,9 +82,9 @@ def repair(
     source: str, target: str, mask: str, steps: int, seed: int, form: str | None, force: bool, threads: int,
     model: str | None, max_pixels: int,
 ) -> None:  # fmt: skip
-    """Make up masked places of a picture (scratches, dust, dates) from what is around them.
+    """Fill in the masked parts of a picture: scratches, dust, printed dates. Needs a model with a denoiser.
 
-    All other pixels stay as they are. It needs a model that has a denoiser; none of those that ship has one yet.
+    What is filled in is invented from the surroundings. All other pixels stay as they are.
 
     \b
     vqcodec repair old.png new.png --mask scratches.png --model run/model

@@ -41,14 +41,16 @@ MAGIC = f"{BEGIN}0\tstring\t\\261VQC\tvqcodec image\n!:mime\t{MIME}\n{END}"
 
 @click.command()
 @click.argument("paths", nargs=-1, metavar="", type=click.Path(readable=False))
-@click.option("--install", is_flag=True, help="Tell the desktop and `file` about .vqc files.")
-@click.option("--remove", is_flag=True, help="Take away what --install wrote.")
+@click.option("--install", is_flag=True, help="Register .vqc files with the desktop and `file`.")
+@click.option("--remove", is_flag=True, help="Undo --install.")
 @click.option(
-    "--thumbnail", type=click.IntRange(1, 4096), metavar="SIZE", help="For thumbnailers: --thumbnail SIZE IN OUT."
+    "--thumbnail", type=click.IntRange(1, 4096), metavar="SIZE", help="Write a thumbnail: --thumbnail SIZE IN OUT."
 )
 @options.max_pixels
 def desktop(paths: tuple[str, ...], install: bool, remove: bool, thumbnail: int | None, max_pixels: int) -> None:
-    """Let file managers show .vqc files, and `file` name them. Only your own folders are changed.
+    """Show thumbnails of .vqc files in file managers, and let `file` recognise them.
+
+    Only files in your home folder are changed.
 
     \b
     vqcodec desktop --install

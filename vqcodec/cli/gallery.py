@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from vqcodec.bitstream import container
 from vqcodec.cli import names
-from vqcodec.cli.streams import shown
+from vqcodec.cli.streams import about, shown
 from vqcodec.codec import decode
 from vqcodec.errors import InputError, UsageError, VqcError
 from vqcodec.messages import reason
@@ -31,11 +31,7 @@ PAGE = "index.html"
 LIST = "list.json"
 RUNTIME = "onnxruntime-web/dist"  # as npm lays it, beside vqcodec
 RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
-MODEL_FILES = (
-    "model.json",
-    "tables.npz",
-    "synthesis.onnx",
-)  # what the faithful decoder reads; JavaScript builds the rest
+MODEL_FILES = ("model.json", "tables.npz", "synthesis.onnx", "prior-*.onnx")  # what the faithful decoder reads
 BROWSER, SERVER, FILES = "browser", "server", "files"  # who decodes; web/view.js knows them
 
 
@@ -70,7 +66,8 @@ class Gallery:
         ]
         gallery = cls(os.path.basename(os.path.abspath(path)), pictures, find_runtime(runtime), options)
         if not os.path.isdir(path):
-            container.read_header(gallery.read(0))
+            with about(path):
+                container.read_header(gallery.read(0))
         return gallery, work.failures
 
     def static(self) -> dict[str, Path]:
@@ -79,7 +76,7 @@ class Gallery:
         for model in [*zoo.MODELS, *([] if self.options.model is None else [self.options.model])]:
             files = zoo.find(model)
             folder = f"vqcodec/models/{files.checksum.hex()}"
-            found |= {f"{folder}/{name}": files.folder / name for name in MODEL_FILES}
+            found |= {f"{folder}/{path.name}": path for name in MODEL_FILES for path in files.folder.glob(name)}
         if self.runtime is not None:
             found |= {f"{RUNTIME}/{name}": self.runtime / name for name in RUNTIME_FILES}
         return found

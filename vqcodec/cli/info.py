@@ -155,14 +155,14 @@ def model_as_text(files: ModelFiles) -> str:
 
 @click.command()
 @click.argument("paths", nargs=-1, metavar="[FILE...]", type=click.Path(readable=False))
-@click.option("-r", "--recursive", is_flag=True, help="Search folders below folders.")
-@click.option("--json", "as_json", is_flag=True, help="A JSON object, for scripts; of several files one a line.")
+@click.option("-r", "--recursive", is_flag=True, help="Include subfolders.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON; for several files, one object per line.")
 @click.option(
     "--model", metavar="ID|PATH",
-    help="The model of files written with one of your own. Without a FILE: check that model and show its card.",
+    help="Model of files written with your own. Without FILE: check the model and show its card.",
 )  # fmt: skip
 def info(paths: tuple[str, ...], recursive: bool, as_json: bool, model: str | None) -> None:
-    """Say what is in .vqc files ("-" for stdin) or in folders of them, and whether they are whole.
+    """Describe .vqc files, or folders of them, and check that they are intact. "-" stands for stdin.
 
     \b
     vqcodec info photo.vqc

@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from typing import Any, NoReturn
 
 import click
@@ -24,21 +25,21 @@ from vqcodec import __version__
 from vqcodec.cli import memory, processes, streams
 from vqcodec.errors import UsageError
 
-COMMANDS = {  # name -> module, what it is in a line
-    "archive": ("vqcodec.cli.ray_archive", "Folders or buckets, on a Ray cluster."),
-    "compare": ("vqcodec.cli.compare", "A page with a slider: vqcodec, JPEG and AVIF at the same size."),
-    "completion": ("vqcodec.cli.main", "Completion for bash, zsh or fish."),
-    "compress": ("vqcodec.cli.convert", "Pictures to .vqc files."),
-    "decompress": ("vqcodec.cli.convert", ".vqc files back to pictures."),
-    "demo": ("vqcodec.cli.demo", "A bundled photograph, there and back, beside JPEG."),
-    "denoise": ("vqcodec.cli.denoise", "Noise out of a picture (needs a model with a denoiser)."),
-    "desktop": ("vqcodec.cli.desktop", "Thumbnails and a MIME type for .vqc files."),
-    "info": ("vqcodec.cli.info", "What is in a .vqc file, and whether it is whole."),
-    "repair": ("vqcodec.cli.denoise", "Scratches out of a picture (needs a model with a denoiser)."),
-    "sample": ("vqcodec.cli.sample", "Pictures that the model draws, or variations of one."),
-    "tokens": ("vqcodec.cli.tokens", "Codebook indices as NumPy arrays, and back."),
-    "train": ("vqcodec.cli.main", "A model of your own (needs torch)."),
-    "view": ("vqcodec.cli.view", ".vqc files on a page in the browser."),
+COMMANDS = {  # name -> module, what it does in a line; the most used first
+    "compress": ("vqcodec.cli.convert", "Compress pictures to .vqc files."),
+    "decompress": ("vqcodec.cli.convert", "Restore pictures from .vqc files."),
+    "info": ("vqcodec.cli.info", "Describe .vqc files, and check that they are intact."),
+    "compare": ("vqcodec.cli.compare", "Compare vqcodec, JPEG and AVIF on a page with a slider."),
+    "view": ("vqcodec.cli.view", "Show .vqc files in the browser."),
+    "demo": ("vqcodec.cli.demo", "Compress a bundled photograph, beside JPEG."),
+    "train": ("vqcodec.cli.main", "Train or fine-tune a model (needs torch)."),
+    "tokens": ("vqcodec.cli.tokens", "Convert pictures to codebook indices (NumPy), and back."),
+    "sample": ("vqcodec.cli.sample", "Draw pictures from the model, or variations of a picture."),
+    "denoise": ("vqcodec.cli.denoise", "Remove noise from a picture (needs a model with a denoiser)."),
+    "repair": ("vqcodec.cli.denoise", "Fill in scratches and holes (needs a model with a denoiser)."),
+    "archive": ("vqcodec.cli.ray_archive", "Compress folders or buckets on a Ray cluster."),
+    "desktop": ("vqcodec.cli.desktop", "Install thumbnails and a MIME type for .vqc files."),
+    "completion": ("vqcodec.cli.main", "Print shell completion for bash, zsh or fish."),
 }
 OWN_THREADS = ("archive", "train")  # Ray and torch decide for themselves
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -107,9 +108,19 @@ def _exit(error: BaseException) -> tuple[int, str]:
         case click.ClickException():
             context = getattr(error, "ctx", None)
             command = context.command_path if context else "vqcodec"
-            return UsageError.exit_code, f"{error.format_message().rstrip('.')} (see {command} --help)"
+            return UsageError.exit_code, f"{_said(error)} (see {command} --help)"
         case _:
             return processes.failure(error)
+
+
+def _said(error: click.ClickException) -> str:
+    """Click's sentence in the way of our own."""
+    if isinstance(error, click.MissingParameter) and isinstance(error.param, click.Argument):
+        return (
+            f"nothing to work on: {error.param.make_metavar(error.ctx) if error.ctx else error.param.name} is missing"
+        )
+    sentence = error.format_message().rstrip(".")
+    return sentence[:1].lower() + sentence[1:]
 
 
 # ---- the commands ----------------------------------------------------------------------------------------------------
@@ -119,8 +130,8 @@ class LazyGroup(click.Group):
     """The commands of `COMMANDS`, imported when they are asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Their names, sorted."""
-        return sorted(COMMANDS)
+        """Their names, the most used first."""
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of a name, or None."""
@@ -131,6 +142,15 @@ class LazyGroup(click.Group):
             memory.give_back()
         command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that is asked for; a name that nearly is one's is met with that."""
+        near = [] if args[0] in COMMANDS or ctx.resilient_parsing else get_close_matches(args[0], COMMANDS)
+        if near:
+            ctx.fail(f"no such command {args[0]!r}; did you mean {near[0]}?")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of commands in the help, without importing any."""
@@ -147,7 +167,7 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def commands() -> None:
-    """A learned image codec: photographs to small .vqc files, and back.
+    """A learned image codec: compresses photographs to small .vqc files.
 
     \b
     vqcodec compress photo.png photo.vqc
@@ -163,7 +183,7 @@ def commands() -> None:
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print what makes SHELL complete commands, options and file names.
+    """Print a script that completes commands, options and file names in SHELL.
 
     \b
     vqcodec completion bash >> ~/.bashrc
@@ -178,7 +198,7 @@ def completion(shell: str) -> None:
 
 
 @commands.command(
-    short_help="A model of your own (needs torch).",
+    short_help=COMMANDS["train"][1],
     add_help_option=False, context_settings={"ignore_unknown_options": True},
 )  # fmt: skip
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)

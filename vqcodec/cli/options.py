@@ -7,23 +7,23 @@ import click
 
 from vqcodec.options import AUTO_NOISE, DEFAULT_MAX_PIXELS, MAX_EFFORT, MAX_QUALITY, TUNES
 
-output = click.option(
-    "-o", "--output", metavar="OUT|DIR", help="The file of one input, or a folder for any number of inputs."
-)
-force = click.option("-f", "--force", is_flag=True, help="Overwrite an existing output.")
+output = click.option("-o", "--output", metavar="OUT|DIR", help="Output file, or a folder for any number of inputs.")
+force = click.option("-f", "--force", is_flag=True, help="Overwrite existing files.")
 threads = click.option(
     "--threads", type=click.IntRange(0, 1024), default=0, metavar="N",
-    help="Processor threads; 0, the default, for all.",
+    help="Number of threads; 0 (default): one per processor.",
 )  # fmt: skip
 quality = click.option(
-    "-q", "--quality", type=click.IntRange(1, MAX_QUALITY), metavar="N", help="More is better and larger; default 75."
-)
+    "-q", "--quality", type=click.IntRange(1, MAX_QUALITY), metavar="N",
+    help="Higher looks better and takes more bytes (default 75).",
+)  # fmt: skip
 tune = click.option(
-    "--tune", type=click.Choice(TUNES), help="Serve what people see, or the PSNR; default eye, where the model has it."
+    "--tune", type=click.Choice(TUNES), help="Optimise for the eye (default, if the model can) or for PSNR."
 )
 effort = click.option(
-    "-e", "--effort", type=click.IntRange(1, MAX_EFFORT), metavar="N", help="More is smaller and slower; default 5."
-)
+    "-e", "--effort", type=click.IntRange(1, MAX_EFFORT), metavar="N",
+    help="Higher makes smaller files, more slowly (default 5).",
+)  # fmt: skip
 
 
 def noise(_context: click.Context, _option: click.Parameter, text: str | None) -> str | float | None:
@@ -36,18 +36,18 @@ def noise(_context: click.Context, _option: click.Parameter, text: str | None) -
         raise click.BadParameter(f"{text!r} is neither auto nor a number of levels") from None
 
 
-model = click.option("--model", metavar="ID|PATH", help="A shipped model's id, or the folder of a model of your own.")
+model = click.option("--model", metavar="ID|PATH", help="Id of a shipped model, or the folder of your own.")
 max_pixels = click.option(
     "--max-pixels", type=click.IntRange(1), default=DEFAULT_MAX_PIXELS, metavar="N",
     help="Refuse larger pictures (default 268,435,456).",
 )  # fmt: skip
-recursive = click.option("-r", "--recursive", is_flag=True, help="Search folders below folders; the tree is kept.")
-skip_existing = click.option("--skip-existing", is_flag=True, help="Leave out inputs whose output is there.")
+recursive = click.option("-r", "--recursive", is_flag=True, help="Include subfolders; the output keeps their tree.")
+skip_existing = click.option("--skip-existing", is_flag=True, help="Skip inputs whose output exists.")
 jobs = click.option(
     "-j", "--jobs", type=click.IntRange(0, 1024), default=1, metavar="N",
-    help="Processes for several inputs, each with its share of the threads; 0 for one per processor. Default 1.",
+    help="Work on N inputs at a time; 0: one per processor (default 1).",
 )  # fmt: skip
-strip = click.option("--strip", is_flag=True, help="Leave out EXIF and XMP; a colour profile stays if it is not sRGB.")
+strip = click.option("--strip", is_flag=True, help="Drop EXIF and XMP. Colour profiles other than sRGB stay.")
 paths = click.argument(
     "paths", nargs=-1, required=True, type=click.Path(readable=False), metavar="IN [OUT] | IN... DIR/"
 )

@@ -252,26 +252,31 @@ def run(
 @click.command()
 @click.argument("source")
 @click.argument("target")
-@click.option("-d", "--decompress", is_flag=True, help="From .vqc files to pictures.")
+@click.option("-d", "--decompress", is_flag=True, help="Restore pictures from .vqc files instead.")
 @options.quality
 @options.effort
 @options.tune
-@click.option("--format", "form", default="png", show_default=True, metavar="SUFFIX", help="Of pictures (with -d).")
+@click.option("--format", "form", default="png", show_default=True, metavar="SUFFIX", help="With -d: picture format.")
 @options.strip
-@click.option("--model", metavar="ID|PATH", help="A shipped model's id, or a folder that every machine has.")
-@click.option("-f", "--force", is_flag=True, help="Overwrite existing outputs.")
+@click.option("--model", metavar="ID|PATH", help="Id of a shipped model, or a folder that every machine can read.")
+@click.option("-f", "--force", is_flag=True, help="Overwrite existing files.")
 @options.skip_existing
 @click.option(
-    "-j", "--jobs", type=click.IntRange(0), default=0, metavar="N", help="Processes; default: all processors."
+    "-j",
+    "--jobs",
+    type=click.IntRange(0),
+    default=0,
+    metavar="N",
+    help="Number of processes; 0 (default): one per processor.",
 )
-@click.option("--cluster", metavar="ADDRESS", help="A running Ray cluster (auto, or HOST:PORT); default: this machine.")
+@click.option("--cluster", metavar="ADDRESS", help="Running Ray cluster: auto or HOST:PORT. Default: this machine.")
 def archive(
     source: str, target: str, decompress: bool, form: str, skip_existing: bool, jobs: int, cluster: str | None,
     **settings: Any,
 ) -> None:  # fmt: skip
-    """Code all pictures below SOURCE to TARGET, on a Ray cluster (needs: pip install 'vqcodec[ray]').
+    """Compress all pictures in SOURCE and its subfolders to TARGET, on a Ray cluster.
 
-    SOURCE and TARGET are folders, or addresses such as s3://bucket/photos.
+    SOURCE and TARGET are folders or addresses such as s3://bucket/photos. Needs the extra: pip install 'vqcodec[ray]'.
 
     \b
     vqcodec archive photos/ archive/

@@ -35,21 +35,29 @@ def _size(_context: click.Context, _option: click.Parameter, text: str | None) -
 
 
 @click.command()
-@click.option("-o", "--output", "folder", required=True, metavar="DIR", help="The folder of the pictures.")
+@click.option("-o", "--output", "folder", required=True, metavar="DIR", help="Folder for the pictures.")
 @click.option("--size", callback=_size, metavar="WxH", help="Width and height in pixels.")
-@click.option("--like", metavar="PHOTO", help="Instead of --size: a picture or .vqc file to vary.")
-@click.option("--keep", metavar="base|N", help="With --like: keep the base layer, or N steps as well.  [default: base]")
-@click.option("--count", type=click.IntRange(1, MAX_COUNT), default=1, metavar="N", help="How many.  [default: 1]")
+@click.option("--like", metavar="PHOTO", help="Instead of --size: vary this picture or .vqc file.")
+@click.option("--keep", metavar="base|N", help="With --like: keep the base layer (default), or N refinement steps too.")
 @click.option(
-    "--seed", type=click.IntRange(0, MAX_SEED), default=0, metavar="S", help="Of the first; then S+1...  [default: 0]"
+    "--count", type=click.IntRange(1, MAX_COUNT), default=1, metavar="N", help="Number of pictures (default 1)."
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, MAX_SEED),
+    default=0,
+    metavar="S",
+    help="Seed of the first picture, then S+1... (default 0).",
 )
 @click.option(
     "--temperature", type=click.FloatRange(0, MAX_TEMPERATURE), default=SAMPLE_TEMPERATURE, metavar="T",
-    help="Below 1 calmer, 1 as the priors say, above wilder.  [default: 0.8]",
+    help="Higher is wilder; 1 follows the priors exactly (default 0.8).",
 )  # fmt: skip
-@click.option("-q", "--quality", type=click.IntRange(1, 100), metavar="N", help="Of the indices drawn; default 50.")
+@click.option(
+    "-q", "--quality", type=click.IntRange(1, 100), metavar="N", help="Quality of the drawn indices (default 50)."
+)
 @options.tune
-@click.option("--decoder", type=click.Choice(DECODERS), help="As in decompress.  [default: faithful]")
+@click.option("--decoder", type=click.Choice(DECODERS), help="As in decompress.")
 @click.option("--format", "form", default="png", metavar="SUFFIX", help="png (default), jpg, webp... or vqc.")
 @options.force
 @options.threads
@@ -60,10 +68,10 @@ def sample(
     temperature: float, quality: int | None, tune: str | None, decoder: str | None, form: str, force: bool,
     threads: int, model: str | None, max_pixels: int,
 ) -> None:  # fmt: skip
-    """Draw pictures from the model's priors, or variations of a picture, for instance to augment a training set.
+    """Draw pictures from the model's priors, or variations of a picture (to augment a training set, for example).
 
-    The priors know colours, edges and texture, but no objects: what they draw is abstract. The file of a picture is
-    named by its seed, and the same seed draws the same indices on every machine.
+    The priors know colours, edges and texture but no objects, so the pictures are abstract. Files are named by seed;
+    the same seed draws the same indices on every machine.
 
     \b
     vqcodec sample -o drawn/ --size 384x256 --count 4

@@ -15,9 +15,9 @@ from vqcodec.bitstream.corrections import NONE
 from vqcodec.cli import batch, names, options, streams
 from vqcodec.cli.processes import Outcome
 from vqcodec.cli.streams import DASH, shown
-from vqcodec.codec.encode import CHEAPEN_EFFORT
 from vqcodec.codec.token_file import SUFFIX, Reader, Writer
 from vqcodec.codec.tokens import of_file, of_picture, to_file, to_picture
+from vqcodec.codec.tradeoff import CHEAPEN_EFFORT
 from vqcodec.errors import InputError, UsageError, VqcError
 from vqcodec.model import zoo
 from vqcodec.options import BASE_ONLY_QUALITY, DEFAULT_EFFORT, DEFAULT_QUALITY, DecodeOptions, EncodeOptions
@@ -30,13 +30,15 @@ MAX_NAME_BYTES = 200  # of a file's name without its suffix; file systems take 2
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="IN... -o TOKENS.npz")
-@click.option("-o", "--output", "target", required=True, metavar="NPZ|DIR", help="Token file; with --back, a folder.")
-@click.option("-r", "--recursive", is_flag=True, help="Search folders below folders; names say where.")
+@click.option(
+    "-o", "--output", "target", required=True, metavar="NPZ|DIR", help="Token file to write; with --back, a folder."
+)
+@click.option("-r", "--recursive", is_flag=True, help="Include subfolders; names keep the path.")
 @options.quality
 @options.effort
 @options.tune
-@click.option("--back", is_flag=True, help="From token files to pictures.")
-@click.option("--format", "form", default="png", metavar="SUFFIX", help="With --back: vqc, png (default), jpg...")
+@click.option("--back", is_flag=True, help="Restore pictures from token files.")
+@click.option("--format", "form", default="png", metavar="SUFFIX", help="With --back: png (default), jpg, ... or vqc.")
 @options.force
 @options.threads
 @options.model
@@ -45,10 +47,10 @@ def tokens(
     paths: tuple[str, ...], target: str, recursive: bool, quality: int | None, effort: int | None,
     tune: str | None, back: bool, form: str, force: bool, threads: int, model: str | None, max_pixels: int,
 ) -> None:  # fmt: skip
-    """Write the codebook indices of pictures or .vqc files as NumPy arrays, for models of your own.
+    """Convert pictures or .vqc files to codebook indices (NumPy arrays), to train models of your own.
 
     \b
-    vqcodec tokens photos/ -q 1 -o tokens.npz        # -q 1: base indices alone, of .vqc files, too
+    vqcodec tokens photos/ -q 1 -o tokens.npz        # -q 1: base indices only
     vqcodec tokens photo.vqc -o tokens.npz
     vqcodec tokens --back tokens.npz -o pictures/    # or --format vqc
     """

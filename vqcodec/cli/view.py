@@ -40,12 +40,18 @@ HEADERS = {
 
 @click.command()
 @click.argument("path", metavar="FILE|FOLDER", type=click.Path(readable=False))
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Of the server; 0, the default, for a free one.")
-@click.option("--no-browser", is_flag=True, help="Print the address, and open no browser.")
-@click.option("--html", "folder", metavar="DIR", help="Write the page into a folder for a web server, and end.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    metavar="N",
+    help="Port of the server; 0 (default): any free one.",
+)
+@click.option("--no-browser", is_flag=True, help="Print the address only.")
+@click.option("--html", "folder", metavar="DIR", help="Write the page to a folder, for any web server.")
 @click.option(
     "--runtime", metavar="DIR",
-    help="The folder of onnxruntime-web (npm install onnxruntime-web): the browser itself decodes.",
+    help="Folder of onnxruntime-web (npm install onnxruntime-web), to decode in the browser.",
 )  # fmt: skip
 @options.force
 @options.threads
@@ -55,10 +61,10 @@ def view(
     path: str, port: int, no_browser: bool, folder: str | None, runtime: str | None, force: bool, threads: int,
     model: str | None, max_pixels: int,
 ) -> None:  # fmt: skip
-    """Show a .vqc file, or all that are in and below a folder, in the browser.
+    """Show a .vqc file, or all those in a folder and its subfolders, in the browser.
 
-    The server answers this machine alone. Python decodes, unless there is onnxruntime-web for the browser to do it.
-    With --html any web server can show the folder; without onnxruntime-web it holds PNG files beside the .vqc files.
+    A server for this machine only decodes them. With onnxruntime-web, the browser decodes by itself. --html writes
+    a folder for any web server instead; without onnxruntime-web, it also holds PNG files.
 
     \b
     vqcodec view photo.vqc

@@ -16,29 +16,29 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from vqcodec.bitstream.codebook import Floats, Ints, Setting, real
+from vqcodec.bitstream.codebook import Ints, Setting, real
 from vqcodec.model.prior import PLACES_PER_OCTAVE
-from vqcodec.model.walk import Base
+from vqcodec.model.walk import Base, Chooser, Predicted
 from vqcodec.model.zoo import Model
 from vqcodec.spans import span
 
 CURVATURE = 0.8  # of the error along a latent, of what it would be for an orthonormal synthesis
 NEW = 0.5  # how much of a later round's correction replaces the one before: latents that change together overshoot
+WALK_EVERY = 4  # rounds; between them a choice takes the predictions of the one before, which hardly change
 
-Coded = tuple[bytes, Ints, Floats]  # payload, indices [h, w, M], latents [h, w, M] (2**-LATENT_BITS)
-# Latents [h, w, M] to aim at, and the factor on the weight of their error -> what the choice makes of them
-Choose = Callable[[NDArray[np.float32], float], Coded]
+# Latents [h, w, M] to aim at, and the factor on the weight of their error -> who chooses indices so
+Choose = Callable[[NDArray[np.float32], float], Chooser]
 
 
-def improve(
+def improved(
     model: Model, rounds: int, rgb: NDArray[np.uint8], latents: NDArray[np.float32], base: Base, setting: Setting,
     choose: Choose,
-) -> Coded:  # fmt: skip
+) -> NDArray[np.float32]:  # fmt: skip
     """Choose again and again, aiming better each time.
 
     Args:
         model: with its graph `aim`.
-        rounds: choices after the first.
+        rounds: corrections of the aim.
         rgb: [16 h, 16 w, 3] uint8, the pixels to restore.
         latents: [h, w, M], the analysis transform's.
         base: the base layer of the tile and around it.
@@ -46,7 +46,7 @@ def improve(
         choose: one choice.
 
     Returns:
-        the last choice.
+        what the last choice is to aim at, [h, w, M], with CURVATURE as the factor.
     """
     x = np.ascontiguousarray(rgb.transpose(2, 0, 1), np.float32)[None]
     x *= np.float32(1 / 255)
@@ -54,15 +54,39 @@ def improve(
     weight = np.repeat(np.repeat(np.float32(1) / size, 16, 0), 16, 1)[None, None]
     hat = model.anchor_weights(setting).astype(np.float32)[None]
     reach = (0.5 / CURVATURE * size * _known(base, model.synthesis_halo))[:, :, None]
-    coded, correction = choose(latents, 1.0), np.zeros((), np.float32)
+    steps: list[Predicted] = []
+    aim, factor, correction = latents, 1.0, np.zeros((), np.float32)
     for number in range(rounds):
-        decoded = real(coded[2])
+        if number % WALK_EVERY == 0:
+            decoded = _walk(model, base, setting, choose(aim, factor), steps)
+        else:
+            decoded = _again(model, choose(aim, factor), steps)
         slopes = model.aim(y=np.ascontiguousarray(decoded.transpose(2, 0, 1))[None], x=x, hat=hat, weight=weight)
         with span("choice of indices"):
             found = (latents - decoded) * (reach > 0) + reach * slopes
             correction = correction + (NEW if number else 1) * (found - correction)
-        coded = choose(latents - correction, CURVATURE)
-    return coded
+            aim, factor = latents - correction, CURVATURE
+    return aim
+
+
+def _walk(model: Model, base: Base, setting: Setting, choose: Chooser, steps: list[Predicted]) -> NDArray[np.float32]:
+    """The latents [h, w, M] of a choice; what the prior predicts on the way replaces `steps`."""
+    steps.clear()
+
+    def noted(predicted: Predicted) -> Ints:
+        steps.append(predicted)
+        return choose(predicted)
+
+    return real(model.walk_refinement(base, setting, noted)[0])
+
+
+@span("choice of indices")
+def _again(model: Model, choose: Chooser, steps: list[Predicted]) -> NDArray[np.float32]:
+    """The same of another choice by these predictions: an estimate, and no network runs for it."""
+    latents = np.empty((*steps[0].where.shape, model.prior.latents), np.float32)
+    for p in steps:
+        latents[:, :, p.step.channels][p.where] = real(p.values(choose(p), model.tables))
+    return latents
 
 
 def _squared_size(model: Model, base: Base, setting: Setting) -> NDArray[np.float32]:

@@ -9,7 +9,7 @@ Files, options and people are the command line's affair (cli/). The mirror of de
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -22,62 +22,23 @@ from vqcodec.bitstream.corrections import NONE, Corrections
 from vqcodec.bitstream.entropy import ClassTables, Encoder
 from vqcodec.bitstream.patches import Patches
 from vqcodec.bitstream.tiles import LATENT_STRIDE, Grid, Rect, Tile
-from vqcodec.codec.aim import Coded, improve
+from vqcodec.codec.aim import CURVATURE, improved
 from vqcodec.codec.fit import Fit, Seen
 from vqcodec.codec.patching import Chooser, Survey, Watch, filled, silent
+from vqcodec.codec.side_data import SideData, side_data
 from vqcodec.codec.synthesis import Strip, strips
+from vqcodec.codec.tradeoff import CHEAPEN_EFFORT, COLOUR_EFFORT, PATCH_EFFORT, ROUNDS, Tradeoff
 from vqcodec.model import zoo
 from vqcodec.model.walk import Base, Predicted
 from vqcodec.model.walk import Chooser as IndexChooser
 from vqcodec.model.zoo import Graph, Model
-from vqcodec.options import BASE_ONLY_QUALITY, DEFAULT_QUALITY, EncodeOptions, check_quality
-from vqcodec.pictures import metadata, png, webp
+from vqcodec.options import DEFAULT_QUALITY, EncodeOptions, check_quality
+from vqcodec.pictures import webp
 from vqcodec.pictures.picture import Picture
 from vqcodec.spans import span
 from vqcodec.threads import Once, Progress, in_order, share, single_blas
 
-CHEAPEN_EFFORT = 2  # from here on the nearest index gives way to a cheaper one
-COLOUR_EFFORT = 3  # from here on the encoder fits a colour layer,
-PATCH_EFFORT = 3  # and keeps blocks without loss
 BASE_BITS = 7.0  # of a base index, about
-ROUNDS = {4: 1, 5: 2, 6: 4, 7: 8, 8: 16, 9: 32}  # by effort, how often indices are chosen again with a better aim
-# What a unit of distortion weighs in the choice, of the model's own Lagrangian, by tune: without rounds, and with some
-WEIGHTS = {"psnr": (1.5, 1.0), "eye": (3.0, 3.0)}
-
-
-@dataclass(frozen=True)
-class Tradeoff:
-    """What the choice of indices weighs: bits against distortion.
-
-    Attributes:
-        quality: 1 to 100.
-        effort: 1 to 9: how much time the choice may take.
-        lambda_scale: what a unit of distortion weighs (effort 2 and more), relative to the model's own Lagrangian:
-            above 1 for more bits, below for fewer, by some percent.
-        tune: "psnr" or "eye"; None for the model's default.
-    """
-
-    quality: int
-    effort: int
-    lambda_scale: float = 1.0
-    tune: str | None = None
-
-    def lagrangian(self, model: Model) -> float:
-        """Bits per pixel per unit of mean squared error, for the choice of indices."""
-        return self.lambda_scale * self.worth(model)
-
-    def worth(self, model: Model) -> float:
-        """The same without `lambda_scale`."""
-        return WEIGHTS[model.tune(self.tune)][self.effort in ROUNDS] * model.lagrangian(self.quality)
-
-    def setting(self, model: Model) -> Setting:
-        """The rows of the model's tables."""
-        return model.setting(self.quality, self.tune)
-
-    @property
-    def base_only(self) -> bool:
-        """No refinement."""
-        return self.quality == BASE_ONLY_QUALITY
 
 
 def encode(
@@ -147,28 +108,6 @@ class PictureEncoder:
         return container.pack(
             container.Contents(header, layers.base, layers.refinement, colour, alpha, icc, exif, xmp, patches, noise)
         )
-
-
-class SideData(NamedTuple):
-    """What a file holds beside the indices."""
-
-    srgb: bool
-    alpha: bytes | None
-    icc: bytes | None
-    exif: bytes | None
-    xmp: bytes | None
-
-
-def side_data(picture: Picture, *, strip: bool = False) -> SideData:
-    """Alpha and metadata of a picture as a file holds them; with `strip` no more than its colours need."""
-    srgb = picture.icc is not None and metadata.is_srgb(picture.icc)
-    return SideData(
-        srgb=srgb and not strip,
-        alpha=None if picture.alpha is None else png.encode_alpha(picture.alpha),
-        icc=None if srgb else picture.icc,  # not stripped: without it the colours would be others
-        exif=None if strip else picture.exif,
-        xmp=None if strip else picture.xmp,
-    )
 
 
 # ---- all tiles -------------------------------------------------------------------------------------------------------
@@ -374,6 +313,9 @@ def padded(rgb: NDArray[np.uint8], window: Rect) -> NDArray[np.uint8]:
     return np.pad(part, ((0, down), (0, right), (0, 0)), "edge") if down or right else part
 
 
+Coded = tuple[bytes, Ints, Floats]  # payload, indices [h, w, M], latents [h, w, M] (2**-LATENT_BITS)
+
+
 class CodedTile(NamedTuple):
     """What a file holds of a tile, and what a decoder will make of it."""
 
@@ -407,15 +349,16 @@ def encode_tile(
     if tradeoff.base_only:
         return CodedTile(coarse, None, base.inner, None, real(model.base_latents(base)))
 
-    def choose(aim: NDArray[np.float32], weight: float) -> Coded:
-        scaled = replace(tradeoff, lambda_scale=weight * tradeoff.lambda_scale)
-        return encode_refinement(model, aim, base, scaled, aside)
-
     rounds = ROUNDS.get(tradeoff.effort, 0)
     if rounds:
-        fine, indices, decoded = improve(model, rounds, rgb, latents, base, tradeoff.setting(model), choose)
-    else:
-        fine, indices, decoded = choose(latents, 1.0)
+
+        def choose(aim: NDArray[np.float32], weight: float) -> IndexChooser:
+            scaled = replace(tradeoff, lambda_scale=weight * tradeoff.lambda_scale)
+            return _codable(model, cheapest(model, aim, scaled), aside.silent)
+
+        latents = improved(model, rounds, rgb, latents, base, tradeoff.setting(model), choose)
+        tradeoff = replace(tradeoff, lambda_scale=CURVATURE * tradeoff.lambda_scale)
+    fine, indices, decoded = encode_refinement(model, latents, base, tradeoff, aside)
     return CodedTile(coarse, fine, base.inner, indices, real(decoded))
 
 
@@ -440,8 +383,12 @@ def encode_refinement(
     model: Model, latents: NDArray[np.float32], base: Base, tradeoff: Tradeoff, aside: Aside = NOTHING
 ) -> Coded:
     """One tile's refinement: latents [h, w, M], base layer -> payload, indices, latents (2**-LATENT_BITS)."""
-    real_latents = latents.astype(np.float64)
+    return encode_indices(model, base, tradeoff.setting(model), cheapest(model, latents, tradeoff), aside)
 
+
+def cheapest(model: Model, latents: NDArray[np.float32], tradeoff: Tradeoff) -> IndexChooser:
+    """Chooses indices for latents [h, w, M]: the nearest, or (effort 2 and more) those of least rate + lambda error."""
+    real_latents = latents.astype(np.float64)
     setting, lagrangian = tradeoff.setting(model), tradeoff.lagrangian(model)
 
     def choose(p: Predicted) -> Ints:
@@ -452,20 +399,30 @@ def encode_refinement(
             cheapen(indices, t, p.classes, size, model.tables, lagrangian)
         return indices
 
-    return encode_indices(model, base, setting, choose, aside)
+    return choose
 
 
-def encode_indices(model: Model, base: Base, setting: Setting, choose: IndexChooser, aside: Aside = NOTHING) -> Coded:
-    """As `encode_refinement`, of the indices that `choose` gives; those of a class without code become zero."""
-    coder = Encoder()
-    if aside.bits is not None:
-        aside.bits[:] = BASE_BITS
+def _codable(model: Model, choose: IndexChooser, silent: NDArray[np.bool_] | None) -> IndexChooser:
+    """Indices that can be coded: zero in a class without code, and where nothing is seen."""
 
     def put(p: Predicted) -> Ints:
         indices = choose(p)
         indices[model.tables.limits[p.classes] == 0] = 0
-        if aside.silent is not None:
-            indices[aside.silent[p.where]] = 0
+        if silent is not None:
+            indices[silent[p.where]] = 0
+        return indices
+
+    return put
+
+
+def encode_indices(model: Model, base: Base, setting: Setting, choose: IndexChooser, aside: Aside = NOTHING) -> Coded:
+    """As `encode_refinement`, of the indices that `choose` gives; those of a class without code become zero."""
+    coder, codable = Encoder(), _codable(model, choose, aside.silent)
+    if aside.bits is not None:
+        aside.bits[:] = BASE_BITS
+
+    def put(p: Predicted) -> Ints:
+        indices = codable(p)
         if aside.bits is not None:
             aside.bits[p.where] += model.tables.costs[p.classes, np.clip(indices, -256, 255) + 256].sum(1)
         coder.put_refinement(indices, p.classes, model.tables)

@@ -20,11 +20,13 @@ from numpy.typing import NDArray
 from vqcodec.bitstream.codebook import Ints
 from vqcodec.bitstream.tiles import Grid, Tile
 from vqcodec.codec import decode, encode
-from vqcodec.codec.encode import CHEAPEN_EFFORT, Layers, PictureEncoder, Tradeoff, kept_whole
+from vqcodec.codec.encode import Layers, PictureEncoder, kept_whole
 from vqcodec.codec.patching import Chooser
-from vqcodec.errors import LimitError
+from vqcodec.codec.tradeoff import CHEAPEN_EFFORT, Tradeoff
+from vqcodec.errors import LimitError, UsageError
 from vqcodec.model.walk import Base
 from vqcodec.options import BASE_ONLY_QUALITY, DEFAULT_QUALITY, MAX_QUALITY, DecodeOptions, EncodeOptions, Target
+from vqcodec.pictures import webp
 from vqcodec.pictures.picture import Picture, psnr
 from vqcodec.threads import Progress, in_order, single_blas
 
@@ -67,8 +69,11 @@ def encode_to_target(
     Raises:
         LimitError: no quality reaches the PSNR, or is as small as `max_bytes`.
         ModelError
+        UsageError: lossless, without WebP.
     """
     encoder = _Encoder(picture, options, progress)
+    if target.lossless:
+        return encoder.lossless()
     if target.aim is None:
         return encoder.full(DEFAULT_QUALITY if target.quality is None else target.quality)
     if target.psnr is not None:
@@ -99,11 +104,22 @@ class _Encoder(PictureEncoder):
         """The whole picture as one patch, if that is not larger."""
         if not self.patching:
             return None
-        chooser = Chooser(self.survey, MAX_QUALITY, 1.0, self.options.effort)
-        if not chooser.smaller(int(most_bytes)):
+        if not self._chooser.smaller(int(most_bytes)):
             return None
-        data = self.pack(MAX_QUALITY, kept_whole(chooser, self.grid))
-        return Reached(data, MAX_QUALITY, 8 * len(data) / self.pixels) if len(data) <= most_bytes else None
+        exact = self.lossless()
+        return exact if len(exact.data) <= most_bytes else None
+
+    def lossless(self) -> Reached:
+        """The whole picture as one patch."""
+        if not webp.available():
+            raise UsageError("lossless needs a Pillow with WebP: install Pillow's wheel")
+        data = self.pack(MAX_QUALITY, kept_whole(self._chooser, self.grid))
+        return Reached(data, MAX_QUALITY, 8 * len(data) / self.pixels)
+
+    @cached_property
+    def _chooser(self) -> Chooser:
+        """Of the picture as a whole."""
+        return Chooser(self.survey, MAX_QUALITY, 1.0, self.options.effort)
 
     def decoded(self, quality: int) -> Reached:
         """The whole file at a quality, with the PSNR of what a decoder makes of it."""
@@ -296,7 +312,7 @@ def _reach_psnr(encoder: _Encoder, wanted_db: float) -> Reached:
     if quality > MAX_QUALITY:
         raise LimitError(
             f"the picture reaches {decoded(MAX_QUALITY).psnr:.2f} dB at quality {MAX_QUALITY}, "
-            f"less than the {wanted_db:g} asked for: keep it in a lossless format"
+            f"less than the {wanted_db:g} asked for: ask for lossless instead"
         )
     return decoded(quality)
 

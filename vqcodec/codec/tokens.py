@@ -20,9 +20,10 @@ from vqcodec.bitstream.corrections import NONE, Corrections
 from vqcodec.bitstream.drift import Drift
 from vqcodec.bitstream.tiles import LATENT_STRIDE, Grid, Tile
 from vqcodec.codec import diffusion
-from vqcodec.codec.encode import CodedTile, PictureEncoder, Tradeoff, encode_base, encode_indices, encode_layers
+from vqcodec.codec.encode import CodedTile, PictureEncoder, encode_base, encode_indices, encode_layers
 from vqcodec.codec.indices import read_indices
 from vqcodec.codec.synthesis import restore
+from vqcodec.codec.tradeoff import Tradeoff
 from vqcodec.errors import InputError, UsageError
 from vqcodec.model import zoo
 from vqcodec.model.walk import Base, Predicted, given

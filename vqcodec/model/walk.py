@@ -32,6 +32,18 @@ class Predicted(NamedTuple):
     classes: Classes  # [n, C]
     sizes: Floats  # [n, C] or [C] quantiser steps, 2**-LATENT_BITS
 
+    def values(self, indices: Ints, tables: ClassTables | None) -> Floats:
+        """Latents of indices [n, C] (2**-LATENT_BITS); few are not zero, and only these take work."""
+        values: Floats = np.clip(self.means, -LATENT_CLIP, LATENT_CLIP)
+        at = np.flatnonzero(indices)
+        if not len(at):
+            return values
+        few, width = indices.ravel()[at], indices.shape[1]
+        sizes = self.sizes[at % width] if self.sizes.ndim == 1 else self.sizes.ravel()[at]
+        shrink = np.zeros(few.shape) if tables is None else tables.reconstruction(few, self.classes.ravel()[at])
+        values.ravel()[at] = dequantise(few, self.means.ravel()[at], sizes, shrink)
+        return values
+
 
 # Chooses or reads the indices of one step: [n, C]
 Chooser = Callable[[Predicted], Ints]
@@ -108,8 +120,9 @@ def walk_refinement(
         mean, classes, before = prior.predict(step, known, features, base_mean, setting.row, places, before)
         sizes = prior.sizes(step, setting.row, places)
         mean, classes, sizes = mean[kept], classes[kept], sizes[kept] if sizes.ndim > 1 else sizes
-        chosen = choose(Predicted(step, where, mean, classes, sizes))
-        values = _values(chosen, mean, sizes, tables, classes)
+        predicted = Predicted(step, where, mean, classes, sizes)
+        chosen = choose(predicted)
+        values = predicted.values(chosen, tables)
         # Boolean index on the positions, slice on the channels
         latents[:, :, channels][where] = values
         indices[:, :, channels][where] = chosen
@@ -117,16 +130,6 @@ def walk_refinement(
             above = values - base_mean[inner][:, :, channels][where]
             known[inner][:, :, 2 * channels.start : 2 * channels.stop][where] = prior.contexts(above, channels)
     return latents, indices
-
-
-def _values(indices: Ints, mean: Floats, sizes: Floats, tables: ClassTables | None, classes: Classes) -> Floats:
-    """Latents of the indices [n, C]; few indices are not zero, and only these take work."""
-    values: Floats = np.clip(mean, -LATENT_CLIP, LATENT_CLIP)
-    at = np.nonzero(indices)
-    few = indices[at]
-    shrink = np.zeros(few.shape) if tables is None else tables.reconstruction(few, classes[at])
-    values[at] = dequantise(few, mean[at], np.broadcast_to(sizes, indices.shape)[at], shrink)
-    return values
 
 
 def _positions(seen: Rect, inner: tuple[slice, slice], step: Step) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -14,7 +14,8 @@ from vqcodec.train.config import LEARNS
 
 PHASES = (*LEARNS, "finish", "realistic", "denoiser")
 EXAMPLES = """examples:
-  vqcodec train photos/ -o run --name mine --set minutes=60
+  vqcodec train photos/ -o run --resume photo-1 --name mine --set minutes=5 --set learning_rate=2e-4   # fine-tune
+  vqcodec train photos/ -o run --name mine --set minutes=60                                            # from scratch
   vqcodec compress photo.png photo.vqc --model run/model
   vqcodec train photos/ -o run --resume run/last.pt --phase decoder --set minutes=10 --set learning_rate=2e-4
   vqcodec train photos/ -o run --resume run/last.pt --phase finish --name mine
@@ -36,26 +37,28 @@ def parser() -> argparse.ArgumentParser:
     """The options of `vqcodec train`."""
     command = _Parser(
         "vqcodec train",
-        description="Train a model on DATA (folders, tar shards or pictures), phase by phase. Without --phase: train "
-        "everything together, then finish the model.",
+        description="Train a model on DATA (folders, tar shards or pictures). Without --phase, all parts are trained\n"
+        "together and the finished model is written to OUT/model.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     option = command.add_argument
     option("data", nargs="+", type=Path, metavar="DATA")
     option("-o", "--out", required=True, type=Path, help="folder for checkpoints and model")
-    option("--config", type=Path, help="TOML file with [model] and [train] tables")
-    option("--resume", metavar="CHECKPOINT|MODEL", help="checkpoint, model folder or shipped model's id to go on from")
-    option("--phase", choices=PHASES, help="only this phase; default: joint, then finish")
-    option("--no-finish", action="store_true", help="without --phase: only joint")
-    option("--validation", action="append", type=Path, default=[], help="pictures to judge on; repeatable")
+    option("--config", type=Path, help="TOML file with settings in tables [model] and [train]")
+    option(
+        "--resume", metavar="CHECKPOINT|MODEL", help="start from a checkpoint, a model folder or a shipped model's id"
+    )
+    option("--phase", choices=PHASES, help="run this phase only (default: joint, then finish)")
+    option("--no-finish", action="store_true", help="without --phase: run joint only")
+    option("--validation", action="append", type=Path, default=[], help="pictures for validation; repeatable")
     option(
         "--set",
         dest="settings",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="a [train] setting ([realistic], [noise])",
+        help="setting of [train], or of [realistic] or [noise] in their phases",
     )
     option(
         "--set-model",
@@ -63,25 +66,25 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="a [model] setting ([texture], [denoiser])",
+        help="setting of [model], or of [texture] or [denoiser] in their phases",
     )
-    option("--cache", type=Path, help="folder that keeps decoded pictures between runs")
+    option("--cache", type=Path, help="folder that keeps the decoded pictures for later runs")
     option("--device", default="auto", help="cpu, cuda, or auto (the default)")
     option("--threads", type=int, default=0, help="processor threads (default: torch's choice)")
-    option("--tensorboard", type=Path, metavar="DIR", help="write scalars and pictures for TensorBoard")
-    option("--name", default="custom", help="finish: the model's id (default: custom)")
+    option("--tensorboard", type=Path, metavar="DIR", help="write curves and restored pictures for TensorBoard")
+    option("--name", default="custom", help="id of the finished model (default: custom)")
     option(
         "--base-minutes",
         type=float,
-        help="finish: time for the base prior (default: 8; after joint, at most a quarter of its time)",
+        help="finish: time to train the base prior (default: 8; after joint, at most a quarter of its time)",
     )
     option(
         "--base-crops",
         type=int,
-        help="finish: crops that the base prior learns from (default: what half of its time allows)",
+        help="finish: crops to train the base prior on (default: as many as half of its time allows)",
     )
-    option("--into", type=Path, metavar="MODEL", help="realistic, denoiser: the folder of the model that it joins")
-    option("--samples", type=int, default=400, help="finish: crops to count tables on (default: 400)")
+    option("--into", type=Path, metavar="MODEL", help="realistic, denoiser: folder of the model to add the network to")
+    option("--samples", type=int, help="finish: crops to count tables on (default: up to 400, 96 after short training)")
     return command
 
 

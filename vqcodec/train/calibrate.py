@@ -47,7 +47,7 @@ from vqcodec.model.prior import (
     quarter,
 )
 from vqcodec.train.codec import Codec
-from vqcodec.train.finish import Sample
+from vqcodec.train.finish import Report, Sample, quiet
 from vqcodec.train.graph import array
 from vqcodec.train.layers import SLOPE
 from vqcodec.train.layers import Block as FloatBlock
@@ -274,11 +274,12 @@ def _known(step: PriorStep, contexts: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def prior_tables(model: Codec, base_prior: BasePrior, samples: Sequence[Sample]) -> Tables:
+def prior_tables(model: Codec, base_prior: BasePrior, samples: Sequence[Sample], report: Report = quiet) -> Tables:
     """The integer tables of both priors, docs/FORMAT.md; `tables.*`, the frequency tables, are counted afterwards.
 
     Args:
         samples: crops of one size, from `finish.analysed`.
+        report: told how far it is.
     """
     samples = samples[:: max(1, len(samples) // MOST_CROPS)]
     out: Tables = {}
@@ -301,7 +302,7 @@ def prior_tables(model: Codec, base_prior: BasePrior, samples: Sequence[Sample])
     pairs = out["codes"].astype(np.float32)[crops.base.reshape(-1).numpy()]
     stream, unit = _base_net(walk, model, code, pairs, code_unit, rows)
     out["prior.ratio"], out["prior.step_size"] = _ratios(model, rows)
-    _refinement(walk, model, contexts, features, stream, unit, rows, crops.rows, precision)
+    _refinement(walk, model, contexts, features, stream, unit, rows, crops.rows, precision, report)
     out["prior.chunks"] = np.array(p.chunks, np.int32)
     out["prior.halves"] = np.array(p.halves, np.int32)
     _base_prior(out, base_prior, codebook, code_unit, crops.base)
@@ -346,7 +347,7 @@ def _base_net(
 
 def _refinement(
     walk: _Walk, model: Codec, contexts: Tensor, features: Tensor, stream: Array, unit: Floats, rows: Floats,
-    chosen: list[int], precision: list[Array],
+    chosen: list[int], precision: list[Array], report: Report,
 ) -> None:  # fmt: skip
     """All steps."""
     out, (b, h, w) = walk.out, walk.grid
@@ -362,6 +363,7 @@ def _refinement(
     before: Tensor | None = None
     before_codes, before_unit = np.zeros((len(stream), 0), np.float32), np.zeros(0)
     for number, step in enumerate(model.prior.steps):
+        report("rounding the priors", (number + 1) / (len(model.prior.steps) + 2))
         name, seen, known = f"prior.steps.{number}", step.seen, _known(step, contexts)
         walk.weights = precision[number]
         joined = step.base(features)

@@ -17,13 +17,14 @@ denoiser   a network that removes noise, the codec frozen; with --into as above 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -59,6 +60,7 @@ from vqcodec.train.widen import widened
 
 BASE_MINUTES = 8.0  # for the base prior
 BASE_SHARE = 0.25  # of the time of the joint phase, at most, where the base prior is trained after it
+SAMPLES, LEAST_SAMPLES = 400, 96  # crops to round and count on: with BASE_MINUTES, and with next to none
 EXPORT_NEEDS = ("onnx", "onnxruntime")
 
 
@@ -89,15 +91,23 @@ def choose_device(name: str, threads: int = 0) -> torch.device:
     return device
 
 
-def _load(sources: Sequence[Path], device: torch.device, cache: Path | None, t: TrainConfig) -> Pictures:
-    """Decode (or read the cache) on the first process, then on the others."""
+def _load(
+    o: argparse.Namespace, device: torch.device, t: TrainConfig = TrainConfig()
+) -> tuple[Pictures, Pictures | None]:
+    """Pictures to train and to judge on; decoded (or read from the cache) by the first process, then by the others."""
+    o.out.mkdir(parents=True, exist_ok=True)
+    load = functools.partial(load_pictures, device=device, cache=o.cache, smallest=t.smallest, augment=t.augment)
     if dist.is_initialized() and dist.get_rank() > 0:
         dist.barrier()
-        return load_pictures(sources, device, cache, smallest=t.smallest, augment=t.augment)
-    pictures = load_pictures(sources, device, cache, smallest=t.smallest, augment=t.augment)
-    if dist.is_initialized():
+    found = load(o.data), load(o.validation) if o.validation else None
+    if dist.is_initialized() and dist.get_rank() == 0:
         dist.barrier()
-    return pictures
+    return found
+
+
+def samples_for(minutes: float) -> int:
+    """Crops to round and count on, where the base prior is trained for so long; 0: it is not trained."""
+    return max(LEAST_SAMPLES, round(SAMPLES * min(1.0, (minutes or BASE_MINUTES) / BASE_MINUTES)))
 
 
 def finish(
@@ -117,15 +127,16 @@ def finish(
     if path.exists():
         start = torch.load(path, map_location="cpu", weights_only=True)["model"]
     minutes = BASE_MINUTES if o.base_minutes is None else o.base_minutes
+    crops = o.samples or samples_for(minutes)
     with Stages("finish", 6 if minutes else 5) as stages:
         base_prior, bits = train_base_prior(
             model, pictures, minutes, device, seed, o.base_crops, start, stages, stages.say
         )
         save_by_rename(path, {"model": base_prior.state_dict(), "bits": bits})
         model = model.to(device).eval()
-        samples = analysed(model, pictures, o.samples, 384, seed + 1, device, stages)
+        samples = analysed(model, pictures, crops, 384, seed + 1, device, stages)
         stages("rounding the priors", 0)
-        tables = count_tables(integer_tables(model, base_prior, samples), samples, model, stages)
+        tables = count_tables(integer_tables(model, base_prior, samples, stages), samples, model, stages)
         folder: Path = o.out / "model"
         stages("writing the model", 0)
         write_model(folder, o.name, model, tables, {"base_bits_per_index": round(bits, 3)})
@@ -168,9 +179,7 @@ def _run(o: argparse.Namespace) -> None:
     if "RANK" in os.environ and not dist.is_initialized():
         dist.init_process_group("nccl" if torch.cuda.is_available() and o.device != "cpu" else "gloo")
     device = choose_device(o.device, o.threads)
-    o.out.mkdir(parents=True, exist_ok=True)
-    pictures = _load(o.data, device, o.cache, t)
-    judged = _load(o.validation, device, o.cache, t) if o.validation else None
+    pictures, judged = _load(o, device, t)
     state: dict[str, Any] | None = None
     if o.resume:
         model, state = _resumed(o.resume, shape, pictures, t.seed)
@@ -224,20 +233,28 @@ def _resumed(source: str, shape: dict[str, Any], pictures: Pictures, seed: int) 
     return grown, {"base_prior": state["base_prior"]} if state and "base_prior" in state else None
 
 
+Shape = TypeVar("Shape", TextureConfig, DenoiserConfig)
+Settings = TypeVar("Settings", RealismConfig, NoiseConfig)
+
+
+def _settings(
+    o: argparse.Namespace, tables: tuple[str, str], shape: Shape, settings: Settings
+) -> tuple[Shape, Settings, torch.device]:
+    """Shape and settings of a network beside the codec, from a TOML file's tables and the command line; the device."""
+    if "RANK" in os.environ:
+        raise UsageError(f"--phase {o.phase} runs in one process")
+    of_shape, of_training = load_toml(o.config, tables)
+    shape = override(shape, {**of_shape, **pairs(o.shape)})
+    settings = override(settings, {**of_training, **pairs(o.settings)})
+    return shape, settings, choose_device(o.device, o.threads)
+
+
 def _realistic(o: argparse.Namespace) -> None:
-    texture_table, train_table = load_toml(o.config, ("texture", "realistic"))
-    shape = override(TextureConfig(), {**texture_table, **pairs(o.shape)})
-    config = override(RealismConfig(), {**train_table, **pairs(o.settings)})
+    shape, config, device = _settings(o, ("texture", "realistic"), TextureConfig(), RealismConfig())
     if not o.resume:
         raise UsageError("--phase realistic needs --resume with the checkpoint of the codec")
-    if "RANK" in os.environ:
-        raise UsageError("--phase realistic runs in one process")
-    device = choose_device(o.device, o.threads)
-    codec, _ = load_checkpoint(o.resume)
-    o.out.mkdir(parents=True, exist_ok=True)
-    pictures = load_pictures(tuple(o.data), device, o.cache)
-    judged = load_pictures(tuple(o.validation), device, o.cache) if o.validation else None
-    trainer = RealismTrainer(codec, pictures, judged, shape, config, o.out, device)
+    codec, _ = load_checkpoint(Path(o.resume))
+    trainer = RealismTrainer(codec, *_load(o, device), shape, config, o.out, device)
     trainer.run()
     if o.into:
         attach(o.into, trainer.codec.cpu(), trainer.averaged().cpu(), config.full)
@@ -245,19 +262,11 @@ def _realistic(o: argparse.Namespace) -> None:
 
 
 def _denoiser(o: argparse.Namespace) -> None:
-    shape_table, train_table = load_toml(o.config, ("denoiser", "noise"))
-    shape = override(DenoiserConfig(), {**shape_table, **pairs(o.shape)})
-    config = override(NoiseConfig(), {**train_table, **pairs(o.settings)})
-    if "RANK" in os.environ:
-        raise UsageError("--phase denoiser runs in one process")
+    shape, config, device = _settings(o, ("denoiser", "noise"), DenoiserConfig(), NoiseConfig())
     if o.into:
         find(o.into)
-    device = choose_device(o.device, o.threads)
     codec = load_checkpoint(Path(o.resume))[0] if o.resume else None
-    o.out.mkdir(parents=True, exist_ok=True)
-    pictures = load_pictures(tuple(o.data), device, o.cache)
-    judged = load_pictures(tuple(o.validation), device, o.cache) if o.validation else None
-    trainer = DenoiserTrainer(codec, pictures, judged, shape, config, o.out, device)
+    trainer = DenoiserTrainer(codec, *_load(o, device), shape, config, o.out, device)
     trainer.run()
     if o.into:
         attach_denoiser(o.into, trainer.averaged().cpu())

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqcodec.codec.encode import WEIGHTS
+from vqcodec.codec.tradeoff import WEIGHTS
 from vqcodec.train.config import ModelConfig
 from vqcodec.train.layers import STRIDE
 from vqcodec.train.losses import gaussian_bits

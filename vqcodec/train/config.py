@@ -80,10 +80,9 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """One phase of training. `steps` or `minutes` ends it, whichever comes first (0 = not limited by it)."""
+class PhaseConfig:
+    """What every phase has. `steps` or `minutes` ends it, whichever comes first (0 = not limited by it)."""
 
-    phase: str = "joint"  # which parts learn, on which quantisation: a name of `loop.LEARNS`
     steps: int = 0
     minutes: float = 0.0
     batch: int = 8
@@ -92,6 +91,20 @@ class TrainConfig:
     final_rate: float = 0.02  # learning rate at the end, as a part of `learning_rate`
     warmup: int = 200
     clip: float = 1.0
+    ema: float = 0.999
+    seed: int = 1
+    log_seconds: float = 20.0
+    save_minutes: float = 5.0
+    eval_minutes: float = 15.0
+    eval_pictures: int = 12
+    bf16: bool = True
+
+
+@dataclass(frozen=True)
+class TrainConfig(PhaseConfig):
+    """The phases that train the codec."""
+
+    phase: str = "joint"  # which parts learn, on which quantisation: a name of `LEARNS`
     optimiser: str = "adamw"  # or "soap": SOAP for the weights of the 1x1 convolutions, AdamW for the others
     smallest: int = (
         64  # pixels: pictures with a shorter side are left out; those below 64 are padded to multiples of 16
@@ -100,17 +113,10 @@ class TrainConfig:
     patterns: float = 0.05  # part of the crops that are synthetic patterns instead of photographs
     eye: float = 0.5  # part of the samples that are of the eye tune, where the model has it
     similarity: float = 0.6  # part of 1 - MS-SSIM in the distortion of the eye tune
-    ema: float = 0.999
     weight_balance: float = 0.45  # each sample's loss is divided by lambda ** this, so that all rates count alike
     base_only_weight: float = 1.0
     commitment: float = 0.05
-    seed: int = 1
-    log_seconds: float = 20.0
-    save_minutes: float = 5.0
-    eval_minutes: float = 15.0
-    eval_pictures: int = 12
     files_minutes: float = 0.0  # real files of validation pictures are written and judged this often; 0: never
-    bf16: bool = True
     compile: bool = False
 
     def __post_init__(self) -> None:
@@ -135,18 +141,14 @@ class TextureConfig:
 
 
 @dataclass(frozen=True)
-class RealismConfig:
-    """The adversarial phase. `steps` or `minutes` ends it, whichever comes first (0 = not limited by it)."""
+class RealismConfig(PhaseConfig):
+    """The adversarial phase."""
 
-    steps: int = 0
-    minutes: float = 0.0
-    batch: int = 8
     crop: int = 128
     learning_rate: float = 5e-4
     judge_rate: float = 1e-3  # the discriminator's
-    final_rate: float = 0.05  # learning rates at the end, as a part of those at the start
+    final_rate: float = 0.05  # of both learning rates
     warmup: int = 100
-    clip: float = 1.0
     ema: float = 0.998
     budget_db: float = 1.2  # decibels of PSNR that full realism may cost, on average over the training crops
     base_only: float = 0.2  # part of the samples restored from the base layer alone
@@ -160,12 +162,7 @@ class RealismConfig:
     full: float = 1.0  # the realism in training that a reader's realism of 1 stands for: for the export alone
     perceptual: str = ""  # "lpips": also the user's own LPIPS network, through torchmetrics
     perceptual_weight: float = 0.5
-    seed: int = 1
-    log_seconds: float = 20.0
-    save_minutes: float = 5.0
-    eval_minutes: float = 15.0
     eval_pictures: int = 6
-    bf16: bool = True
 
     def __post_init__(self) -> None:
         if self.perceptual not in ("", "lpips"):
@@ -185,29 +182,16 @@ class DenoiserConfig:
 
 
 @dataclass(frozen=True)
-class NoiseConfig:
-    """The denoiser's phase. `steps` or `minutes` ends it, whichever comes first (0 = not limited by it)."""
+class NoiseConfig(PhaseConfig):
+    """The denoiser's phase."""
 
-    steps: int = 0
-    minutes: float = 0.0
     batch: int = 16
     crop: int = 128
-    learning_rate: float = 1e-3
-    final_rate: float = 0.02  # learning rate at the end, as a part of `learning_rate`
-    warmup: int = 200
-    clip: float = 1.0
     optimiser: str = "soap"  # as in TrainConfig
-    ema: float = 0.999
     decode: float = 0.25  # part of the samples that start from a decoded picture and go back to the original
     repair: float = 0.15  # part of the samples with holes to fill; the rest has noise to remove
     sigma_low: float = 0.008  # noise levels are drawn evenly in the logarithm, from here ...
     sigma_high: float = 0.25  # ... to here where noise is to be removed, to 1 in the other samples
-    seed: int = 1
-    log_seconds: float = 20.0
-    save_minutes: float = 5.0
-    eval_minutes: float = 15.0
-    eval_pictures: int = 12
-    bf16: bool = True
 
     def __post_init__(self) -> None:
         check_optimiser(self.optimiser)
@@ -263,8 +247,6 @@ def override(config: T, values: dict[str, Any]) -> T:
     return replace(config, **out)  # type: ignore[type-var]
 
 
-def to_dict(
-    config: ModelConfig | TrainConfig | TextureConfig | RealismConfig | DenoiserConfig | NoiseConfig,
-) -> dict[str, Any]:
+def to_dict(config: ModelConfig | TextureConfig | DenoiserConfig | PhaseConfig) -> dict[str, Any]:
     """The configuration as a plain dict (JSON, checkpoints)."""
     return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(config).items()}

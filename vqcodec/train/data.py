@@ -83,6 +83,16 @@ class Pictures:
         h, w = (int(v) for v in self.shapes[number])
         return self.flat[self.starts[number] : self.starts[number + 1]].view(h, w, 3)
 
+    def spread(self, count: int) -> list[int]:
+        """The numbers of at most `count` pictures, evenly over all."""
+        return [int(n) for n in np.linspace(0, len(self) - 1, min(count, len(self)))]
+
+    def sample(self, number: int, side: int | None = None) -> Tensor:
+        """A picture [1, 3, H, W] float32 in [0, 1], its sides cut to multiples of 16 pixels, and to `side` at most."""
+        picture = self.picture(number)
+        height, width = (min(side or length, length // BLOCK * BLOCK) for length in picture.shape[:2])
+        return picture[:height, :width].permute(2, 0, 1)[None].to(self.device).float() / 255
+
     def crops(self, rng: np.random.Generator, count: int, size: int) -> Tensor:
         """Random crops [count, 3, size, size] in [0, 1]; with `augment` flipped, turned, half reduced by 1 to 2.
 

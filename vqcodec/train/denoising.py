@@ -8,7 +8,6 @@ in holes alone. The codec is frozen. It resumes from `OUT/denoiser.pt`.
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +17,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vqcodec.errors import InputError, UsageError
-from vqcodec.model.denoiser import SIDE, SIGMA_MAX
+from vqcodec.model.denoiser import SIGMA_MAX
 from vqcodec.train.codec import Codec
 from vqcodec.train.config import DenoiserConfig, NoiseConfig, override, to_dict
 from vqcodec.train.data import Pictures
 from vqcodec.train.denoiser import Denoiser, conditions, objective
 from vqcodec.train.layers import channels_last
-from vqcodec.train.loop import checkpoint_errors
 from vqcodec.train.losses import mse_per_sample, psnr
 from vqcodec.train.optimiser import optimisers, update
-from vqcodec.train.progress import Progress
 from vqcodec.train.quantise import Quantisation
-from vqcodec.train.steps import Average, Log, phase_done, rate_factor, save_by_rename
+from vqcodec.train.steps import Figures, Phase, checkpoint_errors
 
 CHECKPOINT = "denoiser.pt"
 LEVELS = (15, 25, 50)  # standard deviations, of 255, on which it is judged
@@ -66,15 +63,16 @@ def load_denoiser(path: Path) -> tuple[Denoiser, dict[str, Any]]:
     return network, content
 
 
-class DenoiserTrainer:
-    """The denoiser's phase, resumable.
+class DenoiserTrainer(Phase[NoiseConfig, Denoiser]):
+    """The denoiser's phase; it goes on from `out`/denoiser.pt where that is there.
 
     Args:
         codec: frozen, on CPU; None where no samples start from decoded pictures.
-        pictures, validation: on the device; validation may be None.
-        shape, config: the network and the phase.
-        out: folder for `denoiser.pt` (gone on from if it is there) and `log.txt`.
+        shape: of the network.
+        pictures, validation, config, out, device: as of `Phase`.
     """
+
+    checkpoint, name = CHECKPOINT, "denoiser"
 
     def __init__(
         self,
@@ -86,24 +84,16 @@ class DenoiserTrainer:
         out: Path,
         device: torch.device,
     ) -> None:
-        if not (config.steps or config.minutes):
-            raise UsageError("give --set steps=N or --set minutes=M: a training run must end")
-        if config.decode and codec is None:
+        if config.decode and codec is None and (config.steps or config.minutes):
             raise UsageError(
                 "give the codec's checkpoint with --resume, or --set decode=0 to do without decoded pictures"
             )
         torch.manual_seed(config.seed)
-        self.c, self.out, self.device = config, out, device
-        self.pictures, self.validation = pictures, validation
+        super().__init__(config, Denoiser(shape), pictures, validation, out, device)
         self.codec = None if codec is None else channels_last(codec, device).eval().requires_grad_(False)
         if self.codec is not None:
             self.codec.quantiser.learns = False
-        self.network = channels_last(Denoiser(shape), device)
         self.optimisers = optimisers(self.network.named_parameters(), config.optimiser, device.type == "cuda")
-        self.step, self.elapsed = 0, 0.0
-        self.average = Average(self.network, config.ema)
-        self.line = Progress()
-        self.say = Log(out / "log.txt", self.line)
         if (out / CHECKPOINT).exists():
             self._resume(out / CHECKPOINT)
 
@@ -112,30 +102,22 @@ class DenoiserTrainer:
         if network.config != self.network.config:
             raise InputError(f"{path} holds a network of another shape than the settings say")
         with checkpoint_errors(path):
-            self.network.load_state_dict(content["model"])
             for name, optimiser in self.optimisers.items():
                 optimiser.load_state_dict(content["optimisers"][name])
-            self.average.load(content["ema"])
-            self.step, self.elapsed = int(content["step"]), float(content["elapsed"])
+            self.go_on(content)
 
-    def save(self) -> None:
-        """Write `denoiser.pt` by rename."""
-        content = {
-            "denoiser": to_dict(self.network.config), "config": to_dict(self.c), "model": self.network.state_dict(),
-            "ema": self.average.weights, "step": self.step, "elapsed": self.elapsed,
+    def content(self) -> dict[str, Any]:
+        """The shape, the phase and the optimisers."""
+        return {
+            "denoiser": to_dict(self.network.config), "config": to_dict(self.c),
             "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
         }  # fmt: skip
-        save_by_rename(self.out / CHECKPOINT, content)
 
     def averaged(self) -> Denoiser:
         """The network with the averaged weights, which is the one to use."""
         network = Denoiser(self.network.config).to(self.device)
         network.load_state_dict(self.average.weights)
         return network.eval()
-
-    def progress(self) -> float:
-        """How much of the phase is done, 0 to 1."""
-        return phase_done(self.step, self.c.steps, self.elapsed, self.c.minutes)
 
     def batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Clean and noisy pictures [B, 3, S, S], sigma [B, 1, S, S], conditions [B, 4, S, S]."""
@@ -166,49 +148,18 @@ class DenoiserTrainer:
         found: Tensor = restored.float().clamp(0, 1)
         return found
 
-    def one_step(self, rng: np.random.Generator, done: float) -> Tensor:
-        """One update: (loss, gradient norm), [2]."""
+    def one_step(self, rng: np.random.Generator, done: float) -> Figures:
+        """One update."""
         c = self.c
-        rate = c.learning_rate * rate_factor(self.step, done, c.warmup, c.final_rate)
         clean, noisy, sigma, condition = self.batch(rng)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=c.bf16):
             loss = objective(self.network, clean, noisy, sigma, condition).mean()
-        norm = update(self.optimisers, loss, rate, c.clip, self.network.parameters())
-        self.average.update(self.step)
-        self.step += 1
-        return torch.stack([loss.detach(), norm])
+        rate = c.learning_rate * self.rate_factor(done)
+        return {"loss": loss.detach(), "norm": update(self.optimisers, loss, rate, c.clip, self.network.parameters())}
 
-    def run(self) -> None:
-        """Train to the end of the phase."""
-        c = self.c
-        rng = np.random.default_rng([c.seed, self.step])
-        torch.manual_seed(c.seed * 1000 + self.step)
-        begin = time.perf_counter() - self.elapsed
-        self.line.begin(self.progress())
-        marks = dict.fromkeys(("log", "save", "eval"), self.elapsed)
-        window: list[Tensor] = []
-        while (done := self.progress()) < 1.0:
-            window.append(self.one_step(rng, done))
-            self.line.show(f"denoiser step {self.step}", done, c.batch)
-            self.elapsed = time.perf_counter() - begin
-            if self.elapsed - marks["log"] > c.log_seconds:
-                loss, norm = torch.stack(window).mean(0).tolist()
-                speed = len(window) * c.batch / (self.elapsed - marks["log"])
-                minutes = self.elapsed / 60
-                self.say(
-                    f"denoiser step {self.step} {minutes:.1f} min {done:.1%} loss {loss:.4f} norm {norm:.2f} "
-                    f"crops/s {speed:.1f}"
-                )
-                window, marks["log"] = [], self.elapsed
-            if self.elapsed - marks["save"] > 60 * c.save_minutes:
-                self.save()
-                marks["save"] = self.elapsed
-            if self.elapsed - marks["eval"] > 60 * c.eval_minutes:
-                self.report()
-                marks["eval"] = self.elapsed
-        self.line.clear()
-        self.save()
-        self.report()
+    def told(self, means: dict[str, float], speed: float) -> str:
+        """Loss and norm of the gradient."""
+        return f"loss {means['loss']:.4f} norm {means['norm']:.2f} crops/s {speed:.1f}"
 
     @torch.no_grad()
     def report(self) -> None:
@@ -216,17 +167,15 @@ class DenoiserTrainer:
         if self.validation is None:
             return
         network, found = self.averaged(), {level: [0.0, 0.0] for level in LEVELS}
-        count = min(self.c.eval_pictures, len(self.validation))
-        for number in np.linspace(0, len(self.validation) - 1, count).astype(int):
-            picture = self.validation.picture(int(number))
-            height, width = (min(JUDGED_SIDE, side // SIDE * SIDE) for side in picture.shape[:2])
-            x = picture[:height, :width].permute(2, 0, 1)[None].float().to(self.device) / 255
-            noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(int(number))).to(self.device)
+        numbers = self.validation.spread(self.c.eval_pictures)
+        for number in numbers:
+            x = self.validation.sample(number, JUDGED_SIDE)
+            noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(number)).to(self.device)
             for level in LEVELS:
                 noisy = x + level / 255 * noise
                 sigma = torch.full_like(x[:, :1], level / 255)
                 clean = network(noisy, sigma, conditions(None, x)).clamp(0, 1)
                 for place, seen in enumerate((noisy, clean)):
-                    found[level][place] += psnr(float(mse_per_sample(seen, x))) / count
+                    found[level][place] += psnr(float(mse_per_sample(seen, x))) / len(numbers)
         for level, (before, after) in found.items():
             self.say(f"denoiser val sigma {level}: {before:.2f} -> {after:.2f} dB")

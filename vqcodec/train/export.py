@@ -22,7 +22,7 @@ from vqcodec.model.zoo import AIM, ANSWERS
 from vqcodec.train.aim_graph import aim_graph
 from vqcodec.train.calibrate import prior_tables
 from vqcodec.train.codec import Codec
-from vqcodec.train.finish import Sample
+from vqcodec.train.finish import Report, Sample, quiet
 from vqcodec.train.graph import Graph, array
 from vqcodec.train.prior import BasePrior
 from vqcodec.train.prior_graph import prior_graphs
@@ -30,16 +30,17 @@ from vqcodec.train.rounding import Tables
 from vqcodec.train.transform_graphs import analysis, synthesis
 
 
-def integer_tables(model: Codec, base_prior: BasePrior, samples: Sequence[Sample]) -> Tables:
+def integer_tables(model: Codec, base_prior: BasePrior, samples: Sequence[Sample], report: Report = quiet) -> Tables:
     """Codebook and priors in integers; the frequency tables (`tables.*`) are counted on them afterwards.
 
     Args:
         samples: crops of one size through the analysis, on which the rounding is measured.
+        report: told how far it is.
     """
     return {
         "codebook": np.rint(array(model.quantiser.codebook) * 2.0**CODE_BITS).astype(np.int32),
         "base_prior.exp2": np.rint(LOG_ONE * 2.0 ** (-np.arange(OCTAVE) / OCTAVE)).astype(np.int32),
-        **prior_tables(model.cpu().eval(), base_prior.cpu().eval(), samples),
+        **prior_tables(model.cpu().eval(), base_prior.cpu().eval(), samples, report),
     }
 
 

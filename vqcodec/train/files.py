@@ -42,11 +42,10 @@ def rate_distortion(
     from vqcodec.options import DecodeOptions
 
     rows = []
-    numbers = np.linspace(0, len(pictures) - 1, min(count, len(pictures))).astype(int)
     for quality in qualities:
         bpps, decibels = [], []
-        for number in numbers:
-            rgb = pictures.picture(int(number)).cpu().numpy()
+        for number in pictures.spread(count):
+            rgb = pictures.picture(number).cpu().numpy()
             data = api.encode(rgb, quality, model=folder, patches=False)
             back = decode.decode(data, DecodeOptions(model=folder)).rgb
             bpps.append(8 * len(data) / (rgb.shape[0] * rgb.shape[1]))

@@ -21,7 +21,8 @@ from torch import Tensor
 from vqcodec.bitstream.codebook import Classes, Ints, Setting, quality_level, quantise
 from vqcodec.bitstream.entropy import ClassTables
 from vqcodec.bitstream.range_coder import TOTAL
-from vqcodec.codec.encode import WEIGHTS, cheapen
+from vqcodec.codec.encode import cheapen
+from vqcodec.codec.tradeoff import WEIGHTS
 from vqcodec.model.prior import CLASS_ORIGIN, CLASSES_PER_OCTAVE, RefinementPrior
 from vqcodec.model.walk import Predicted, walk_refinement
 from vqcodec.train.codec import Codec
@@ -30,7 +31,7 @@ from vqcodec.train.prior import BasePrior, quarter
 from vqcodec.train.steps import clip_gradients, phase_done, rate_factor
 
 Report = Callable[[str, float], None]  # takes the name of what is done, and how much of it, a part of 1
-CROPS = 320, 3000  # that the base prior learns from, where it is not said
+CROPS = 160, 3000  # that the base prior learns from, where it is not said
 SPAN = 600  # indices beyond +-SPAN are counted at the edge
 INDICES_AT_ONCE, MOST_MAPS = 12 * 28 * 28, 512  # in a step of the base prior's training: indices, and crops
 MOST_FIRST = 100  # about so many crops, at most three times as many, are enough for the first of two counts
@@ -45,13 +46,13 @@ class Sample(NamedTuple):
     base: NDArray[np.int64]  # [h, w] indices
 
 
-def _quiet(_what: str, _done: float) -> None:
+def quiet(_what: str, _done: float) -> None:
     """Reports to nobody."""
 
 
 @torch.no_grad()
 def analysed(
-    model: Codec, pictures: Pictures, count: int, size: int, seed: int, device: torch.device, report: Report = _quiet
+    model: Codec, pictures: Pictures, count: int, size: int, seed: int, device: torch.device, report: Report = quiet
 ) -> list[Sample]:
     """Random crops through the analysis, at every quality from 2 on, the tunes in turn."""
     rng = np.random.default_rng(seed)
@@ -75,7 +76,7 @@ def train_base_prior(
     seed: int = 1,
     crops: int | None = None,
     start: dict[str, Tensor] | None = None,
-    report: Report = _quiet,
+    report: Report = quiet,
     say: Callable[[str], object] = print,
 ) -> tuple[BasePrior, float]:
     """Train the base layer's prior on the indices of the frozen codebook.
@@ -240,7 +241,7 @@ def _frequencies(symmetric: NDArray[np.int64], number: int, limit: int) -> NDArr
 
 
 def count_tables(
-    tables: dict[str, NDArray[Any]], samples: Sequence[Sample], model: Codec, report: Report = _quiet
+    tables: dict[str, NDArray[Any]], samples: Sequence[Sample], model: Codec, report: Report = quiet
 ) -> dict[str, NDArray[Any]]:
     """Count the class tables on samples, twice: with plain rounding, then with the encoder's own choices.
 

@@ -13,7 +13,6 @@ Synthesis", CVPR 2021), and its gradient is brought to the size of the texture l
 from __future__ import annotations
 
 import math
-import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -30,12 +29,10 @@ from vqcodec.train.config import RealismConfig, TextureConfig, override, to_dict
 from vqcodec.train.data import Pictures
 from vqcodec.train.discriminator import Discriminator, feature_distance, judge_loss
 from vqcodec.train.layers import channels_last
-from vqcodec.train.loop import checkpoint_errors
 from vqcodec.train.losses import mse_per_sample, psnr
 from vqcodec.train.perception import ms_ssim, wasserstein_distortion
-from vqcodec.train.progress import Progress
 from vqcodec.train.quantise import Quantisation
-from vqcodec.train.steps import Average, Log, clip_gradients, phase_done, rate_factor, save_by_rename
+from vqcodec.train.steps import Phase, checkpoint_errors, clip_gradients
 from vqcodec.train.texture import Texture
 
 CHECKPOINT = "realistic.pt"
@@ -108,15 +105,16 @@ def _perceptual(name: str, device: torch.device) -> Callable[[Tensor, Tensor], T
     return distance
 
 
-class RealismTrainer:
-    """The adversarial phase of one codec, resumable.
+class RealismTrainer(Phase[RealismConfig, Texture]):
+    """The adversarial phase of one codec; it goes on from `out`/realistic.pt where that is there.
 
     Args:
         codec: frozen, on CPU.
-        pictures, validation: on the device; validation may be None.
-        shape, config: the network and the phase.
-        out: folder for `realistic.pt` (gone on from if it is there) and `log.txt`.
+        shape: of the network.
+        pictures, validation, config, out, device: as of `Phase`.
     """
+
+    checkpoint, name = CHECKPOINT, "realistic"
 
     def __init__(
         self,
@@ -128,62 +126,46 @@ class RealismTrainer:
         out: Path,
         device: torch.device,
     ) -> None:
-        if not (config.steps or config.minutes):
-            raise UsageError("give --set steps=N or --set minutes=M: a training run must end")
         torch.manual_seed(config.seed)
-        self.c, self.out, self.device = config, out, device
-        self.pictures, self.validation = pictures, validation
-        self.codec = channels_last(codec, device).eval()
-        self.codec.requires_grad_(False)
-        self.codec.quantiser.learns = False
         texture, judge = Texture(codec.config, shape), Discriminator(codec.config)
         for part in (texture, judge):
             part.sigma.copy_(codec.synthesis.sigma)
-        self.texture = channels_last(texture, device)
+        super().__init__(config, texture, pictures, validation, out, device)
+        self.codec = channels_last(codec, device).eval()
+        self.codec.requires_grad_(False)
+        self.codec.quantiser.learns = False
         self.judge = channels_last(judge, device)
-        self.optimiser = torch.optim.Adam(self.texture.parameters(), betas=(0.5, 0.98))
+        self.optimiser = torch.optim.Adam(self.network.parameters(), betas=(0.5, 0.98))
         self.judge_optimiser = torch.optim.Adam(self.judge.parameters(), betas=(0.5, 0.98))
-        self.step, self.elapsed = 0, 0.0
         self.log_price = -4.0  # of one unit of (squared error / the faithful picture's), natural logarithm
         self.balance = 0.0  # factor that brings the adversary's gradient to the others' size
-        self.average = Average(self.texture, config.ema)
-        self.line = Progress()
-        self.say = Log(out / "log.txt", self.line)
         self.perceptual = _perceptual(config.perceptual, device)
         if (out / CHECKPOINT).exists():
             self._resume(out / CHECKPOINT)
 
     def _resume(self, path: Path) -> None:
         texture, content = load_texture(path, self.codec)
-        if texture.config != self.texture.config:
+        if texture.config != self.network.config:
             raise InputError(f"{path} holds a network of another shape than the settings say")
-        self.texture.load_state_dict(content["model"])
         self.judge.load_state_dict(content["judge"])
         self.optimiser.load_state_dict(content["optimiser"])
         self.judge_optimiser.load_state_dict(content["judge_optimiser"])
-        self.average.load(content["ema"])
-        self.step, self.elapsed = int(content["step"]), float(content["elapsed"])
+        self.go_on(content)
         self.log_price, self.balance = float(content["log_price"]), float(content["balance"])
 
-    def save(self) -> None:
-        """Write `realistic.pt` by rename."""
-        content = {
-            "texture": to_dict(self.texture.config), "config": to_dict(self.c), "codec": fingerprint(self.codec),
-            "model": self.texture.state_dict(), "ema": self.average.weights, "judge": self.judge.state_dict(),
-            "optimiser": self.optimiser.state_dict(), "judge_optimiser": self.judge_optimiser.state_dict(),
-            "step": self.step, "elapsed": self.elapsed, "log_price": self.log_price, "balance": self.balance,
+    def content(self) -> dict[str, Any]:
+        """The shape, the phase, the discriminator, the optimisers and the balance found."""
+        return {
+            "texture": to_dict(self.network.config), "config": to_dict(self.c), "codec": fingerprint(self.codec),
+            "judge": self.judge.state_dict(), "optimiser": self.optimiser.state_dict(),
+            "judge_optimiser": self.judge_optimiser.state_dict(), "log_price": self.log_price, "balance": self.balance,
         }  # fmt: skip
-        save_by_rename(self.out / CHECKPOINT, content)
 
     def averaged(self) -> Texture:
         """The network with the averaged weights, which is the one to use."""
-        texture = Texture(self.codec.config, self.texture.config).to(self.device)
+        texture = Texture(self.codec.config, self.network.config).to(self.device)
         texture.load_state_dict(self.average.weights)
         return texture.eval()
-
-    def progress(self) -> float:
-        """How much of the phase is done, 0 to 1."""
-        return phase_done(self.step, self.c.steps, self.elapsed, self.c.minutes)
 
     def _batch(self, rng: np.random.Generator) -> tuple[Tensor, Decoded, Tensor]:
         """Originals, what is decoded of them, and the realism to train for."""
@@ -196,11 +178,9 @@ class RealismTrainer:
         return x, found, torch.from_numpy(realism.astype(np.float32)).to(self.device)[:, None]
 
     def _rates(self, done: float) -> None:
-        c = self.c
-        factor = rate_factor(self.step, done, c.warmup, c.final_rate)
-        for optimiser, rate in ((self.optimiser, c.learning_rate), (self.judge_optimiser, c.judge_rate)):
+        for optimiser, rate in ((self.optimiser, self.c.learning_rate), (self.judge_optimiser, self.c.judge_rate)):
             for group in optimiser.param_groups:
-                group["lr"] = rate * factor
+                group["lr"] = rate * self.rate_factor(done)
 
     def one_step(self, rng: np.random.Generator, done: float) -> dict[str, float]:
         """One update of the network, and of the discriminator once it takes part; what to log."""
@@ -208,7 +188,7 @@ class RealismTrainer:
         self._rates(done)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=c.bf16):
             x, seen, realism = self._batch(rng)
-            restored = self.texture(seen.latents, seen.faithful, seen.weights, realism, uniform_noise(x))
+            restored = self.network(seen.latents, seen.faithful, seen.weights, realism, uniform_noise(x))
         restored, weight = restored.float(), realism[:, 0]
         look = c.texture * wasserstein_distortion(restored, x) + c.similarity * (1 - ms_ssim(restored, x))
         if self.perceptual is not None:
@@ -225,7 +205,7 @@ class RealismTrainer:
             figures.update(more)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        figures["norm"] = float(clip_gradients(self.texture.parameters(), c.clip))
+        figures["norm"] = float(clip_gradients(self.network.parameters(), c.clip))
         self.optimiser.step()
         if done >= c.alone:
             figures.update(self._teach_judge(restored.detach()[weight > 0.5], x, seen.latents, weight > 0.5))
@@ -234,8 +214,6 @@ class RealismTrainer:
             figures["cost"] = float(decibels[weight > 0.9].mean())
             step = PRICE_RATE * (figures["cost"] - c.budget_db)
             self.log_price = float(np.clip(self.log_price + step, -8, 4))
-        self.average.update(self.step)
-        self.step += 1
         return figures
 
     def _adversary(
@@ -250,13 +228,13 @@ class RealismTrainer:
                 _, wanted = self.judge(x, latents)
         adversary = -(weight[:, None, None, None] * fake).mean()
         if self.step % 8 == 0 or not self.balance:
-            last = self.texture.out.weight
+            last = self.network.out.weight
             (of_look,) = torch.autograd.grad(look, last, retain_graph=True)
             (of_judge,) = torch.autograd.grad(adversary, last, retain_graph=True)
             now = min(1e3, float(of_look.norm() / (of_judge.norm() + 1e-8)))
             self.balance = now if not self.balance else 0.9 * self.balance + 0.1 * now
         matching = (weight * feature_distance(wanted, features)).mean()
-        ramp = min(1.0, (self.progress() - c.alone) / max(1e-9, 0.1 * (1 - c.alone)))
+        ramp = min(1.0, (self.done() - c.alone) / max(1e-9, 0.1 * (1 - c.alone)))
         loss = ramp * self.balance * (c.adversarial * adversary) + ramp * c.features * matching
         return loss, {"adversary": float(adversary.detach()), "features": float(matching.detach())}
 
@@ -277,43 +255,15 @@ class RealismTrainer:
         right = ((real > 0).float().mean() + (fake < 0).float().mean()) / 2
         return {"judge": float(loss.detach()), "right": float(right)}
 
-    def run(self) -> None:
-        """Train to the end of the phase."""
-        c = self.c
-        rng = np.random.default_rng([c.seed, self.step])
-        torch.manual_seed(c.seed * 1000 + self.step)
-        begin = time.perf_counter() - self.elapsed
-        self.line.begin(self.progress())
-        marks = dict.fromkeys(("log", "save", "eval"), self.elapsed)
-        window: list[dict[str, float]] = []
-        while (done := self.progress()) < 1.0:
-            window.append(self.one_step(rng, done))
-            self.line.show(f"realistic step {self.step}", done, c.batch)
-            self.elapsed = time.perf_counter() - begin
-            if self.elapsed - marks["log"] > c.log_seconds:
-                speed = len(window) * c.batch / (self.elapsed - marks["log"])
-                names = dict.fromkeys(name for line in window for name in line)
-                means = {n: float(np.mean([line[n] for line in window if n in line])) for n in names}
-                text = " ".join(f"{name} {value:.5f}" for name, value in means.items())
-                self.say(
-                    f"realistic step {self.step} {self.elapsed / 60:.1f} min {done:.1%} {text} "
-                    f"price {math.exp(self.log_price):.4f} balance {self.balance:.3f} crops/s {speed:.1f}"
-                )
-                window, marks["log"] = [], self.elapsed
-            if self.elapsed - marks["save"] > 60 * c.save_minutes:
-                self.save()
-                marks["save"] = self.elapsed
-            if self.validation and self.elapsed - marks["eval"] > 60 * c.eval_minutes:
-                self.report()
-                marks["eval"] = self.elapsed
-        self.line.clear()
-        self.save()
-        if self.validation:
-            self.report()
+    def told(self, means: dict[str, float], speed: float) -> str:
+        """All figures, what the squared error costs, and the adversary's factor."""
+        text = " ".join(f"{name} {value:.5f}" for name, value in means.items())
+        return f"{text} price {math.exp(self.log_price):.4f} balance {self.balance:.3f} crops/s {speed:.1f}"
 
     def report(self) -> None:
-        """Log what the averaged network does on validation pictures."""
-        assert self.validation is not None
+        """Log what the averaged network does on validation pictures, where there are any."""
+        if self.validation is None:
+            return
         rows = evaluate(self.codec, self.averaged(), self.validation, self.c.eval_pictures, self.device)
         for row in rows:
             self.say(
@@ -328,14 +278,12 @@ def evaluate(
 ) -> list[dict[str, float]]:
     """PSNR, Wasserstein distortion and structural dissimilarity per level and realism; level -1 is the base alone."""
     rows: list[dict[str, float]] = []
-    numbers = np.linspace(0, len(pictures) - 1, min(count, len(pictures))).astype(int)
+    numbers = pictures.spread(count)
     for level in (-1.0, *EVAL_LEVELS):
         found = []
         for number in numbers:
-            torch.manual_seed(int(number))
-            p = pictures.picture(int(number))
-            p = p[: p.shape[0] // 16 * 16, : p.shape[1] // 16 * 16]
-            x = p.permute(2, 0, 1)[None].to(device).float() / 255
+            torch.manual_seed(number)
+            x = pictures.sample(number)
             seen = decoded(codec, x, torch.tensor([max(0.0, level)], device=device), int(level < 0))
             noise = uniform_noise(x)
             for realism in EVAL_REALISMS:

@@ -8,6 +8,7 @@
 import { damagedError, modelError } from "./errors.js";
 
 const TOTAL = 2 ** 24; // of the weights of an alphabet
+const GUIDE_SHIFT = 14;
 const TWO_32 = 2 ** 32;
 const MAX_INDEX = 2 ** 20;
 const LEFT_OVER = 2 ** 33 - 1;
@@ -26,6 +27,8 @@ export class RangeDecoder {
   _word() {
     const at = this.position;
     this.position += 4;
+    // of a valid payload no word is read but the one behind the end; a third would mean that it says nothing
+    if (at > this.words.byteLength + 4) throw damagedError("the compressed data is too short for what it would say");
     return at + 4 <= this.words.byteLength ? this.words.getUint32(at, true) : 0;
   }
 
@@ -55,25 +58,22 @@ export class RangeDecoder {
 
   /** Takes the symbol that begins `below` below the quantile and has this weight. */
   _take(below, weight) {
-    this._set(below, this.rest, "high", "low");
-    this._set(weight, 0, "rangeHigh", "rangeLow");
+    const { scale } = this, upper = Math.floor(scale / 2 ** 20), lower = scale - upper * 2 ** 20;
+    // scale * below + rest and scale * weight, as two numbers of 32 bits
+    const highest = upper * below, high = Math.floor(highest / 4096);
+    const low = (highest - high * 4096) * 2 ** 20 + lower * below + this.rest, carry = Math.floor(low / TWO_32);
+    this.high = high + carry;
+    this.low = low - carry * TWO_32;
+    const widest = upper * weight, wide = Math.floor(widest / 4096);
+    const narrow = (widest - wide * 4096) * 2 ** 20 + lower * weight, more = Math.floor(narrow / TWO_32);
+    this.rangeHigh = wide + more;
+    this.rangeLow = narrow - more * TWO_32;
     if (this.rangeHigh === 0) {
       this.rangeHigh = this.rangeLow;
       this.rangeLow = 0;
       this.high = this.low;
       this.low = this._word();
     }
-  }
-
-  /** Two numbers of 32 bits: scale * count + rest. */
-  _set(count, rest, highName, lowName) {
-    const upper = Math.floor(this.scale / 2 ** 20);
-    const highest = upper * count;
-    const high = Math.floor(highest / 4096);
-    const low = (highest - high * 4096) * 2 ** 20 + (this.scale - upper * 2 ** 20) * count + rest;
-    const carry = Math.floor(low / TWO_32);
-    this[highName] = high + carry;
-    this[lowName] = low - carry * TWO_32;
   }
 
   /** A symbol of n alike ones. @param {number} size */
@@ -108,10 +108,14 @@ export class RangeDecoder {
    * @param {Table} table
    */
   indices(out, where, from, to, table) {
-    const { starts, limit, size } = table;
+    const { starts, limit, guide } = table;
     const escaped = [];
     for (let i = from; i < to; i++) {
-      const value = this.symbol(starts, size) - limit;
+      const quantile = this._quantile();
+      let symbol = guide[quantile >> GUIDE_SHIFT];
+      while (starts[symbol + 1] <= quantile) symbol++;
+      this._take(quantile - starts[symbol], starts[symbol + 1] - starts[symbol]);
+      const value = symbol - limit;
       if (value > limit) escaped.push(where[i]);
       else out[where[i]] = value;
     }
@@ -137,7 +141,11 @@ export class RangeDecoder {
   }
 }
 
-/** @typedef {{limit: number, size: number, starts: Uint32Array}} Table symbols 0 .. 2 limit are indices, then the escape */
+/**
+ * Symbols 0 .. 2 limit are indices, then the escape. `guide`: by the first bits of a quantile, the first symbol that can
+ * be meant.
+ * @typedef {{limit: number, starts: Uint32Array, guide: Uint32Array}} Table
+ */
 
 export class ClassTables {
   /** @param {Record<string, import("./npz.js").Integers>} arrays of the model */
@@ -157,7 +165,12 @@ export class ClassTables {
         starts[i + 1] = starts[i] + counts[at++] + 1;
       }
       if (starts[size] !== TOTAL) throw modelError(MALFORMED);
-      return { limit, size, starts };
+      const guide = new Uint32Array(TOTAL >> GUIDE_SHIFT);
+      for (let i = 0, symbol = 0; i < guide.length; i++) {
+        while (starts[symbol + 1] <= i << GUIDE_SHIFT) symbol++;
+        guide[i] = symbol;
+      }
+      return { limit, starts, guide };
     });
     if (at !== counts.length || this.shrink.some(value => value < 0 || value > 127)) throw modelError(MALFORMED);
   }

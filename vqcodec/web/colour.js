@@ -16,6 +16,28 @@ function termsOf(degree) {
   return terms;
 }
 
+/**
+ * Coefficients of t^i u^j v^k, each three times, from those of Legendre's polynomials: the highest j first, then the
+ * highest k, then the highest i.
+ * @param {Int32Array} indices [K, 3] @param {number} degree @param {number} step
+ */
+function inPowers(indices, degree, step) {
+  const legendre = [[1], [0, 1]]; // coefficients of 1, t, t^2 ...
+  for (let n = 2; n <= degree; n++) {
+    const [last, before] = [legendre[n - 1], legendre[n - 2]];
+    legendre.push(Array.from({ length: n + 1 }, (_, i) => ((2 * n - 1) * (last[i - 1] ?? 0) - (n - 1) * (before[i] ?? 0)) / n));
+  }
+  const terms = termsOf(degree), sums = new Map(terms.map(term => [`${term}`, [0, 0, 0]]));
+  terms.forEach(([n, j, k], at) => {
+    legendre[n].forEach((share, i) => {
+      const sum = /** @type {number[]} */ (sums.get(`${[i, j, k]}`));
+      for (let c = 0; c < 3; c++) sum[c] += share * step * indices[3 * at + c];
+    });
+  });
+  const order = terms.sort((a, b) => b[1] - a[1] || b[2] - a[2] || b[0] - a[0]);
+  return Float64Array.from(order.flatMap(term => /** @type {number[]} */ (sums.get(`${term}`))));
+}
+
 /** @param {number} length of a side in pixels */
 const cells = length => Math.max(1, Math.floor((length + CELL / 2) / CELL));
 
@@ -37,8 +59,7 @@ export class ColourLayer {
       if (degree > 4) throw damagedError("the colour layer is of a degree that there is not");
       const parts = Array.from({ length: degree + 1 }, (_, n) => group((3 * (n + 1) * (n + 2)) / 2));
       this.indices = Int32Array.from(parts.flatMap(part => [...part]));
-      this.terms = termsOf(degree);
-      this.values = Float64Array.from(this.indices, index => (index * 4) / 255 / 2 ** exponent);
+      this.coefficients = inPowers(this.indices, degree, 4 / 255 / 2 ** exponent);
       this.degree = degree;
     }
     /** @type {Int32Array | null} */
@@ -77,24 +98,29 @@ export class ColourLayer {
     if (this.shifts) this._shift(planes, piece);
   }
 
+  /** Horner's rule in u, then v, then t. @param {Float32Array[]} planes */
   _polynomial([red, green, blue]) {
-    const { values, degree } = this, powers = degree + 1, count = this.terms.length;
-    const [i, j, k] = [0, 1, 2].map(n => Uint8Array.from(this.terms, term => term[n]));
-    const p = new Float64Array(powers).fill(1), u = p.slice(), v = p.slice();
+    const { coefficients, degree } = this;
     for (let at = 0; at < red.length; at++) {
       const r = clip(red[at], 0, 1), g = clip(green[at], 0, 1), b = clip(blue[at], 0, 1);
-      const t = 2 * (0.299 * r + 0.587 * g + 0.114 * b) - 1;
-      for (let n = 1; n < powers; n++) {
-        p[n] = n === 1 ? t : ((2 * n - 1) * t * p[n - 1] - (n - 1) * p[n - 2]) / n;
-        u[n] = u[n - 1] * 4 * (b - g);
-        v[n] = v[n - 1] * 4 * (r - g);
-      }
-      let dr = 0, dg = 0, db = 0;
-      for (let n = 0, m = 0; n < count; n++) {
-        const term = p[i[n]] * u[j[n]] * v[k[n]];
-        dr += values[m++] * term;
-        dg += values[m++] * term;
-        db += values[m++] * term;
+      const t = 2 * (0.299 * r + 0.587 * g + 0.114 * b) - 1, u = 4 * (b - g), v = 4 * (r - g);
+      let dr = 0, dg = 0, db = 0, m = 0;
+      for (let j = degree; j >= 0; j--) {
+        let er = 0, eg = 0, eb = 0;
+        for (let k = degree - j; k >= 0; k--) {
+          let fr = 0, fg = 0, fb = 0;
+          for (let i = degree - j - k; i >= 0; i--) {
+            fr = fr * t + coefficients[m++];
+            fg = fg * t + coefficients[m++];
+            fb = fb * t + coefficients[m++];
+          }
+          er = er * v + fr;
+          eg = eg * v + fg;
+          eb = eb * v + fb;
+        }
+        dr = dr * u + er;
+        dg = dg * u + eg;
+        db = db * u + eb;
       }
       red[at] = r + dr;
       green[at] = g + dg;

@@ -12,6 +12,7 @@ import { checkPixels, checkSize, placeOf, readHeader, readMetadata, sectionBody 
 import { VqcError, damagedError, usageError } from "./errors.js";
 import { Patches } from "./patches.js";
 import { readAlpha } from "./png.js";
+import { enlarged, quarter } from "./look.js";
 import { cropped } from "./prior.js";
 
 export const MAX_PIXELS = 2 ** 27;
@@ -152,9 +153,13 @@ const area = r => (r.x1 - r.x0) * (r.y1 - r.y0);
 const sizeOf = r => ({ width: r.x1 - r.x0, height: r.y1 - r.y0 });
 
 export class Picture {
-  /** @param {Arriving} source @param {import("./container.js").Header} header @param {import("./models.js").Model} model @param {Rect} area */
+  /** @param {Arriving} source @param {import("./container.js").Header} header @param {import("./models.js").Model} model @param {Rect} area @param {any} options of `decode` */
   constructor(source, header, model, area, options = {}) {
-    Object.assign(this, { source, header, model, area, options });
+    this.source = source;
+    this.header = header;
+    this.model = model;
+    this.area = area;
+    this.options = options;
     this.row = model.prior.row(model.tunes, header.tune, header.quality);
     this.side = header.tileSide / STRIDE;
     this.field = { x0: 0, y0: 0, x1: Math.ceil(header.width / STRIDE), y1: Math.ceil(header.height / STRIDE) };
@@ -174,7 +179,7 @@ export class Picture {
     const data = new Uint8ClampedArray(4 * size.width * size.height);
     await this._readBases();
     if (header.refinement && !options.coarse && options.onPart && (options.preview || source.bytes.length < header.fileBytes)) {
-      await this._show(true, part => options.onPart?.(part));
+      await this._look(options.onPart);
     }
     await this._readPatches();
     await this._show(!!options.coarse, part => {
@@ -317,7 +322,6 @@ export class Picture {
     for (const index of this.tilesIn(this._wanted())) {
       const inner = common(this._pixels(index), this.area);
       const seen = common(grown(latentsOf(inner), model.halo), this.field), size = sizeOf(seen);
-      if (this.isKept(index) && !this.patches) continue; // nothing of it is there yet
       let planes = null;
       if (!this.isKept(index)) {
         for (const near of this.tilesIn(seen)) {
@@ -328,10 +332,28 @@ export class Picture {
       }
       const data = planes ? this._samples(planes, seen, inner, coarse) : new Uint8ClampedArray(4 * area(inner)).fill(255);
       await this.patches?.paste(data, inner);
-      if (header.gray) for (let i = 0; i < data.length; i += 4) data.fill((data[i] + data[i + 1] + data[i + 2]) / 3, i, i + 3);
+      this._grey(data);
       show({ stage: coarse ? "base" : "picture", x: inner.x0 - this.area.x0, y: inner.y0 - this.area.y0, ...sizeOf(inner), data });
     }
     this.latents.clear();
+  }
+
+  /** The first look: the base layer by the synthesis' linear shortcut alone, enlarged. @param {(part: Part) => void} show */
+  async _look(show) {
+    const shortcut = await this.model.shortcut();
+    for (const index of this.tilesIn(this._wanted())) {
+      if (this.isKept(index)) continue; // nothing of it is there yet
+      const tile = this.tile(index), inner = common(this._pixels(index), this.area), size = sizeOf(inner);
+      const small = quarter(await this.readTile(index, true), sizeOf(tile), shortcut);
+      const data = enlarged(small, sizeOf(tile), { ...within(inner, { x0: tile.x0 * STRIDE, y0: tile.y0 * STRIDE }), ...size });
+      this._grey(data);
+      show({ stage: "base", x: inner.x0 - this.area.x0, y: inner.y0 - this.area.y0, ...size, data });
+    }
+  }
+
+  _grey(data) {
+    if (!this.header.gray) return;
+    for (let i = 0; i < data.length; i += 4) data.fill((data[i] + data[i + 1] + data[i + 2]) / 3, i, i + 3);
   }
 
   /** Latents of a window as the synthesis wants them: [M, h, w]. */

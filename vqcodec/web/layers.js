@@ -34,11 +34,9 @@ const CLASSES = 64;
  */
 /** @typedef {{means: Float32Array, classes: Uint8Array, after: Uint8Array}} StepOutputs */
 
-/** To the nearest integer, half to even. @param {number} x */
-export function rint(x) {
-  const up = Math.round(x);
-  return up - x === 0.5 && up % 2 ? up - 1 : up;
-}
+const INTEGERS = 1.5 * 2 ** 52; // doubles beside it are the integers, and sums round half to even
+/** To the nearest integer, half to even. @param {number} x below 2^51 */
+export const rint = x => x + INTEGERS - INTEGERS;
 
 /** @param {number} x @param {number} low @param {number} high */
 export const clip = (x, low, high) => (x < low ? low : x > high ? high : x);
@@ -68,7 +66,8 @@ class Linear {
     const weight = integers(arrays, `${name}.weight`, -64, 63, 2);
     const bias = integers(arrays, `${name}.bias`, -(2 ** 24), 2 ** 24).data;
     const shift = integers(arrays, `${name}.shift`, 0, 10).data;
-    [this.outputs, this.inputs] = weight.shape;
+    this.outputs = weight.shape[0];
+    this.inputs = weight.shape[1];
     this.takes = takes;
     this.weight = weight.data;
     this.bias = Float64Array.from(bias, value => value / 1024);

@@ -17,7 +17,7 @@ const ROWS = 100; // of the tables, per tune
 /** @typedef {import("./layers.js").Grid} Grid */
 /** @typedef {{x0: number, y0: number, x1: number, y1: number}} Rect half open */
 
-/** Places of every second row and column. @param {Grid} grid */
+/** Places of every second row and column. @param {Grid} grid @param {number[]} first */
 function quarter({ height, width }, [row, column]) {
   const places = [];
   for (let y = row; y < height; y += 2) for (let x = column; x < width; x += 2) places.push(y * width + x);
@@ -41,7 +41,8 @@ export class Prior {
     this.engine = engine;
     this.tables = tables;
     const codes = integers(arrays, "codes", -128, 127, 2);
-    [this.words, this.codeBytes] = codes.shape;
+    this.words = codes.shape[0];
+    this.codeBytes = codes.shape[1];
     this.codes = Uint8Array.from(codes.data, code => code + 128);
     this.passes = streams(arrays, "base_prior.passes", OFFSETS);
     this.exp2 = integers(arrays, "base_prior.exp2", 1, TOTAL).data;

@@ -8,38 +8,41 @@ export class Runtime {
   /** @param {any} ort the module onnxruntime-web */
   constructor(ort) {
     this.ort = ort;
-    this.last = Promise.resolve(); // sessions run one after the other
+    this.last = /** @type {Promise<any>} */ (Promise.resolve()); // one thing after the other: external data has one name for all sessions
   }
 
-  /** @param {Uint8Array} graph @param {{optimise: boolean}} options */
-  async session(graph, { optimise }) {
-    try {
-      return await this.ort.InferenceSession.create(graph, {
-        executionProviders: ["wasm"],
-        graphOptimizationLevel: optimise ? "all" : "disabled",
-        enableCpuMemArena: false,
-      });
-    } catch (error) {
-      throw this._named(error, "loaded");
-    }
+  /**
+   * @param {Uint8Array} graph
+   * @param {{optimise: boolean, weights?: Uint8Array}} options `weights`: what the graph leaves to the model's tables
+   */
+  session(graph, { optimise, weights }) {
+    const options = {
+      executionProviders: ["wasm"],
+      graphOptimizationLevel: optimise ? "all" : "disabled",
+      enableCpuMemArena: false,
+      ...(weights && { externalData: [{ path: "tables.npz", data: weights }] }),
+    };
+    return this._turn("loaded", () => this.ort.InferenceSession.create(graph, options));
   }
 
   /**
    * @param {any} session
    * @param {Record<string, [string, any, number[]]>} feeds type, data and shape
-   * @returns {Promise<Record<string, any>>} the outputs' data
+   * @returns {Promise<Record<string, any>>} the outputs, each with `type`, `dims` and `data`
    */
-  async run(session, feeds) {
-    const turn = this.last.then(async () => {
-      const tensors = Object.entries(feeds).map(([name, [type, data, shape]]) => [name, new this.ort.Tensor(type, data, shape)]);
-      const outputs = await session.run(Object.fromEntries(tensors));
-      return Object.fromEntries(Object.entries(outputs).map(([name, tensor]) => [name, /** @type {any} */ (tensor).data]));
-    });
+  run(session, feeds) {
+    const tensors = Object.entries(feeds).map(([name, [type, data, shape]]) => [name, new this.ort.Tensor(type, data, shape)]);
+    return this._turn("run", () => session.run(Object.fromEntries(tensors)));
+  }
+
+  /** Does work when all that came before is done. @param {string} what @param {() => Promise<any>} work @returns {Promise<any>} */
+  async _turn(what, work) {
+    const turn = this.last.then(work);
     this.last = turn.then(() => {}, () => {});
     try {
       return await turn;
     } catch (error) {
-      throw this._named(error, "run");
+      throw this._named(error, what);
     }
   }
 

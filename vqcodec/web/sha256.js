@@ -3,7 +3,7 @@
 
 /** @param {Uint8Array} bytes @returns {Promise<string>} in hexadecimal */
 export async function sha256(bytes) {
-  const digest = globalThis.crypto?.subtle ? new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)) : plainly(bytes);
+  const digest = globalThis.crypto?.subtle ? new Uint8Array(await crypto.subtle.digest("SHA-256", /** @type {BufferSource} */ (bytes))) : plainly(bytes);
   return Array.from(digest, byte => byte.toString(16).padStart(2, "0")).join("");
 }
 

@@ -10,11 +10,13 @@
  */
 (() => {
   "use strict";
-  if (window.vqcImages) return;
-  const script = document.currentScript;
+  const page = /** @type {any} */ (window);
+  if (page.vqcImages) return;
+  const script = /** @type {HTMLScriptElement} */ (document.currentScript);
   const here = script.src;
   const CACHE = "vqcodec-pictures", MOST_KEPT = 200;
-  const decoder = () => (decoder.loaded ??= import(new URL("vqcodec.js", here).href));
+  let loaded = /** @type {Promise<any> | null} */ (null);
+  const decoder = () => (loaded ??= import(new URL("vqcodec.js", here).href));
 
   const isVqc = url => {
     try {
@@ -224,6 +226,6 @@
   if (script.dataset.worker) {
     service?.register(script.dataset.worker).catch(error => console.warn(`vqcodec: no service worker (${error.message})`));
   }
-  window.vqcImages = { pictureOf: address => pictureOf(new URL(address, document.baseURI).href).blob };
+  page.vqcImages = { pictureOf: address => pictureOf(new URL(address, document.baseURI).href).blob };
   if (!(service?.controller && script.dataset.worker && service.controller.scriptURL === new URL(script.dataset.worker, document.baseURI).href)) watch();
 })();

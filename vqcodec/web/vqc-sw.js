@@ -5,18 +5,19 @@
  * start workers itself. Everything else goes to the server: a .vqc that is opened or fetched stays what it is.
  */
 "use strict";
+const scope = /** @type {any} */ (self);
 const PATIENCE_MS = 5000; // for a page to say that it has heard; one without vqc-img.js never does
 
-self.addEventListener("install", () => self.skipWaiting());
-self.addEventListener("activate", event => event.waitUntil(self.clients.claim()));
-self.addEventListener("fetch", event => {
+scope.addEventListener("install", () => scope.skipWaiting());
+scope.addEventListener("activate", event => event.waitUntil(scope.clients.claim()));
+scope.addEventListener("fetch", event => {
   const { request, clientId } = event;
   const wanted = request.method === "GET" && request.destination === "image";
   if (wanted && clientId && new URL(request.url).pathname.toLowerCase().endsWith(".vqc")) event.respondWith(answer(request, clientId));
 });
 
 async function answer(request, clientId) {
-  const page = await self.clients.get(clientId);
+  const page = await scope.clients.get(clientId);
   const { blob, error } = page ? await asked(page, request.url) : {};
   if (blob) return new Response(blob, { headers: { "content-type": "image/png" } });
   if (error) console.warn(`vqcodec: ${request.url}: ${error}`);

@@ -54,7 +54,7 @@ async function run(id, { region, maxPixels, coarse, preview, png, parts, look },
   const post = (answer, transfer = []) => self.postMessage({ id, ...answer }, { transfer });
   await turn();
   try {
-    let canvas = null, left = 0;
+    let canvas = null, left = { width: 0, height: 0, pixels: 0 };
     const onPart = part => {
       if (look && part.stage === "base") {
         canvas ??= new Uint8ClampedArray(4 * left.width * left.height);

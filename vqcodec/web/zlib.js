@@ -13,7 +13,7 @@ export async function inflate(bytes, limit, kind, format = "deflate") {
   const parts = [];
   let size = 0;
   try {
-    const reader = new Blob([bytes]).stream().pipeThrough(new DecompressionStream(format)).getReader();
+    const reader = new Blob([/** @type {BlobPart} */ (bytes)]).stream().pipeThrough(new DecompressionStream(format)).getReader();
     for (let { done, value } = await reader.read(); !done; { done, value } = await reader.read()) {
       size += value.length;
       if (size > limit) {
@@ -31,7 +31,7 @@ export async function inflate(bytes, limit, kind, format = "deflate") {
 
 /** @param {Uint8Array} bytes @returns {Promise<Uint8Array>} a zlib stream */
 export async function deflate(bytes) {
-  const stream = new Blob([bytes]).stream().pipeThrough(new CompressionStream("deflate"));
+  const stream = new Blob([/** @type {BlobPart} */ (bytes)]).stream().pipeThrough(new CompressionStream("deflate"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 

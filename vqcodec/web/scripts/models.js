@@ -9,6 +9,6 @@ for (const id of fs.readdirSync(`${web}/../weights`)) {
   if (!fs.existsSync(`${folder}/model.json`)) continue;
   const checksum = JSON.parse(fs.readFileSync(`${folder}/model.json`, "utf8")).files["tables.npz"].sha256.slice(0, 8);
   fs.mkdirSync(`${web}/models/${checksum}`, { recursive: true });
-  for (const name of ["model.json", "tables.npz", "synthesis.onnx"]) fs.copyFileSync(`${folder}/${name}`, `${web}/models/${checksum}/${name}`);
+  for (const name of fs.readdirSync(folder).filter(name => /^(model\.json|tables\.npz|(synthesis|prior-.*)\.onnx)$/.test(name))) fs.copyFileSync(`${folder}/${name}`, `${web}/models/${checksum}/${name}`);
 }
 fs.copyFileSync(`${web}/../../LICENSE`, `${web}/LICENSE`);
