@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +169,8 @@ def test_training_resumes_and_joins_a_model(photo: U8, tmp_path: Path, model: Pa
         "warmup=5",
         "decode=0",
         "repair=0",
+        "gray=0",
+        "sigma_high=0.2",
         "bf16=false",
         "ema=0.9",
         "eval_pictures=1",
@@ -180,7 +184,7 @@ def test_training_resumes_and_joins_a_model(photo: U8, tmp_path: Path, model: Pa
     assert np.mean(losses[-8:]) < 0.8 * np.mean(losses[:3])
     judged = [line.split() for line in log.splitlines() if "val sigma" in line]
     assert [line[3] for line in judged] == ["15:", "25:", "50:"]
-    assert all(float(line[6]) > float(line[4]) + gain for line, gain in zip(judged, (0.2, 1, 2), strict=True))
+    assert all(float(line[6]) > float(line[4]) + gain for line, gain in zip(judged, (-0.5, 0.7, 2), strict=True))
     log = run(*common, "--set", "steps=63", "--into", model)
     assert "denoiser step 61 " in log
     assert "denoiser step 60 " not in log
@@ -208,17 +212,29 @@ def test_batches(photo: U8) -> None:
 
     flat = torch.from_numpy(photo[:100, :120].copy().reshape(-1))
     pictures = Pictures(flat, np.array([[100, 120]]), torch.device("cpu"))
-    config = NoiseConfig(steps=1, batch=200, crop=16, decode=0, repair=0.5)
+    config = NoiseConfig(steps=1, batch=400, crop=16, decode=0, repair=0.5)
     trainer = denoising.DenoiserTrainer(None, pictures, None, SMALL, config, Path(), torch.device("cpu"))
     clean, noisy, sigma, condition = trainer.batch(np.random.default_rng(2))
-    holes = (sigma.amin((1, 2, 3)) == 0).numpy()
-    assert 0.3 < holes.mean() < 0.7
-    assert float(sigma[~holes].max()) <= config.sigma_high
-    assert float(sigma.max()) > config.sigma_high
     assert not condition.any()
-    assert torch.equal(noisy[sigma.expand_as(noisy) == 0], clean[sigma.expand_as(noisy) == 0])
-    scaled = ((noisy - clean) / sigma.clamp(min=1e-9))[sigma.expand_as(noisy) > 0]
-    assert float(scaled.var()) == pytest.approx(1, abs=0.03)
+    with_holes = sigma.amin((1, 2, 3)) == 0
+    assert 0.4 < with_holes.float().mean() < 0.6
+    stored = 255 * noisy[~with_holes]  # as a file of 8 bits has it
+    assert torch.equal(stored.round().clamp(0, 255), stored.round())
+    assert (stored - stored.round()).abs().max() < 1e-3
+    assert float(sigma[~with_holes].max()) <= config.sigma_high
+    gray = (noisy[~with_holes, :1] == noisy[~with_holes]).all((1, 2, 3))
+    assert 0.08 < gray.float().mean() < 0.25
+    assert torch.equal(clean[~with_holes][gray, :1].expand(-1, 3, -1, -1), clean[~with_holes][gray])
+    calm = (sigma[~with_holes] < 0.02).all(3).all(2).all(1) & (clean[~with_holes] > 0.1).all(3).all(2).all(1)
+    scaled = ((noisy - clean) / sigma.clamp(min=1e-9))[~with_holes][calm]
+    assert float(scaled.var()) == pytest.approx(1, abs=0.1)
+    holes = sigma.expand_as(noisy) > 0
+    assert torch.equal(noisy[with_holes][~holes[with_holes]], clean[with_holes][~holes[with_holes]])
+    blank = with_holes & (sigma.amax((1, 2, 3)) == 1)
+    assert 0.3 < float(blank.sum() / with_holes.sum()) < 0.7
+    nothing = noisy[blank][holes[blank]] - 0.5
+    assert float(nothing.mean()) == pytest.approx(0, abs=0.03), "nothing of the picture"
+    assert float(nothing.var()) == pytest.approx(1, abs=0.03)
 
 
 @pytest.mark.parametrize(
@@ -278,8 +294,8 @@ def test_the_commands(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("code", "words", "arguments"),
     [
-        (5, "no denoiser", ["denoise", "a.png", "x.png"]),
-        (5, "no denoiser", ["repair", "a.png", "x.png", "--mask", "mask.png"]),
+        (5, "no denoiser", ["denoise", "a.png", "x.png", "--model", "bare"]),
+        (5, "no denoiser", ["repair", "a.png", "x.png", "--mask", "mask.png", "--model", "bare"]),
         (2, "--sigma", ["denoise", "a.png", "x.png", "--sigma", "much", "--model", "model"]),
         (2, "0 to 100", ["denoise", "a.png", "x.png", "--sigma", "101", "--model", "model"]),
         (2, "0 to 100", ["denoise", "a.png", "x.png", "--sigma", "nan", "--model", "model"]),
@@ -293,6 +309,10 @@ def test_the_commands(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_mistakes(here: Path, capsys: pytest.CaptureFixture[str], code: int, words: str, arguments: list[str]) -> None:
     Image.fromarray(np.zeros((9, 9), np.uint8)).save("tiny.png")
+    shutil.copytree("model", "bare")
+    card = json.loads(Path("bare/model.json").read_text())
+    del card["files"]["denoiser.onnx"], card["denoiser_halo"]
+    Path("bare/model.json").write_text(json.dumps(card))
     assert main(arguments) == code
     line = capsys.readouterr().err
     assert words in line

@@ -47,7 +47,7 @@ def denoise(
 
     \b
     vqcodec denoise night.jpg clean.png
-    vqcodec denoise night.jpg clean.png --sigma 12
+    vqcodec denoise night.jpg cleaner.png --sigma 12
     """
 
     def run(picture: Picture) -> Picture:
