@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vqcodec.bitstream.tiles import Grid, Rect, Tile
 from vqcodec.errors import UsageError
 from vqcodec.model import denoiser, zoo
-from vqcodec.model.denoiser import SIDE, SIGMA_MAX, Pixels
+from vqcodec.model.denoiser import REPAIR_START, SIDE, Pixels
 from vqcodec.model.zoo import Model
 from vqcodec.options import (
     AUTO_NOISE,
@@ -156,14 +156,14 @@ def repair(
             f"the mask has {mask.shape[1]} x {mask.shape[0]} pixels and the picture {width} x {height}: "
             "they must be of one size"
         )
-    sigmas = denoiser.levels(whole_number("steps", steps, 1, MAX_STEPS))
+    sigmas = denoiser.levels(whole_number("steps", steps, 1, MAX_STEPS), REPAIR_START)
     noise = denoiser.gaussian(Rect(0, 0, width, height), whole_number("seed", seed, 0, MAX_SEED))
     loaded, at_once = _loaded(model, threads, (height, width))
     if not mask.any():
         return picture
     where = mask.astype(np.float32)
     x = picture.rgb * np.float32(1 / 255)
-    start = np.where(mask[:, :, None], denoiser.noised(np.full_like(x, 0.5), SIGMA_MAX, noise), x)
+    start = denoiser.noised(denoiser.filled(x, mask), REPAIR_START * where, noise)
     with single_blas():
         x = denoiser.sample(lambda x, sigma: estimated(loaded, x, sigma, at_once), start, sigmas, where)
     made_up = _restored(picture, x)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from vqcodec.bitstream.tiles import Rect
 from vqcodec.codec.denoise import estimated
 from vqcodec.model import denoiser
-from vqcodec.model.denoiser import SIDE, SIGMA_MAX, Pixels
+from vqcodec.model.denoiser import REPAIR_START, SIDE, Pixels
 from vqcodec.model.zoo import Model
 from vqcodec.options import DEFAULT_STEPS, DecodeOptions
 from vqcodec.threads import in_order
@@ -78,15 +78,15 @@ def diffused(model: Model, sampling: Sampling, known: Where = _nothing) -> Work:
 
 def made_up(model: Model, lost: Where, steps: int = DEFAULT_STEPS) -> Work:
     """Repair of what is lost, from nothing but what lies around it; all other pixels stay."""
-    sigmas = denoiser.levels(steps)
+    sigmas = denoiser.levels(steps, REPAIR_START)
 
     def work(window: Rect, rgb: Rows) -> Rows:
         holes = lost(window)
         if not holes.any():
             return rgb
-        x = np.where(holes[:, :, None], np.float32(0.5), rgb * np.float32(1 / 255))
+        x = denoiser.filled(rgb * np.float32(1 / 255), holes)
         where = holes.astype(np.float32)
-        noisy = denoiser.noised(x, SIGMA_MAX * where, denoiser.gaussian(window, 0))
+        noisy = denoiser.noised(x, REPAIR_START * where, denoiser.gaussian(window, 0))
         return np.where(holes[:, :, None], _samples(_sampled(model, noisy, sigmas, where)), rgb)
 
     return work

@@ -21,6 +21,9 @@ from vqcodec.model.transforms import run, session
 from vqcodec.options import MAX_STEPS
 
 SIGMA_MAX = 1.0  # at t = 1, of samples in [0, 1]: nothing of the picture is left but a faint mean
+REPAIR_START = 0.15  # the noise that a repair begins with, over what `filled` gives
+AROUND = 64  # pixels around holes that they are filled from
+RELAXATIONS = 8  # on every scale
 RHO = 3.0  # noise levels lie evenly in sigma ** (1 / RHO)
 SIDE = 8  # pixels: the network takes whole multiples of it
 CONDITION = 4  # planes: a picture minus 0.5, and whether there is one
@@ -70,6 +73,40 @@ def noised(x: Pixels, sigma: Pixels | float, noise: Pixels) -> Pixels:
     """x [H, W, 3] with noise [H, W, 3] of standard deviation sigma, [H, W] or the same everywhere."""
     strength = np.asarray(sigma, np.float32)
     return x + (strength[:, :, None] if strength.ndim else strength) * noise
+
+
+def filled(x: Pixels, holes: NDArray[np.bool_]) -> Pixels:
+    """Holes filled smoothly from what is around them: Laplace's equation, relaxed from coarse to fine.
+
+    Args:
+        x: [H, W, 3] float32; what it has in the holes does not matter.
+        holes: [H, W].
+    """
+    rows, columns = (np.flatnonzero(holes.any(axis)) for axis in (1, 0))
+    if not len(rows):
+        return x
+    box = tuple(slice(max(0, int(at[0]) - AROUND), int(at[-1]) + AROUND) for at in (rows, columns))
+    known = (~holes[box]).astype(np.float32)[:, :, None]
+    out = x.copy()
+    out[box] = _relaxed(x[box] * known, known) if known.any() else 0.5
+    return out
+
+
+def _relaxed(sums: Pixels, weights: Pixels) -> Pixels:
+    """Sums of known pixels [H, W, 3] and how many they are [H, W, 1] -> their means, and values between them."""
+    means: Pixels = (sums / np.maximum(weights, 1)).astype(np.float32)
+    if weights.all() or max(weights.shape[:2]) == 1:
+        return means
+    height, width = weights.shape[:2]
+    even = (0, height % 2), (0, width % 2), (0, 0)
+    pooled = (np.pad(a, even).reshape(-(-height // 2), 2, -(-width // 2), 2, -1).sum((1, 3)) for a in (sums, weights))
+    coarse = _relaxed(*pooled).repeat(2, 0).repeat(2, 1)[:height, :width]
+    found: Pixels = np.where(weights > 0, means, coarse)
+    for _ in range(RELAXATIONS):
+        p = np.pad(found, ((1, 1), (1, 1), (0, 0)), mode="edge")
+        around = (p[:-2, 1:-1] + p[2:, 1:-1] + p[1:-1, :-2] + p[1:-1, 2:]) * np.float32(0.25)
+        found = np.where(weights > 0, means, around)
+    return found
 
 
 def sample(estimate: Estimate, x: Pixels, sigmas: Sequence[float], where: Pixels) -> Pixels:
