@@ -20,7 +20,7 @@ from tests.conftest import psnr
 from vqcodec.bitstream import container, patches
 from vqcodec.bitstream.patches import SIDE, Patches
 from vqcodec.bitstream.tiles import Rect
-from vqcodec.codec import encode
+from vqcodec.codec import encode, patching
 from vqcodec.codec.patching import Paster, filled
 from vqcodec.errors import DamagedError, VqcError
 from vqcodec.options import EncodeOptions
@@ -332,3 +332,10 @@ def test_the_lowest_quality_stays_small(photo: NDArray[np.uint8]) -> None:
     data = vqcodec.encode(picture, 1)
     assert 8 * len(data) < 0.1 * picture[..., 0].size
     assert not vqcodec.info(data)["patched_blocks"]
+
+
+def test_repeated_pixels_are_found_across_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    rgb = np.random.default_rng(0).integers(0, 2, (20, 30, 3), dtype=np.uint8)
+    whole = patching.Survey(rgb).new
+    monkeypatch.setattr(patching, "STRIP", 3)
+    assert np.array_equal(patching.Survey(rgb).new, whole)

@@ -37,6 +37,7 @@ ROWS = 4  # of which every so many is looked at for that
 WORTH = 2.0  # an error in text or flat colour is seen more than its square says
 LEGIBLE = 40  # the quality from which on letters are to stay as they are:
 STRICT = 0.25  # of the error at which a block of a photograph is kept, for plain blocks
+STRIP = 256  # rows
 SMALLEST_GAIN = 8000.0  # bits (of small pictures a tenth of all), and
 SMALLEST_SHARE = (
     0.03  # of all bits and errors, in bits: a smaller gain is left alone, so that photographs stay as they are
@@ -77,19 +78,18 @@ class Survey:
     rgb: Rgb
 
     @cached_property
-    def _packed(self) -> NDArray[np.uint32]:
-        """A number for each pixel's colour, [H, W]."""
-        r, g, b = (self.rgb[:, :, c].astype(np.uint32) for c in range(3))
-        return np.asarray(r << 16 | g << 8 | b, np.uint32)
-
-    @cached_property
     def _repeated(self) -> Mask:
         """Pixels that equal one beside, above, or two beside or above: [H, W]."""
-        p = self._packed
-        same = np.zeros(p.shape, bool)
-        for lag in (1, 2):
-            same[:, lag:] |= p[:, lag:] == p[:, :-lag]
-            same[lag:] |= p[lag:] == p[:-lag]
+        same = np.zeros(self.rgb.shape[:2], bool)
+        for top in range(0, len(same), STRIP):  # of a large picture no second copy is made
+            first = max(0, top - 2)
+            rows = self.rgb[first : top + STRIP].astype(np.uint32)
+            p = rows[:, :, 0] << 16 | rows[:, :, 1] << 8 | rows[:, :, 2]
+            found = np.zeros(p.shape, bool)
+            for lag in (1, 2):
+                found[:, lag:] |= p[:, lag:] == p[:, :-lag]
+                found[lag:] |= p[lag:] == p[:-lag]
+            same[top : top + STRIP] = found[top - first :]
         return same
 
     @cached_property
