@@ -339,3 +339,11 @@ def test_repeated_pixels_are_found_across_strips(monkeypatch: pytest.MonkeyPatch
     whole = patching.Survey(rgb).new
     monkeypatch.setattr(patching, "STRIP", 3)
     assert np.array_equal(patching.Survey(rgb).new, whole)
+
+
+def test_noise_is_not_kept_without_loss(photo: NDArray[np.uint8]) -> None:
+    noise = 22 * np.random.default_rng(1).normal(size=(192, 256, 3))
+    noisy = np.clip(np.rint(photo[:192, :256] + noise), 0, 255).astype(np.uint8)
+    data = vqcodec.encode(noisy, 75)
+    assert len(data) < 0.25 * noisy.size
+    assert vqcodec.info(data)["patched_blocks"] == 0

@@ -38,6 +38,7 @@ WORTH = 2.0  # an error in text or flat colour is seen more than its square says
 LEGIBLE = 40  # the quality from which on letters are to stay as they are:
 STRICT = 0.25  # of the error at which a block of a photograph is kept, for plain blocks
 STRIP = 256  # rows
+DEAR = 6.0  # bits per pixel without loss: a block of more is noise rather than a pattern, and may differ from its noise
 SMALLEST_GAIN = 8000.0  # bits (of small pictures a tenth of all), and
 SMALLEST_SHARE = (
     0.03  # of all bits and errors, in bits: a smaller gain is left alone, so that photographs stay as they are
@@ -206,7 +207,8 @@ class Chooser:
         areas = self.survey.areas
         plain = self.survey.plain
         strict = np.where(plain, STRICT if self.quality >= LEGIBLE else 1.0, 1.0) * areas
-        bad = (watch.errors > worst_error * 3 * strict) | (np.abs(watch.shifts).max(2) > worst_shift * areas)
+        moved = np.abs(watch.shifts).max(2) > worst_shift * areas
+        bad = moved | (watch.errors > worst_error * 3 * strict)
         worth = self.lagrangian / (3 * 255**2) * watch.errors
         seen = plain | bad
         losses = spent + np.where(seen, WORTH, 1.0) * worth
@@ -214,6 +216,7 @@ class Chooser:
         if losses[seen].sum() <= least and not bad.any():
             return self._all(all_bits)
         costs = self._costs(seen)
+        bad = moved | (bad & (costs <= DEAR * areas))
         mask = bad | (plain & (losses > costs))
         if (losses - costs)[mask].sum() <= least and not bad.any():
             mask = np.zeros_like(mask)
