@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from tests import bounds
 from vqcodec.model import zoo
-from vqcodec.model.prior import checkerboard, quarter
+from vqcodec.model.prior import RefinementPrior, checkerboard, quarter
+from vqcodec.model.walk import Predicted
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -129,3 +130,19 @@ def test_base_frequencies_do_not_depend_on_what_is_unknown(model: zoo.Model) -> 
     assert (a.sum(1) == 2**24 - model.codebook.size).all()
     changed = np.where(known, (indices + 1) % model.codebook.size, indices)
     assert (model.base_prior.frequencies(changed, known, 1) != a).any(), "the context does not matter"
+
+
+def test_values_do_not_depend_on_the_order_in_memory(arrays: Arrays) -> None:
+    rng, shape = np.random.default_rng(5), (50, 8)
+    step = RefinementPrior(arrays).steps[0]
+    means = rng.integers(-(2**14), 2**14, shape).astype(np.float64)
+    classes, sizes = rng.integers(0, 4, shape), rng.integers(500, 4000, shape).astype(np.float64)
+    indices = rng.integers(-2, 3, shape)
+    expected = Predicted(step, np.ones(shape, bool), means, classes, sizes).values(indices, None)
+    for order in ("C", "F"):
+        found = Predicted(
+            step, np.ones(shape, bool), *(np.array(part, order=order) for part in (means, classes, sizes))
+        )
+        np.testing.assert_array_equal(found.values(np.array(indices, order=order), None), expected)
+    assert np.array_equal(expected[indices == 0], means[indices == 0])
+    assert (expected != means)[indices != 0].all()

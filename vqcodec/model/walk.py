@@ -41,7 +41,7 @@ class Predicted(NamedTuple):
         few, width = indices.ravel()[at], indices.shape[1]
         sizes = self.sizes[at % width] if self.sizes.ndim == 1 else self.sizes.ravel()[at]
         shrink = np.zeros(few.shape) if tables is None else tables.reconstruction(few, self.classes.ravel()[at])
-        values.ravel()[at] = dequantise(few, self.means.ravel()[at], sizes, shrink)
+        np.put(values, at, dequantise(few, self.means.ravel()[at], sizes, shrink))  # whatever the order in memory
         return values
 
 
