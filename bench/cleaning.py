@@ -10,7 +10,6 @@ processor time of one thread. BM3D's package is for research only: it is used wh
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -24,7 +23,7 @@ from PIL import Image, ImageDraw
 from bench.metrics import psnr
 from bench.pictures import PictureSet
 from bench.progress import Progress
-from bench.store import described, read_facts
+from bench.store import Kept, described, read_facts
 from bench.tables import NOTHING, Table
 
 Rgb = NDArray[np.uint8]  # [H, W, 3]
@@ -190,14 +189,9 @@ def measure(images: PictureSet, folder: Path, command: Sequence[str]) -> None:
             packages=[version for version in packages if version],
         )
     )  # fmt: skip
-    rows: list[Row] = []
-    if path.exists():
-        old = json.loads(path.read_text(encoding="utf-8"))
-        if all(old.get(name) == facts[name] for name in ("pictures", "denoiser", "packages")):
-            rows = old["rows"]
-    done = {(row["number"], row["task"], row["sigma"], row["method"]) for row in rows}
+    kept = Kept(path, facts, ("pictures", "denoiser", "packages"))
+    done = {(row["number"], row["task"], row["sigma"], row["method"]) for row in kept.rows}
     todo = [case for case in cases(len(files)) if tuple(case.values()) not in done]
-    folder.mkdir(parents=True, exist_ok=True)
     progress = Progress("denoise", {"case": float(len(todo))})
     for case in todo:
         number, task = case["number"], case["task"]
@@ -206,8 +200,7 @@ def measure(images: PictureSet, folder: Path, command: Sequence[str]) -> None:
             found = hole_row(rgb, number, case["method"])
         else:
             found = noise_row(rgb, number, task == "gray", case["sigma"], case["method"])
-        rows.append({**case, **found})
-        path.write_text(json.dumps({**facts, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+        kept.add({**case, **found})
         progress.step("case", 1, text=f"{task} {case['sigma']} {case['method']}")
     progress.clear()
 

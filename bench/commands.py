@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -25,15 +26,27 @@ def _write_page(page: Path | None, measure: ModuleType, out: Path) -> None:
         click.echo(f"{page} " + ("has the new numbers" if changed else "had these numbers already"))
 
 
+_images = click.option(
+    "--images", default="photographs", show_default=True, metavar="DIR|NAME", help="As of python -m bench."
+)
+_every = click.option("--every", default=1, show_default=True, type=click.IntRange(1), help="Take every Nth picture.")
+_page = click.option(
+    "--page", type=click.Path(path_type=Path, exists=True), help="Rewrite the marked section of this file."
+)
+
+
+def _out(folder: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    path = click.Path(path_type=Path)
+    return click.option("--out", default=Path(folder), show_default=True, type=path, help="The results folder.")
+
+
 @click.command("stages")
 @click.argument("picture", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("-q", "--quality", default=75, show_default=True, type=click.IntRange(1, 100))
 @click.option("--threads", default=0, show_default=True, type=click.IntRange(0), help="0: all processors.")
 @click.option("--repeats", default=9, show_default=True, type=click.IntRange(1), help="Times are medians of so many.")
-@click.option(
-    "--out", default=Path("runs/bench"), show_default=True, type=click.Path(path_type=Path), help="The results folder."
-)
-@click.option("--page", type=click.Path(path_type=Path, exists=True), help="Rewrite the marked section of this file.")
+@_out("runs/bench")
+@_page
 def stages_command(picture: Path, quality: int, threads: int, repeats: int, out: Path, page: Path | None) -> None:
     """Where the time of one vqcodec process on PICTURE goes, from the interpreter's start to its exit."""
     stages.write(out, sys.argv[1:], picture, quality, threads, repeats)
@@ -42,8 +55,8 @@ def stages_command(picture: Path, quality: int, threads: int, repeats: int, out:
 
 
 @click.command("realism")
-@click.option("--images", default="photographs", show_default=True, metavar="DIR|NAME", help="As of python -m bench.")
-@click.option("--every", default=1, show_default=True, type=click.IntRange(1), help="Take every Nth picture.")
+@_images
+@_every
 @click.option("--bpp", default="0.05,0.1,0.2", show_default=True, metavar="RATES", help="Bits per pixel, with commas.")
 @click.option("--peers", default="jpeg,webp,avif-iq,vqcodec", show_default=True, metavar="NAMES", help="With commas.")
 @click.option("--realism", "amounts", default="1,0.5", show_default=True, metavar="AMOUNTS",
@@ -110,11 +123,9 @@ def numbers(option: str, text: str, low: float, high: float) -> list[float]:
 
 
 @click.command("orders")
-@click.option("--images", default="photographs", show_default=True, metavar="DIR|NAME", help="As of python -m bench.")
-@click.option(
-    "--out", default=Path("runs/orders"), show_default=True, type=click.Path(path_type=Path), help="The results folder."
-)
-@click.option("--page", type=click.Path(path_type=Path, exists=True), help="Rewrite the marked section of this file.")
+@_images
+@_out("runs/orders")
+@_page
 def orders_command(images: str, out: Path, page: Path | None) -> None:
     """Do the measures of realism order blur, JPEG and noise rightly? Goes on where it was stopped."""
     orders.measure(pictures.find(images), out, sys.argv[1:])
@@ -124,12 +135,10 @@ def orders_command(images: str, out: Path, page: Path | None) -> None:
 
 
 @click.command("scale")
-@click.option("--images", default="photographs", show_default=True, metavar="DIR|NAME", help="As of python -m bench.")
-@click.option("--every", default=1, show_default=True, type=click.IntRange(1), help="Take every Nth picture.")
-@click.option(
-    "--out", default=Path("runs/scale"), show_default=True, type=click.Path(path_type=Path), help="The results folder."
-)
-@click.option("--page", type=click.Path(path_type=Path, exists=True), help="Rewrite the marked section of this file.")
+@_images
+@_every
+@_out("runs/scale")
+@_page
 def scale_command(images: str, every: int, out: Path, page: Path | None) -> None:
     """What do the qualities of vqcodec give, and where does their scale end? Goes on where it was stopped."""
     scale.measure(pictures.find(images, every), out, sys.argv[1:])
@@ -138,16 +147,10 @@ def scale_command(images: str, every: int, out: Path, page: Path | None) -> None
 
 
 @click.command("denoise")
-@click.option("--images", default="photographs", show_default=True, metavar="DIR|NAME", help="As of python -m bench.")
-@click.option("--every", default=1, show_default=True, type=click.IntRange(1), help="Take every Nth picture.")
-@click.option(
-    "--out",
-    default=Path("runs/denoise"),
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="The results folder.",
-)
-@click.option("--page", type=click.Path(path_type=Path, exists=True), help="Rewrite the marked section of this file.")
+@_images
+@_every
+@_out("runs/denoise")
+@_page
 def denoise_command(images: str, every: int, out: Path, page: Path | None) -> None:
     """The denoiser beside others: noise removed, holes filled. Goes on where it was stopped."""
     cleaning.measure(pictures.find(images, every), out, sys.argv[1:])
@@ -158,13 +161,7 @@ def denoise_command(images: str, every: int, out: Path, page: Path | None) -> No
 
 @click.command("learning")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--out",
-    default=Path("runs/learning"),
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="The results folder.",
-)
+@_out("runs/learning")
 def learning_command(runs: tuple[Path, ...], out: Path) -> None:
     """Learning curves of RUNS, with power laws fitted: folders or logs of vqcodec train, or a learning.json."""
     from bench import learning  # matplotlib takes a second

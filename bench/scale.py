@@ -7,7 +7,6 @@ writes the page's table. A run that was stopped goes on where it was.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from bench.peers import PEERS
 from bench.pictures import PictureSet
 from bench.progress import Progress
 from bench.session import metrics_here
-from bench.store import described, read_facts
+from bench.store import Kept, described, read_facts
 from bench.tables import NOTHING, Table
 
 Rgb = NDArray[np.uint8]  # [H, W, 3]
@@ -78,22 +77,16 @@ def measure(images: PictureSet, folder: Path, command: Sequence[str], qualities:
             missing=missing,
         )
     )
-    rows: list[Row] = []
-    if path.exists():
-        old = json.loads(path.read_text(encoding="utf-8"))
-        if all(old.get(name) == facts[name] for name in ("pictures", "version", "metrics")):
-            rows = old["rows"]
-    done = {(row["picture"], row["tune"], row["quality"]) for row in rows}
+    kept = Kept(path, facts, ("pictures", "version", "metrics"))
+    done = {(row["picture"], row["tune"], row["quality"]) for row in kept.rows}
     points: list[int | str] = [*qualities, BOUND]
     wanted = [(file, tune, quality) for file in images.files for tune in TUNED for quality in points]
     todo = [case for case in wanted if (case[0].name, *case[1:]) not in done]
-    folder.mkdir(parents=True, exist_ok=True)
     progress = Progress("scale", {"case": float(len(todo))})
     for file, tune, quality in todo:
-        rows.append(
+        kept.add(
             {"picture": file.name, "tune": tune, "quality": quality, **_row(file.pixels(), tune, quality, metrics)}
         )
-        path.write_text(json.dumps({**facts, "rows": rows}, indent=1) + "\n", encoding="utf-8")
         progress.step("case", 1, text=f"{file.name} {tune} {quality}")
     progress.clear()
 

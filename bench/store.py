@@ -16,7 +16,7 @@ import json
 import lzma
 import os
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
@@ -176,6 +176,30 @@ def read_facts(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise BenchError(f"{folder} holds no {name} ({error!r}): run python -m bench {name} --out {folder}") from None
     return found
+
+
+class Kept:
+    """Rows of a measure that are on disk as soon as they are measured; a run that was stopped goes on where it was.
+
+    Args:
+        path: the file that `read_facts` reads.
+        facts: of this run.
+        same: which of them must be as they were for the rows that are there to be kept.
+    """
+
+    def __init__(self, path: Path, facts: dict[str, Any], same: Sequence[str]) -> None:
+        self.path, self._facts = path, facts
+        self.rows: list[dict[str, Any]] = []
+        if path.exists():
+            old = json.loads(path.read_text(encoding="utf-8"))
+            if all(old.get(name) == facts[name] for name in same):
+                self.rows = old["rows"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """One more row."""
+        self.rows.append(row)
+        replace(self.path, json.dumps({**self._facts, "rows": self.rows}, indent=1) + "\n")
 
 
 def pack(source: Path, target: Path) -> None:
