@@ -137,9 +137,9 @@ def decode(
 
     Args:
         data: the bytes of the file, its path, or a binary stream.
-        decoder: "faithful" (the default: what is nearest to the original) "realistic" (with texture, made up, where the
-            faithful picture is smooth for want of bits), or "diffusion" (the same by the model's denoiser, if it has
-            one, in some steps from the faithful picture with noise). The file is the same.
+        decoder: "faithful" (the default: what is nearest to the original), "realistic" (with texture, made up, where
+            the faithful picture is smooth for want of bits), or "diffusion" (an experiment: the model's denoiser, if it
+            has one, in some steps from the faithful picture with noise). The file is the same.
         realism: 0 to 1, how much of it: 0 is the faithful picture, 1 (the default of the realistic decoder) the most.
         region: (x, y, width, height) in pixels of the whole picture: decode only what it needs. Its pixels are those of
             the whole picture within one level.

@@ -26,7 +26,6 @@ from vqcodec.errors import PartialError, UsageError
 from vqcodec.options import (
     DECODERS,
     DEFAULT_EFFORT,
-    MAX_SEED,
     MAX_STEPS,
     DecodeOptions,
     EncodeOptions,
@@ -140,18 +139,13 @@ def _region(_context: click.Context, _option: click.Parameter, text: str | None)
 )
 @click.option(
     "--decoder", type=click.Choice(DECODERS),
-    help="realistic, diffusion: invent plausible texture at low bit rates. Default: faithful.",
+    help="realistic: invent plausible texture at low bit rates; diffusion: an experiment. Default: faithful.",
 )  # fmt: skip
 @click.option("--realism", type=click.FloatRange(0, 1), metavar="0..1", help="How much texture (default 1).")
 @click.option(
     "--steps", type=click.IntRange(1, MAX_STEPS), metavar="N", help="Steps of the diffusion decoder (default 4)."
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(0, MAX_SEED),
-    metavar="S",
-    help="Diffusion: another seed, another picture (default 0).",
-)
+@options.seed("Diffusion: another seed, another picture (default 0).", None)
 @click.option("--region", callback=_region, metavar="X,Y,W,H", help="Decode only this part of the picture.")
 @click.option("--scale", type=click.Choice(["1", "2", "4", "8"]), default="1", help="Divide width and height by this.")
 @click.option("--allow-partial", is_flag=True, help="Restore what is left of a damaged file (exit code 8).")

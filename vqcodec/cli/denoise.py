@@ -14,7 +14,7 @@ from vqcodec.cli import names, options, streams
 from vqcodec.cli.streams import DASH, shown
 from vqcodec.codec import denoise as work
 from vqcodec.errors import UsageError
-from vqcodec.options import DEFAULT_STEPS, MAX_SEED, MAX_STEPS
+from vqcodec.options import DEFAULT_STEPS, MAX_STEPS
 from vqcodec.pictures import read
 from vqcodec.pictures.picture import Picture
 from vqcodec.pictures.write import write_picture
@@ -66,13 +66,7 @@ def denoise(
     "--steps", type=click.IntRange(1, MAX_STEPS), default=DEFAULT_STEPS, metavar="N",
     help="More steps invent more texture (default 4).",
 )  # fmt: skip
-@click.option(
-    "--seed",
-    type=click.IntRange(0, MAX_SEED),
-    default=0,
-    metavar="S",
-    help="Another seed gives another repair (default 0).",
-)
+@options.seed("Another seed gives another repair (default 0).")
 @form
 @options.force
 @options.threads

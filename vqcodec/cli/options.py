@@ -3,9 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import click
 
-from vqcodec.options import AUTO_NOISE, DEFAULT_MAX_PIXELS, MAX_EFFORT, MAX_QUALITY, TUNES
+from vqcodec.options import AUTO_NOISE, DEFAULT_MAX_PIXELS, MAX_EFFORT, MAX_QUALITY, MAX_SEED, TUNES
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 output = click.option("-o", "--output", metavar="OUT|DIR", help="Output file, or a folder for any number of inputs.")
 force = click.option("-f", "--force", is_flag=True, help="Overwrite existing files.")
@@ -34,6 +39,11 @@ def noise(_context: click.Context, _option: click.Parameter, text: str | None) -
         return float(text)
     except ValueError:
         raise click.BadParameter(f"{text!r} is neither auto nor a number of levels") from None
+
+
+def seed(text: str, default: int | None = 0) -> Callable[[F], F]:
+    """An option --seed; its help differs."""
+    return click.option("--seed", type=click.IntRange(0, MAX_SEED), default=default, metavar="S", help=text)
 
 
 model = click.option("--model", metavar="ID|PATH", help="Id of a shipped model, or the folder of your own.")

@@ -42,13 +42,7 @@ def _size(_context: click.Context, _option: click.Parameter, text: str | None) -
 @click.option(
     "--count", type=click.IntRange(1, MAX_COUNT), default=1, metavar="N", help="Number of pictures (default 1)."
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(0, MAX_SEED),
-    default=0,
-    metavar="S",
-    help="Seed of the first picture, then S+1... (default 0).",
-)
+@options.seed("Seed of the first picture, then S+1... (default 0).")
 @click.option(
     "--temperature", type=click.FloatRange(0, MAX_TEMPERATURE), default=SAMPLE_TEMPERATURE, metavar="T",
     help="Higher is wilder; 1 follows the priors exactly (default 0.8).",

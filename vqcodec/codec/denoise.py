@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vqcodec.bitstream.tiles import Grid, Rect, Tile
 from vqcodec.errors import UsageError
 from vqcodec.model import denoiser, zoo
-from vqcodec.model.denoiser import REPAIR_START, SIDE, Pixels
+from vqcodec.model.denoiser import SIDE, Pixels
 from vqcodec.model.zoo import Model
 from vqcodec.options import (
     AUTO_NOISE,
@@ -78,9 +78,14 @@ def _loaded(model: ModelName | None, threads: int, pixels: tuple[int, int]) -> t
     return loaded, at_once
 
 
+def samples(x: Pixels) -> NDArray[np.uint8]:
+    """Samples nominally in [0, 1] -> 0 to 255."""
+    return np.clip(np.rint(x * 255), 0, 255).astype(np.uint8)
+
+
 def _restored(picture: Picture, x: Pixels) -> Picture:
     """The picture with other samples, [H, W, 3] in [0, 1]."""
-    rgb = np.clip(np.rint(x * 255), 0, 255).astype(np.uint8)
+    rgb = samples(x)
     return replace(picture, rgb=gray_means(rgb) if picture.gray else rgb)
 
 
@@ -156,15 +161,13 @@ def repair(
             f"the mask has {mask.shape[1]} x {mask.shape[0]} pixels and the picture {width} x {height}: "
             "they must be of one size"
         )
-    sigmas = denoiser.levels(whole_number("steps", steps, 1, MAX_STEPS), REPAIR_START)
+    steps = whole_number("steps", steps, 1, MAX_STEPS)
     noise = denoiser.gaussian(Rect(0, 0, width, height), whole_number("seed", seed, 0, MAX_SEED))
     loaded, at_once = _loaded(model, threads, (height, width))
     if not mask.any():
         return picture
-    where = mask.astype(np.float32)
     x = picture.rgb * np.float32(1 / 255)
-    start = denoiser.noised(denoiser.filled(x, mask), REPAIR_START * where, noise)
     with single_blas():
-        x = denoiser.sample(lambda x, sigma: estimated(loaded, x, sigma, at_once), start, sigmas, where)
+        x = denoiser.repaired(lambda x, sigma: estimated(loaded, x, sigma, at_once), x, mask, steps, noise)
     made_up = _restored(picture, x)
     return replace(made_up, rgb=np.where(mask[:, :, None], made_up.rgb, picture.rgb))

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqcodec.bitstream.tiles import Rect
-from vqcodec.codec.denoise import estimated
+from vqcodec.codec.denoise import estimated, samples
 from vqcodec.model import denoiser
-from vqcodec.model.denoiser import REPAIR_START, SIDE, Pixels
+from vqcodec.model.denoiser import SIDE
 from vqcodec.model.zoo import Model
 from vqcodec.options import DEFAULT_STEPS, DecodeOptions
 from vqcodec.threads import in_order
@@ -71,33 +71,23 @@ def diffused(model: Model, sampling: Sampling, known: Where = _nothing) -> Work:
         faithful = rgb * np.float32(1 / 255)
         where = (~known(window)).astype(np.float32)
         noisy = denoiser.noised(faithful, sampling.start * where, denoiser.gaussian(window, sampling.seed))
-        return _samples(_sampled(model, noisy, sigmas, where, faithful))
+        return samples(denoiser.sample(lambda x, sigma: estimated(model, x, sigma, 1, faithful), noisy, sigmas, where))
 
     return work
 
 
 def made_up(model: Model, lost: Where, steps: int = DEFAULT_STEPS) -> Work:
     """Repair of what is lost, from nothing but what lies around it; all other pixels stay."""
-    sigmas = denoiser.levels(steps, REPAIR_START)
 
     def work(window: Rect, rgb: Rows) -> Rows:
         holes = lost(window)
         if not holes.any():
             return rgb
-        x = denoiser.filled(rgb * np.float32(1 / 255), holes)
-        where = holes.astype(np.float32)
-        noisy = denoiser.noised(x, REPAIR_START * where, denoiser.gaussian(window, 0))
-        return np.where(holes[:, :, None], _samples(_sampled(model, noisy, sigmas, where)), rgb)
+        x, noise = rgb * np.float32(1 / 255), denoiser.gaussian(window, 0)
+        x = denoiser.repaired(lambda x, sigma: estimated(model, x, sigma, 1), x, holes, steps, noise)
+        return np.where(holes[:, :, None], samples(x), rgb)
 
     return work
-
-
-def _sampled(model: Model, x: Pixels, sigmas: list[float], where: Pixels, condition: Pixels | None = None) -> Pixels:
-    return denoiser.sample(lambda x, sigma: estimated(model, x, sigma, 1, condition), x, sigmas, where)
-
-
-def _samples(x: Pixels) -> Rows:
-    return np.clip(np.rint(x * 255), 0, 255).astype(np.uint8)
 
 
 class Layers:

@@ -85,7 +85,7 @@ def filled(x: Pixels, holes: NDArray[np.bool_]) -> Pixels:
     rows, columns = (np.flatnonzero(holes.any(axis)) for axis in (1, 0))
     if not len(rows):
         return x
-    box = tuple(slice(max(0, int(at[0]) - AROUND), int(at[-1]) + AROUND) for at in (rows, columns))
+    box = tuple(slice(max(0, int(at[0]) - AROUND), int(at[-1]) + 1 + AROUND) for at in (rows, columns))
     known = (~holes[box]).astype(np.float32)[:, :, None]
     out = x.copy()
     out[box] = _relaxed(x[box] * known, known) if known.any() else 0.5
@@ -126,6 +126,18 @@ def sample(estimate: Estimate, x: Pixels, sigmas: Sequence[float], where: Pixels
         moved = clean + np.float32(then / now) * (x - clean)
         x = np.where(where[:, :, None] > 0, moved, x)
     return x
+
+
+def repaired(estimate: Estimate, x: Pixels, holes: NDArray[np.bool_], steps: int, noise: Pixels) -> Pixels:
+    """A picture whose holes are filled from around them and then worked over in `steps` steps: [H, W, 3].
+
+    Args:
+        x, holes: as `filled` takes them.
+        noise: of `gaussian`.
+    """
+    where = holes.astype(np.float32)
+    start = noised(filled(x, holes), REPAIR_START * where, noise)
+    return sample(estimate, start, levels(steps, REPAIR_START), where)
 
 
 class Denoiser:

@@ -56,7 +56,7 @@ from vqcodec.train.prior import BasePrior
 from vqcodec.train.progress import Stages
 from vqcodec.train.realistic import RealismTrainer
 from vqcodec.train.shipped import load_shipped
-from vqcodec.train.steps import save_by_rename
+from vqcodec.train.steps import checkpoint_errors, save_by_rename
 from vqcodec.train.widen import widened
 
 BASE_MINUTES = 8.0  # for the base prior
@@ -132,7 +132,8 @@ def finish(
     path = o.out / "base_prior.pt"
     start = state.get("base_prior") if state else None
     if path.exists():
-        kept = torch.load(path, map_location="cpu", weights_only=True)["model"]
+        with checkpoint_errors(path):
+            kept = torch.load(path, map_location="cpu", weights_only=True)["model"]
         if same_shapes(kept, BasePrior(model.config).state_dict()):  # else an earlier run's, in the same folder
             start = kept
     minutes = BASE_MINUTES if o.base_minutes is None else o.base_minutes

@@ -3,8 +3,8 @@
 
 Every sample is a picture with Gaussian noise (model/denoiser.py says how) of which the network estimates the picture:
 with noise everywhere, of a level drawn evenly in the logarithm, clipped and rounded as in files of 8 bits, some of them
-gray; with a decoded picture as its condition; or with noise
-in holes alone. The codec is frozen. It resumes from `OUT/denoiser.pt`.
+gray; with a decoded picture as its condition; or with noise in holes alone, half of which hold nothing else. The codec
+is frozen. It resumes from `OUT/denoiser.pt`.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class DenoiserTrainer(Phase[NoiseConfig, Denoiser]):
         sigma = np.exp(rng.uniform(np.log(c.sigma_low), np.log(high)))
         planes = np.broadcast_to(sigma[:, None, None], (c.batch, c.crop, c.crop)).astype(np.float32)
         planes[fill] *= holes(rng, int(fill.sum()), c.crop)
-        blank = fill & (rng.random(c.batch) < 0.5)  # nothing is known there, as where a repair begins
+        blank = fill & (rng.random(c.batch) < 0.5)  # their holes say nothing of the picture
         planes[blank] = SIGMA_MAX * (planes[blank] > 0)
         sigmas = torch.from_numpy(planes)[:, None].to(self.device)
         noise = torch.randn_like(x)
