@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import queue
 import shutil
 import subprocess
 import threading
@@ -373,9 +374,12 @@ def fulfilled(**content: Any) -> Any:
 # ---- Firefox, which reports by itself --------------------------------------------------------------------------------
 
 REPORT = """import "./page.mjs";
-const found = {}, files = %s;
+const files = %s;
+const tell = (step, content) => fetch("report", { method: "POST", body: JSON.stringify([step, content]) });
+await tell("the page", null);
 for (const [name, file] of Object.entries(files)) {
-  found[name] = { digests: await ask("digests", file), samples: await ask("samples", file) };
+  await tell(`digests ${name}`, await ask("digests", file));
+  await tell(`samples ${name}`, await ask("samples", file));
 }
 const frame = document.body.appendChild(document.createElement("iframe"));
 frame.src = "page.html";
@@ -383,19 +387,29 @@ await new Promise(resolve => (frame.onload = resolve));
 const images = () => [...frame.contentDocument.images].filter(image => image.id !== "late");
 const waits = image => image.dataset.vqc === "wait" || (image.id === "fallback" && image.naturalWidth < 2);
 const pause = () => new Promise(resolve => setTimeout(resolve, 100));
-for (let tries = 0; tries < 600 && images().some(waits); tries++) await pause();
-found.images = images().map(image => [image.id, image.naturalWidth, image.dataset.vqc ?? null]);
-await fetch("report", { method: "POST", body: JSON.stringify(found) });
+while (images().some(waits)) await pause();
+await tell("images", images().map(image => [image.id, image.naturalWidth, image.dataset.vqc ?? null]));
 """
 
 
-@pytest.mark.timeout(600)  # a busy machine takes minutes to start it
+def reported(steps: queue.Queue[tuple[str, Any]], last: str) -> dict[str, Any]:
+    """What Firefox says of each step up to the last; fails where it hangs in one."""
+    found: dict[str, Any] = {}
+    while last not in found:
+        try:
+            name, content = steps.get(timeout=30 if found else 120)  # a busy machine takes long to start it
+        except queue.Empty:
+            pytest.fail(f"Firefox hangs after {list(found)[-1]}" if found else "Firefox does not open the page")
+        found[name] = content
+    return found
+
+
+@pytest.mark.timeout(240)
 def test_firefox_decodes(tmp_path: Path) -> None:
     path = installed(FIREFOX)
     server = view.make_server(gallery.Gallery.of(str(FOLDER), str(RUNTIME), DecodeOptions())[0])
     folder = Path(__file__).parent / "web"
-    report: dict[str, Any] = {}
-    done = threading.Event()
+    steps: queue.Queue[tuple[str, Any]] = queue.Queue()
     pages = {name: ("text/javascript", (folder / name).read_bytes()) for name in ("page.mjs", "indices.mjs")}
     script = (
         b'<!doctype html><body><script type="module" src="report.mjs"></script>'  # none inline: the policy forbids it
@@ -409,8 +423,7 @@ def test_firefox_decodes(tmp_path: Path) -> None:
             return pages[address] if address in pages else super()._content(address, query)
 
         def _decoded(self) -> tuple[str, bytes]:
-            report.update(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            done.set()
+            steps.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             return "text/plain", b""
 
     server.RequestHandlerClass = Reported
@@ -422,15 +435,15 @@ def test_firefox_decodes(tmp_path: Path) -> None:
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "HOME": str(tmp_path)}
     )
     try:
-        assert done.wait(560), "no report"
+        report = reported(steps, "images")
     finally:
         firefox.terminate()
         firefox.wait(30)
         server.shutdown()
         server.server_close()
     for name in SHORT:
-        assert report[name]["digests"] == {key: EXPECTED[name][key] for key in DIGESTS}, name
-        assert_close(samples(report[name]["samples"]), python_rgba((FOLDER / f"{name}.vqc").read_bytes()))
+        assert report[f"digests {name}"] == {key: EXPECTED[name][key] for key in DIGESTS}, name
+        assert_close(samples(report[f"samples {name}"]), python_rgba((FOLDER / f"{name}.vqc").read_bytes()))
     wide = {"plain": 160, "set": 90, "fallback": 80}  # the frame is 300 pixels wide
     assert {name: width for name, width, _ in report["images"] if name in wide} == wide
     assert ["broken", 0, "failed"] in report["images"]

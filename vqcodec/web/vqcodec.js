@@ -37,7 +37,7 @@ const places = {
  * Where things are; before the first picture is decoded.
  * @param {{runtime?: string | URL, models?: string | URL, threads?: number}} change `runtime`: the folder with
  *   ort.wasm.min.mjs; `models`: the folder with a folder for each model; `threads`: 0 for as many as there are
- *   processors, up to 4. More than one needs a page that is cross-origin isolated.
+ *   processors, up to 4. More than one needs a page that is cross-origin isolated; Firefox takes one.
  */
 export function configure({ runtime, models, threads }) {
   const folder = url => new URL(url, globalThis.location?.href).href.replace(/\/?$/, "/");

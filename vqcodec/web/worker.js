@@ -8,6 +8,11 @@ import { Runtime } from "./session.js";
 
 const AT_ONCE = 2; // pictures: one may wait for its bytes while another is decoded
 const MAX_THREADS = 4;
+/**
+ * Not in Firefox: ONNX Runtime's threads are workers of this worker there, and on a busy machine the first picture then
+ * sometimes waits for ever (seen in 153 with onnxruntime-web 1.30). Only Firefox says Gecko and its date.
+ */
+const THREADED = self.crossOriginIsolated && !/ Gecko\/\d/.test(navigator.userAgent);
 
 /** @type {Map<number, {source: Arriving, signal: {aborted: boolean}}>} */
 const tasks = new Map();
@@ -30,7 +35,7 @@ async function runtimeAt(folder, threads) {
   try {
     const ort = await import(`${folder}ort.wasm.min.mjs`);
     ort.env.wasm.wasmPaths = folder;
-    ort.env.wasm.numThreads = self.crossOriginIsolated ? threads || Math.min(MAX_THREADS, navigator.hardwareConcurrency || 1) : 1;
+    ort.env.wasm.numThreads = THREADED ? threads || Math.min(MAX_THREADS, navigator.hardwareConcurrency || 1) : 1;
     ort.env.logLevel = "error";
     return new Runtime(ort);
   } catch (error) {
