@@ -17,8 +17,9 @@ from PIL import Image
 import vqcodec
 from bench import screens
 from tests.conftest import psnr
+from tests.golden.make import page
 from vqcodec.bitstream import container, patches
-from vqcodec.bitstream.patches import SIDE, Patches
+from vqcodec.bitstream.patches import SIDE, Area, Patches
 from vqcodec.bitstream.tiles import Rect
 from vqcodec.codec import encode, patching
 from vqcodec.codec.patching import Paster, filled
@@ -91,6 +92,19 @@ def test_a_dithered_patch_in_a_photograph(photo: U8, mixed: U8, mixed_file: byte
     alone = restored(vqcodec.encode(photo[:352, :480], quality=75, tune="psnr"))
     rest = (slice(None), slice(416, None))
     assert psnr(back[rest], mixed[rest]) > psnr(alone[rest], photo[:352, :480][rest]) - 0.5
+
+
+@pytest.mark.parametrize("decoder", ["faithful", "diffusion"])
+def test_the_page_around_a_photograph_is_exact_up_to_its_edge(photo: U8, decoder: str) -> None:
+    whole = page(photo)
+    data = vqcodec.encode(whole, 60, effort=EFFORT)
+    back = restored(data, decoder=decoder)
+    outside = np.ones(whole.shape[:2], bool)
+    outside[77:177, 45:205] = False
+    assert np.array_equal(back[outside], whole[outside])
+    assert not np.array_equal(back, whole)
+    part = restored(data, decoder=decoder, region=(33, 60, 140, 50))
+    assert np.abs(part.astype(int) - back[60:110, 33:173]).max() <= 1
 
 
 @pytest.mark.parametrize("quality", [50, 75])
@@ -226,11 +240,23 @@ def test_any_map_makes_a_round_trip(data: st.DataObject) -> None:
     bits = data.draw(st.lists(st.booleans(), min_size=rows * columns, max_size=rows * columns).filter(any))
     mask = np.array(bits).reshape(rows, columns)
     count = len(Patches(width, height, mask, ()).sheets())
-    kept = Patches(width, height, mask, tuple(bytes([n + 1]) * n for n in range(1, count + 1)))
+    areas, top, room = [], 0, width * height
+    for _ in range(data.draw(st.integers(0, 3))):
+        x0, x1 = sorted(
+            data.draw(st.tuples(st.integers(0, width), st.integers(0, width)).filter(lambda x: x[0] != x[1]))
+        )
+        top = data.draw(st.integers(top, height - 1))
+        place = Rect(x0, top, x1, data.draw(st.integers(top + 1, height)))
+        room -= place.area
+        if room >= 0:
+            areas.append(Area(place, (data.draw(st.integers(0, 1)), 0, 255)))
+    pieces = tuple(bytes([n + 1]) * n for n in range(1, count + 1))
+    kept = Patches(width, height, mask, pieces, areas=tuple(areas))
     again = patches.read(kept.payload(), width, height)
     assert np.array_equal(again.mask, mask)
     assert again.pieces == kept.pieces
     assert not again.whole
+    assert again.areas == kept.areas
 
 
 def test_several_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,6 +276,30 @@ def test_several_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
         paster.paste(out[top : top + 70, 10:], Rect(10, top, 250, min(top + 70, 300)))
     wanted = np.repeat(np.repeat(mask, SIDE, 0), SIDE, 1)[:300, :250, None] * rgb
     assert np.array_equal(out[:, 10:], wanted[:, 10:])
+
+
+@pytest.mark.parametrize(
+    ("areas", "reason"),
+    [
+        (b"", "number"),
+        (b"\0", "so many"),
+        (b"\x81\x20" + bytes(30_000), "so many"),  # 4,097
+        (b"\1\0\0\1\1\0", "no colour"),  # that of the one before, and there is none
+        (b"\1\0\0\1\1\2\1\2\3", "no colour"),
+        (b"\1\0\0\1\1\1\1\2", "no colour"),  # cut off
+        (b"\1\0\0\0\1\1\1\2\3", "does not fit"),  # no pixels
+        (b"\1\x21\0\1\x20\1\1\2\3", "does not fit"),  # beyond the lower edge
+        (b"\1\0\x21\x20\1\1\1\2\3", "does not fit"),  # and the right one
+        (b"\2\0\0\x40\x40\1\1\2\3\0\0\1\1\0", "does not fit"),  # more pixels than the picture
+    ],
+)
+def test_areas_that_cannot_be_are_refused(areas: bytes, reason: str) -> None:
+    for kind in (b"\3\xf0", b"\4\0\4"):  # 64 x 64 pixels: all four blocks
+        with pytest.raises(DamagedError, match=reason):
+            patches.read(kind + areas, 64, 64)
+    fits = b"\2\1\2\3\4\1\5\6\7\0\0\1\1\0"
+    found = patches.read(b"\3\xf0" + fits, 64, 64).areas
+    assert found == (Area(Rect(2, 1, 5, 5), (5, 6, 7)), Area(Rect(0, 1, 1, 2), (5, 6, 7)))
 
 
 def test_what_is_filled_is_smooth_and_the_rest_stays(photo: U8) -> None:

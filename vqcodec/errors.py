@@ -7,6 +7,8 @@ sentence that says what to do; `assert` is for our own mistakes only.
 
 from __future__ import annotations
 
+EXIT_INTERRUPTED = 130  # by Ctrl-C
+
 
 class VqcError(Exception):
     """Base of all errors that vqcodec raises on purpose; `exit_code` is what the command line ends with.

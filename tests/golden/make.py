@@ -46,6 +46,15 @@ def with_text(photo: np.ndarray) -> np.ndarray:
     return out
 
 
+def page(photo: np.ndarray) -> np.ndarray:
+    """Letters on a plain ground, and a photograph that ends within blocks: [192, 256, 3]."""
+    out, rng = np.full((192, 256, 3), (243, 243, 240), np.uint8), np.random.default_rng(1)
+    letters = np.repeat(np.repeat(rng.integers(0, 2, (12, 48)), 4, 0), 4, 1)
+    out[8:56, 32:224][letters == 1] = (20, 30, 60)
+    out[77:177, 45:205] = photo[100:200, 100:260]
+    return out
+
+
 PSNR_TUNE = ("high", "tiled")  # the others are of the eye tune
 
 
@@ -67,6 +76,7 @@ def main() -> None:
         "alpha": (alpha, 55, 10),
         "metadata": (with_metadata(photo[200:260, 300:380], wide_gamut_profile()), 40, 10),
         "patches": (with_text(photo[:352, :480]), 75, 10),
+        "page": (page(photo), 60, 10),
         "screen": (with_text(photo)[:64, :96], 75, 10),
         "srgb": (with_metadata(photo[200:260, 300:380], metadata.srgb_profile()), 40, 10),
     }

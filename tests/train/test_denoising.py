@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +19,7 @@ from PIL import Image
 import vqcodec
 from tests.conftest import psnr
 from tests.train.conftest import SMALL, TINY, run
-from vqcodec.cli.main import main
+from vqcodec.cli.main import _terminate, main
 from vqcodec.codec import denoise as work
 from vqcodec.model.denoiser import Denoiser as RunTime
 from vqcodec.pictures import read
@@ -156,6 +159,38 @@ def test_holes() -> None:
     part = found.mean((1, 2))
     assert (part > 0).all()
     assert 0.01 < part.mean() < 0.4
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_training_loses_no_step(
+    photo: U8, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, number: int, code: int
+) -> None:
+    Image.fromarray(photo[:96, :96]).save(tmp_path / "a.png")
+    settings = ["batch=1", "crop=16", "log_seconds=0", "decode=0", "minutes=9"]
+    shape = ["width2=8", "width4=8", "width8=8", "blocks2=1", "blocks4=1", "blocks8=1"]
+    command = ["train", str(tmp_path / "a.png"), "-o", str(tmp_path / "run"), "--phase", "denoiser", "--threads", "1"]
+    command += [x for s in shape for x in ("--set-model", s)] + [x for s in settings for x in ("--set", s)]
+    update = denoising.DenoiserTrainer.one_step
+
+    def stopped(self: denoising.DenoiserTrainer, *arguments: Any) -> Any:
+        if self.step == 2:
+            signal.raise_signal(number)
+        return update(self, *arguments)
+
+    before = signal.signal(signal.SIGTERM, _terminate)  # as in a process of its own
+    monkeypatch.setattr(denoising.DenoiserTrainer, "one_step", stopped)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            sys.exit(main(command))
+        assert ended.value.code == code
+        assert "stopped at step 3: " in capsys.readouterr().out
+        monkeypatch.undo()
+        assert main([*command, "--set", "steps=5"]) == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    said = capsys.readouterr().out
+    assert "step 4 " in said
+    assert "step 3 " not in said
 
 
 def test_training_resumes_and_joins_a_model(photo: U8, tmp_path: Path, model: Path) -> None:

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""The patches section: blocks of the picture that are kept without loss, and pasted over what is restored.
+"""The patches section: blocks and flat areas of the picture that are kept without loss, pasted over what is restored.
 
-    u8                  0: all of the picture; 1: a map of bits follows; 2: a map of runs follows
+    u8                  0: all of the picture; 1: a map of bits follows; 2: a map of runs follows; 3, 4: 1, 2, and areas
     map                 one bit per block of 32 x 32 pixels, in raster order; see below
+    areas               their number (varint), then of each: top minus the top before (varint), left, width, height
+                        (varints), u8 0: its colour is that of the one before; 1: r, g, b follow
     piece, piece, ...   lossless WebP (VP8L); in front of each but the last its length in bytes (varint)
 
 Where all of the picture is kept, the pieces are bands of it, 4,096 rows each. Otherwise the blocks of the map stand
@@ -13,7 +15,7 @@ that says another size is refused before it is unpacked.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +28,8 @@ from vqcodec.errors import DamagedError
 SIDE = 32  # [pixels] of a block, both ways; those at the right and lower edge are cut off where the picture ends
 MAX_WIDTH, MAX_HEIGHT = 8192, 4096  # [pixels] of a piece
 WHOLE, BITS, RUNS = 0, 1, 2
+WITH_AREAS = 2  # is added to BITS and RUNS
+MAX_AREAS = 4096
 
 Mask = NDArray[np.bool_]
 
@@ -45,6 +49,13 @@ class Sheet(NamedTuple):
     height: int
 
 
+class Area(NamedTuple):
+    """A rectangle of one colour."""
+
+    place: Rect  # [pixels]
+    colour: tuple[int, int, int]
+
+
 @dataclass(frozen=True)
 class Patches:
     """What the section says.
@@ -54,6 +65,7 @@ class Patches:
         mask: [rows, columns] bool, the blocks that are kept.
         pieces: lossless WebP of `sheets` (or of `bands`).
         whole: all of the picture, as it lies.
+        areas: rectangles of one colour, by their tops.
     """
 
     width: int
@@ -61,10 +73,14 @@ class Patches:
     mask: Mask
     pieces: tuple[bytes, ...]
     whole: bool = False
+    areas: tuple[Area, ...] = ()
 
     def payload(self) -> bytes:
         """The section."""
         out = bytearray([WHOLE]) if self.whole else bytearray(_map(self.mask))
+        if self.areas:
+            out[0] += WITH_AREAS
+            out += _written(self.areas)
         for piece in self.pieces[:-1]:
             out += write_varint(len(piece)) + piece
         return bytes(out + self.pieces[-1])
@@ -92,7 +108,10 @@ class Patches:
         rows, columns = blocks_of(window)
         wide = np.repeat(np.repeat(self.mask[rows, columns], SIDE, 0), SIDE, 1)
         top, left = window.y0 - rows.start * SIDE, window.x0 - columns.start * SIDE
-        return wide[top : top + window.height, left : left + window.width]
+        kept = wide[top : top + window.height, left : left + window.width]
+        for place, _ in self.areas:
+            kept[place.intersection(window).relative_to(window).slices] = True
+        return kept
 
 
 def blocks_of(pixels: Rect) -> tuple[slice, slice]:
@@ -114,16 +133,19 @@ def read(data: bytes, width: int, height: int) -> Patches:
             raise _damaged("the picture is too wide to be kept as it lies")
         patches, position = Patches(width, height, np.ones(shape, bool), (), whole=True), 1
         count = len(patches.bands())
-    elif data[0] in (BITS, RUNS):
-        mask, position = (_read_bits if data[0] == BITS else _read_runs)(data, 1, shape)
+    elif BITS <= data[0] <= RUNS + WITH_AREAS:
+        mask, position = (_read_runs if data[0] % 2 == 0 else _read_bits)(data, 1, shape)
         if not mask.any():
             raise _damaged("its map is empty")
-        patches = Patches(width, height, mask, ())
+        areas: tuple[Area, ...] = ()
+        if data[0] > RUNS:
+            areas, position = _read_areas(data, position, Rect(0, 0, width, height))
+        patches = Patches(width, height, mask, (), areas=areas)
         count = len(patches.sheets())
     else:
         raise _damaged("it is of a kind that there is not")
     pieces = tuple(_read_pieces(data, position, count))
-    return Patches(width, height, patches.mask, pieces, patches.whole)
+    return replace(patches, pieces=pieces)
 
 
 def _read_pieces(data: bytes, position: int, count: int) -> Iterator[bytes]:
@@ -134,6 +156,44 @@ def _read_pieces(data: bytes, position: int, count: int) -> Iterator[bytes]:
         yield data[position : position + size_bytes]
         position += size_bytes
     yield data[position:]
+
+
+# ---- areas of one colour ---------------------------------------------------------------------------------------------
+
+
+def _written(areas: tuple[Area, ...]) -> bytes:
+    out, top, colour = bytearray(write_varint(len(areas))), 0, None
+    for place, own in areas:
+        for number in (place.y0 - top, place.x0, place.width, place.height):
+            out += write_varint(number)
+        out += bytes([0]) if own == colour else bytes([1, *own])
+        top, colour = place.y0, own
+    return bytes(out)
+
+
+def _read_areas(data: bytes, position: int, picture: Rect) -> tuple[tuple[Area, ...], int]:
+    count, position = _number(data, position)
+    if not 0 < count <= MAX_AREAS:
+        raise _damaged("there cannot be so many areas")
+    areas: list[Area] = []
+    top, colour, room = 0, None, picture.width * picture.height
+    for _ in range(count):
+        down, position = _number(data, position)
+        left, position = _number(data, position)
+        width, position = _number(data, position)
+        height, position = _number(data, position)
+        fresh = data[position : position + 1]
+        top, position = top + down, position + 1
+        if fresh == b"\1" and position + 3 <= len(data):
+            colour, position = (data[position], data[position + 1], data[position + 2]), position + 3
+        elif fresh != b"\0" or colour is None:
+            raise _damaged("an area has no colour")
+        place = Rect(left, top, left + width, top + height)
+        room -= place.area
+        if place.empty or place.intersection(picture) != place or room < 0:
+            raise _damaged("an area does not fit")
+        areas.append(Area(place, colour))
+    return tuple(areas), position
 
 
 # ---- the map ---------------------------------------------------------------------------------------------------------

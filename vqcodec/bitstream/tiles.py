@@ -38,6 +38,11 @@ class Rect:
         return self.y1 - self.y0
 
     @property
+    def area(self) -> int:
+        """Number of places."""
+        return self.width * self.height
+
+    @property
     def empty(self) -> bool:
         """Whether nothing lies inside."""
         return self.x0 == self.x1 or self.y0 == self.y1

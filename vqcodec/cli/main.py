@@ -23,7 +23,7 @@ from click.shell_completion import CompletionItem
 
 from vqcodec import __version__
 from vqcodec.cli import memory, processes, streams
-from vqcodec.errors import UsageError
+from vqcodec.errors import EXIT_INTERRUPTED, UsageError
 
 COMMANDS = {  # name -> module, what it does in a line; the most used first
     "compress": ("vqcodec.cli.convert", "Compress pictures to .vqc files."),
@@ -44,7 +44,7 @@ COMMANDS = {  # name -> module, what it does in a line; the most used first
 OWN_THREADS = ("archive", "train")  # Ray and torch decide for themselves
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 COMPLETION_VARIABLE = "_VQCODEC_COMPLETE"
-EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
+EXIT_TERMINATED = 143
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

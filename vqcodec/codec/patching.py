@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from vqcodec.bitstream.codebook import quality_level
 from vqcodec.bitstream.patches import MAX_WIDTH, SIDE, Mask, Patches, Sheet, blocks, blocks_of
 from vqcodec.bitstream.tiles import LATENT_STRIDE, Rect
+from vqcodec.codec.ground import ground
 from vqcodec.pictures import webp
 from vqcodec.spans import span
 
@@ -275,6 +276,7 @@ class Chooser:
         else:
             sheets = (laid_out(self.rgb, empty.mask, sheet) for sheet in empty.sheets())
             pieces = [webp.encode(sheet, slow=slow) for sheet in sheets]
+            empty = replace(empty, areas=ground(self.rgb, empty.mask, rate(self.quality)))
         return replace(empty, pieces=tuple(pieces))
 
 
@@ -373,6 +375,10 @@ class Paster:
             DamagedError: a piece cannot be unpacked.
         """
         (self._bands if self.patches.whole else self._blocks)(picture, window)
+        for place, colour in self.patches.areas:
+            part = place.intersection(window)
+            if not part.empty:
+                picture[part.relative_to(window).slices] = colour
 
     def _bands(self, picture: Rgb, window: Rect) -> None:
         for number, band in enumerate(self.patches.bands()):

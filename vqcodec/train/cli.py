@@ -29,7 +29,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from vqcodec.errors import UsageError, VqcError
+from vqcodec.errors import EXIT_INTERRUPTED, UsageError, VqcError
 from vqcodec.model.zoo import MODELS, find
 from vqcodec.train.arguments import check_installed, missing, parse
 from vqcodec.train.attach import attach, attach_denoiser
@@ -164,6 +164,9 @@ def main(arguments: Sequence[str]) -> int:
     except VqcError as error:
         print(f"vqcodec: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("vqcodec: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
     return 0
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import math
 import os
+import signal
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -106,6 +108,35 @@ class Log:
 
 
 @contextmanager
+def held_signals() -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM wait: the list fills with those that came, and the first of them acts at the end.
+
+    A second signal acts at once. Signals that the process ignores stay ignored.
+    """
+    came: list[int] = []
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM) if main}
+    held = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
+
+    def restore() -> None:
+        for number, handler in held.items():
+            signal.signal(number, handler)
+
+    def note(number: int, _frame: object) -> None:
+        came.append(number)
+        restore()
+
+    for number in held:
+        signal.signal(number, note)
+    try:
+        yield came
+    finally:
+        restore()
+    if came:
+        signal.raise_signal(came[0])
+
+
+@contextmanager
 def checkpoint_errors(path: Path) -> Iterator[None]:
     """Whatever reading a checkpoint may raise, as an InputError."""
     try:
@@ -142,6 +173,7 @@ class Phase(ABC, Generic[Config, Network]):
         self.network: Network = channels_last(network, device)
         self.average = Average(self.network, config.ema)
         self.step, self.elapsed = 0, 0.0
+        self.came: list[int] = []  # signals to end
         self.line = Progress(self.rank == 0)
         self.say = Log(out / "log.txt", self.line)
 
@@ -165,8 +197,8 @@ class Phase(ABC, Generic[Config, Network]):
         return [(self.c.save_minutes, self.save), (self.c.eval_minutes, self.report)]
 
     def done(self) -> float:
-        """How much of the phase is over, 0 to 1."""
-        done = phase_done(self.step, self.c.steps, self.elapsed, self.c.minutes)
+        """How much of the phase is over, 0 to 1; all of it when a signal came."""
+        done = 1.0 if self.came else phase_done(self.step, self.c.steps, self.elapsed, self.c.minutes)
         if self.world > 1:  # every process must take the same learning rate
             shared = torch.tensor([done], device=self.device)
             dist.broadcast(shared, 0)
@@ -178,7 +210,14 @@ class Phase(ABC, Generic[Config, Network]):
         return rate_factor(self.step, done, self.c.warmup, self.c.final_rate)
 
     def run(self) -> None:
-        """Train to the end of the phase; the log says a line per interval, the checkpoint holds the newest state."""
+        """Train to the end of the phase; the log says a line per interval, the checkpoint holds the newest state.
+
+        Ctrl-C or SIGTERM ends the phase after the update in hand, and saves it.
+        """
+        with held_signals() as self.came:
+            self._loop()
+
+    def _loop(self) -> None:
         c = self.c
         rng = np.random.default_rng([c.seed, self.rank, self.step])
         torch.manual_seed(c.seed * 1000 + self.rank + self.step)
@@ -205,7 +244,10 @@ class Phase(ABC, Generic[Config, Network]):
                     duty()
                     last[number] = self.elapsed
         self.line.clear()
-        if self.rank == 0:
+        if self.rank == 0 and self.came:
+            self.save()
+            self.say(f"stopped at step {self.step}: --resume {self.out / self.checkpoint} continues")
+        elif self.rank == 0:
             for _, duty in self.duties():
                 duty()
 

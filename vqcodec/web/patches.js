@@ -7,7 +7,8 @@ import { damagedError, modelError } from "./errors.js";
 
 const SIDE = 32;
 const MAX_WIDTH = 8192, MAX_HEIGHT = 4096; // of a piece
-const WHOLE = 0, BITS = 1, RUNS = 2;
+const WHOLE = 0, BITS = 1, RUNS = 2, WITH_AREAS = 2;
+const MAX_AREAS = 4096;
 
 const damaged = reason => damagedError(`the patches are damaged (${reason})`);
 
@@ -50,11 +51,12 @@ export class Patches {
     if (!payload.length) throw damaged("it is empty");
     const fields = new Fields(payload);
     this.whole = payload[0] === WHOLE;
-    if (payload[0] > RUNS) throw damaged("it is of a kind that there is not");
+    if (payload[0] > RUNS + WITH_AREAS) throw damaged("it is of a kind that there is not");
     if (this.whole && width > MAX_WIDTH) throw damaged("the picture is too wide to be kept as it lies");
     /** Places of blocks on the sheets, one more than theirs; 0: not kept. */
     this.places = new Uint32Array(this.rows * this.columns);
-    const kept = this.whole ? 0 : this._readMap(fields, payload[0]);
+    const kept = this.whole ? 0 : this._readMap(fields, payload[0] > RUNS ? payload[0] - WITH_AREAS : payload[0]);
+    this.areas = payload[0] > RUNS ? this._readAreas(fields) : [];
     this.sheets = this.whole ? this._bands() : this._sheets(kept);
     this.pieces = this.sheets.map((_, number) => {
       const last = number === this.sheets.length - 1;
@@ -85,6 +87,24 @@ export class Patches {
     for (let i = 0; i < count; i++) if (places[i]) places[i] = ++kept;
     if (!kept) throw damaged("its map is empty");
     return kept;
+  }
+
+  /** @param {Fields} fields @returns {{x0: number, y0: number, x1: number, y1: number, colour: Uint8Array}[]} */
+  _readAreas(fields) {
+    const count = fields.varint(), areas = [], { width, height } = this.size;
+    if (!count || count > MAX_AREAS) throw damaged("there cannot be so many areas");
+    let top = 0, room = width * height, colour = /** @type {Uint8Array | null} */ (null);
+    while (areas.length < count) {
+      top += fields.varint();
+      const [x0, across, down] = [fields.varint(), fields.varint(), fields.varint()];
+      const fresh = fields.position < fields.bytes.length ? fields.take(1, "an area")[0] : 2;
+      if (fresh === 1 && fields.position + 3 <= fields.bytes.length) colour = fields.take(3, "an area");
+      else if (fresh || !colour) throw damaged("an area has no colour");
+      room -= across * down;
+      if (!across || !down || x0 + across > width || top + down > height || room < 0) throw damaged("an area does not fit");
+      areas.push({ x0, y0: top, x1: x0 + across, y1: top + down, colour });
+    }
+    return areas;
   }
 
   _bands() {
@@ -139,6 +159,11 @@ export class Patches {
           const from = line * stride + (within % this.across) * SIDE + left - column * SIDE;
           copy(piece, stride, from, left, y, right - left);
         }
+      }
+    }
+    for (const area of this.areas) {
+      for (let y = Math.max(area.y0, y0); y < Math.min(area.y1, y1); y++) {
+        for (let x = Math.max(area.x0, x0); x < Math.min(area.x1, x1); x++) data.set(area.colour, 4 * ((y - y0) * width + x - x0));
       }
     }
   }
