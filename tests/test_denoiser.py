@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from vqcodec.bitstream.tiles import Rect
+from vqcodec.codec.denoise import LEAST_NOISE
 from vqcodec.model.denoiser import SIGMA_MAX, gaussian, levels, noised, sample, sigma_of, time_of
 from vqcodec.options import MAX_STEPS
 from vqcodec.pictures.noise_level import noise_level
@@ -119,6 +120,29 @@ def test_the_sampler_knows_its_limits() -> None:
 # ---- how much noise --------------------------------------------------------------------------------------------------
 
 
+def cloth() -> F32:
+    """A weave all over, brighter and darker from thread to thread: [200, 200, 3]."""
+    y, x = np.mgrid[:200, :200]
+    threads = np.random.default_rng(5).uniform(0.5, 1, (2, 200))
+    weave = np.sin((x + 2 * y) * 2 * np.pi / 5) * threads[0] + np.sin((x - y) * 2 * np.pi / 3) * threads[1][:, None]
+    return np.repeat(120 + 20 * weave[:, :, None], 3, 2).astype(np.float32)
+
+
+@pytest.mark.parametrize("sigma", [0, 3, 20])
+def test_texture_is_no_noise(sigma: int) -> None:
+    noise = sigma * np.random.default_rng(2).normal(size=(200, 200, 3))
+    found = noise_level(np.clip(np.rint(cloth() + noise), 0, 255).astype(np.uint8))
+    assert found == pytest.approx(sigma, rel=0.15) if sigma else found < LEAST_NOISE
+
+
+def test_gray_noise_and_noise_that_grows_with_brightness(photo: U8) -> None:
+    noise = np.random.default_rng(3).normal(size=photo.shape)
+    gray = photo.mean(2, keepdims=True) + 10 * noise[:, :, :1]
+    assert noise_level(np.repeat(np.clip(np.rint(gray), 0, 255).astype(np.uint8), 3, 2)) == pytest.approx(10, rel=0.1)
+    grows = photo + np.sqrt(photo / photo.mean()) * 10 * noise
+    assert noise_level(np.clip(np.rint(grows), 0, 255).astype(np.uint8)) == pytest.approx(10, rel=0.15)
+
+
 @pytest.mark.parametrize("sigma", [3, 8, 15, 25, 50])
 def test_noise_level(photo: U8, sigma: int) -> None:
     noise = np.random.default_rng(1).normal(size=photo.shape)
@@ -128,9 +152,10 @@ def test_noise_level(photo: U8, sigma: int) -> None:
 
 
 def test_no_noise(photo: U8) -> None:
-    assert noise_level(photo) < 2.5
+    assert noise_level(photo) < LEAST_NOISE
     for value in (0, 90, 255):
         assert noise_level(np.full((100, 100, 3), value, np.uint8)) == 0
     assert noise_level(photo[:17, :90]) == 0  # too small to say
     ramp = np.broadcast_to(np.linspace(10, 240, 200)[:, None, None], (200, 100, 3)).astype(np.uint8)
     assert noise_level(np.ascontiguousarray(ramp)) < 0.75
+    assert noise_level(np.zeros((3, 300, 3), np.uint8)) == 0

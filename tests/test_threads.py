@@ -13,9 +13,9 @@ from threadpoolctl import ThreadpoolController
 
 import vqcodec
 from vqcodec.codec import decode, encode
-from vqcodec.options import DecodeOptions, EncodeOptions
+from vqcodec.options import MAX_THREADS, DecodeOptions, EncodeOptions
 from vqcodec.pictures import read
-from vqcodec.threads import single_blas
+from vqcodec.threads import share, single_blas
 
 
 def blas_threads() -> set[int]:
@@ -67,3 +67,11 @@ def test_a_picture_walked_halfway_leaves_the_caller_alone(photo: NDArray[np.uint
     assert blas_threads() == {3}
     next(strips.rows)
     assert blas_threads() == {3}
+
+
+@pytest.mark.parametrize("threads", [1, 3, 8, 100, MAX_THREADS])
+def test_memory_bounds_the_tiles_at_work(threads: int) -> None:
+    """A tile takes up to 160 MB, whatever the number of threads; those that are left over work inside the tiles."""
+    at_once, each = share(threads, 1_000_000)
+    assert at_once == min(threads, 8)
+    assert at_once * each <= threads < at_once * (each + 1)

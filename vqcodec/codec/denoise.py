@@ -32,7 +32,7 @@ from vqcodec.pictures.picture import Picture, gray_means
 from vqcodec.threads import in_order, share, single_blas
 
 TILE_SIDE = 512  # pixels
-LEAST_NOISE = 0.75  # levels: a picture with less, as estimated, is left alone
+LEAST_NOISE = 2.0  # levels: a picture with less, as estimated, is left alone. Fine texture can look like as much
 
 
 def estimated(model: Model, x: Pixels, sigma: Pixels, at_once: int, condition: Pixels | None = None) -> Pixels:
@@ -108,7 +108,8 @@ def denoise(
     level = check_noise(noise)
     loaded, at_once = _loaded(model, threads, picture.rgb.shape[:2])
     if isinstance(level, str):
-        found = noise_level(picture.rgb)
+        with single_blas():
+            found = noise_level(picture.rgb)
         level = 0.0 if found < LEAST_NOISE else min(found, MAX_NOISE)
     if level == 0:
         return picture
