@@ -22,7 +22,7 @@ from vqcodec.bitstream import container, patches
 from vqcodec.bitstream.patches import SIDE, Area, Patches
 from vqcodec.bitstream.tiles import Rect
 from vqcodec.codec import encode, patching
-from vqcodec.codec.patching import Paster, filled
+from vqcodec.codec.patching import Filled, Paster, Survey
 from vqcodec.errors import DamagedError, VqcError
 from vqcodec.options import EncodeOptions
 from vqcodec.pictures import webp
@@ -305,12 +305,34 @@ def test_areas_that_cannot_be_are_refused(areas: bytes, reason: str) -> None:
 def test_what_is_filled_is_smooth_and_the_rest_stays(photo: U8) -> None:
     mask = np.zeros(patches.blocks(photo.shape[1], photo.shape[0]), bool)
     mask[2:5, 3:7] = True
-    seen = filled(photo, mask)
+    whole = Filled(photo, mask)
+    seen = whole[:, :]
+    assert np.array_equal(whole[48:130, 90:999], seen[48:130, 90:999])
     covered = np.repeat(np.repeat(mask, SIDE, 0), SIDE, 1)[: photo.shape[0], : photo.shape[1]]
     assert np.array_equal(seen[~covered], photo[~covered])
     inside = seen[64:160, 96:224].astype(int)
     assert np.abs(np.diff(inside, axis=0)).max() < 60
     assert seen[covered].std() < photo[covered].std()
+
+
+def test_looking_at_a_large_picture_takes_little_memory(photo: U8) -> None:
+    """So that 100 megapixels take less than 1 GB: 300 MB are the samples themselves."""
+    picture = np.tile(photo[:256, :256], (80, 1, 1))  # 5 megapixels
+    picture[:4000] = 7
+    mask = np.zeros(patches.blocks(picture.shape[1], picture.shape[0]), bool)
+    mask[: 4000 // SIDE] = True
+    tracemalloc.start()
+    try:
+        assert Survey(picture).plain[0].all()
+        looking = tracemalloc.get_traced_memory()[1]
+        tracemalloc.reset_peak()
+        assert Filled(picture, mask)[:256, :].shape == (256, 256, 3)
+        filling = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    pixels = picture.shape[0] * picture.shape[1]
+    assert looking < 1 * pixels
+    assert filling < 4 * pixels
 
 
 @pytest.mark.parametrize(

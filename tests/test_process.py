@@ -17,7 +17,7 @@ glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C 
 # Blocks of 20 MB as arrays of a tile are: 8 of them freed but the last, as fragments are left in a heap
 HOLES = """
 import ctypes, sys
-from vqcodec.cli import memory
+from vqcodec import memory
 assert not int(sys.argv[1]) or memory.give_back()
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
@@ -31,6 +31,27 @@ for block in blocks:
 full = resident() - start
 for block in blocks[:-1]:
     libc.free(block)
+print(full, resident() - start)
+"""
+
+# Blocks of 1 MB in a heap, of which every other one is freed
+HEAP = """
+import ctypes, sys
+from vqcodec import memory
+memory.give_back()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+start, blocks = resident(), [libc.malloc(1 << 20) for _ in range(100)]
+for block in blocks:
+    ctypes.memset(block, 1, 1 << 20)
+full = resident() - start
+for block in blocks[::2]:
+    libc.free(block)
+if int(sys.argv[1]):
+    memory.trim()
 print(full, resident() - start)
 """
 
@@ -48,15 +69,28 @@ def test_freed_blocks_go_back_to_the_system() -> None:
     assert run(0)[1] > 120 << 20, "this C library gives them back by itself: the test tests nothing"
 
 
+@glibc
+@pytest.mark.parametrize("trims", [True, False])
+def test_holes_go_back_to_the_system(trims: bool) -> None:
+    done = subprocess.run([sys.executable, "-c", HEAP, str(int(trims))], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    full, left = map(int, done.stdout.split())
+    assert full > 95 << 20
+    assert (left < 60 << 20) == trims
+
+
 def test_without_glibc_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     import ctypes
 
-    from vqcodec.cli import memory
+    from vqcodec import memory
 
-    monkeypatch.setattr(ctypes, "CDLL", lambda _name: object())
-    assert not memory.give_back()
-    monkeypatch.setattr(sys, "platform", "darwin")
-    assert not memory.give_back()
+    for module, name, other in ((ctypes, "CDLL", lambda _name: object()), (sys, "platform", "darwin")):
+        with monkeypatch.context() as patched:
+            patched.setattr(module, name, other)
+            memory._glibc.cache_clear()
+            assert not memory.give_back()
+            memory.trim()
+    memory._glibc.cache_clear()
 
 
 def test_the_end_of_the_process_flushes_and_keeps_the_exit_code(tmp_path: Path) -> None:

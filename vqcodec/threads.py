@@ -17,6 +17,8 @@ from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from vqcodec import memory
+
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
@@ -36,33 +38,43 @@ def processors() -> int:
     return os.cpu_count() or 1
 
 
-def share(threads: int, tiles: int) -> tuple[int, int]:
+def share(threads: int, tiles: int, most: int = MAX_TILES_AT_ONCE) -> tuple[int, int]:
     """Splits threads between tiles and the work on each.
 
     Args:
         threads: 0 for one per processor.
         tiles: how many there are to do, at least 1.
+        most: how many tiles may be worked on at a time.
 
     Returns:
         how many tiles to work on at a time, and how many threads each may use.
     """
     threads = threads or processors()
-    at_once = max(1, min(threads, tiles, MAX_TILES_AT_ONCE))
+    at_once = max(1, min(threads, tiles, most))
     return at_once, max(1, threads // at_once)
 
 
 def in_order(work: Callable[[T], R], items: Iterable[T], at_once: int) -> Iterator[R]:
     """Maps over items, `at_once` of them at a time in threads, results in order; few wait to be taken."""
     if at_once <= 1:
-        yield from map(work, items)
+        for number, item in enumerate(items):
+            if number:
+                memory.trim()
+            yield work(item)
         return
     from concurrent.futures import ThreadPoolExecutor  # here, because a picture of one tile can do without
+
+    def one(item: T) -> R:
+        try:
+            return work(item)
+        finally:
+            memory.trim()
 
     pool = ThreadPoolExecutor(at_once)
     pending: deque[Future[R]] = deque()
     try:
         for item in items:
-            pending.append(pool.submit(work, item))
+            pending.append(pool.submit(one, item))
             if len(pending) > at_once:
                 yield pending.popleft().result()
         while pending:

@@ -21,8 +21,8 @@ from typing import Any, NoReturn
 import click
 from click.shell_completion import CompletionItem
 
-from vqcodec import __version__
-from vqcodec.cli import memory, processes, streams
+from vqcodec import __version__, memory
+from vqcodec.cli import processes, streams
 from vqcodec.errors import EXIT_INTERRUPTED, UsageError
 
 COMMANDS = {  # name -> module, what it does in a line; the most used first

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from vqcodec import memory
 from vqcodec.bitstream import container
 from vqcodec.bitstream.codebook import Floats, Ints, Setting, quantise, real
 from vqcodec.bitstream.corrections import NONE, Corrections
@@ -24,7 +25,7 @@ from vqcodec.bitstream.patches import Patches
 from vqcodec.bitstream.tiles import LATENT_STRIDE, Grid, Rect, Tile
 from vqcodec.codec.aim import CURVATURE, improved
 from vqcodec.codec.fit import Fit, Seen
-from vqcodec.codec.patching import Chooser, Survey, Watch, filled, silent
+from vqcodec.codec.patching import Chooser, Filled, Survey, Watch, silent
 from vqcodec.codec.side_data import SideData, side_data
 from vqcodec.codec.synthesis import Strip, strips
 from vqcodec.codec.tradeoff import CHEAPEN_EFFORT, COLOUR_EFFORT, PATCH_EFFORT, ROUNDS, Tradeoff, cheapen
@@ -35,8 +36,9 @@ from vqcodec.model.zoo import Graph, Model
 from vqcodec.options import DEFAULT_QUALITY, EncodeOptions, check_quality
 from vqcodec.pictures import webp
 from vqcodec.pictures.picture import Picture
-from vqcodec.threads import Once, Progress, in_order, share, single_blas
+from vqcodec.threads import MAX_TILES_AT_ONCE, Once, Progress, in_order, share, single_blas
 
+LARGE_PIXELS = 64_000_000  # from here on the aim's 300 MB for a tile are spent on one tile at a time, by all threads
 BASE_BITS = 7.0  # of a base index, about
 
 
@@ -56,10 +58,12 @@ class PictureEncoder:
     def __init__(
         self, picture: Picture, options: EncodeOptions = EncodeOptions(), progress: Progress | None = None
     ) -> None:
+        memory.trim()  # what reading it left behind, Pillow's own copy above all: 4 bytes a pixel
         self.picture, self.options, self.progress = picture, options, progress
         self.height, self.width = picture.rgb.shape[:2]
         self.grid = Grid(self.width, self.height, 1 << options.tile_log2)
-        self.at_once, each = share(options.threads, self.grid.tile_count)
+        most = 1 if options.effort in ROUNDS and self.width * self.height >= LARGE_PIXELS else MAX_TILES_AT_ONCE
+        self.at_once, each = share(options.threads, self.grid.tile_count, most)
         self.model = zoo.load(zoo.find(options.model), each, options.execution)
 
     @property
@@ -150,7 +154,7 @@ def patched_layers(
     if mask is None:
         return layers
     if not mask.all():
-        patches, seen = chooser.patches(mask), filled(rgb, mask)
+        patches, seen = chooser.patches(mask), Filled(rgb, mask)
         mixed = encode_layers(model, seen, tradeoff, grid, at_once, kept=patches)
         mixed = mixed._replace(patches=patches, restored=float(watch.errors[~mask].sum()) / rgb.size)
         if not chooser.smaller(mixed.size_bytes):
@@ -165,7 +169,7 @@ def kept_whole(chooser: Chooser, grid: Grid) -> Layers:
 
 def encode_layers(
     model: Model,
-    rgb: NDArray[np.uint8],
+    rgb: NDArray[np.uint8] | Filled,
     tradeoff: Tradeoff,
     grid: Grid,
     at_once: int = 1,
@@ -237,7 +241,7 @@ class _Tiles:
     def __init__(
         self,
         model: Model,
-        rgb: NDArray[np.uint8],
+        rgb: NDArray[np.uint8] | Filled,
         tradeoff: Tradeoff,
         grid: Grid,
         at_once: int,
@@ -294,7 +298,7 @@ class _Tiles:
 
 
 def analyse(
-    model: Model, rgb: NDArray[np.uint8], grid: Grid, tile: Tile, setting: Setting
+    model: Model, rgb: NDArray[np.uint8] | Filled, grid: Grid, tile: Tile, setting: Setting
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """A tile of a picture [H, W, 3] -> its latents [h, w, M] and base vectors [h, w, D], seen with a halo."""
     window = grid.with_halo(tile.latents, model.analysis_halo)
@@ -303,7 +307,7 @@ def analyse(
     return latents[inside], vectors[inside]
 
 
-def padded(rgb: NDArray[np.uint8], window: Rect) -> NDArray[np.uint8]:
+def padded(rgb: NDArray[np.uint8] | Filled, window: Rect) -> NDArray[np.uint8]:
     """The pixels of a window given in latents; beyond the right and lower edge the last pixel is repeated."""
     s = LATENT_STRIDE
     part = rgb[window.y0 * s : window.y1 * s, window.x0 * s : window.x1 * s]

@@ -38,7 +38,7 @@ ROWS = 4  # of which every so many is looked at for that
 WORTH = 2.0  # an error in text or flat colour is seen more than its square says
 LEGIBLE = 40  # the quality from which on letters are to stay as they are:
 STRICT = 0.25  # of the error at which a block of a photograph is kept, for plain blocks
-STRIP = 256  # rows
+STRIP = 256  # rows, whole blocks of them
 DEAR = 6.0  # bits per pixel without loss: a block of more is noise rather than a pattern, and may differ from its noise
 SMALLEST_GAIN = 8000.0  # bits (of small pictures a tenth of all), and
 SMALLEST_SHARE = (
@@ -80,10 +80,13 @@ class Survey:
     rgb: Rgb
 
     @cached_property
-    def _repeated(self) -> Mask:
-        """Pixels that equal one beside, above, or two beside or above: [H, W]."""
-        same = np.zeros(self.rgb.shape[:2], bool)
-        for top in range(0, len(same), STRIP):  # of a large picture no second copy is made
+    def _repeated(self) -> tuple[Values, Mask]:
+        """Pixels that equal one beside, above, or two beside or above: number by block, and which in every ROWS-th row.
+
+        In strips: of a large picture nothing is made that has a number for each pixel.
+        """
+        counts, seen = [], []
+        for top in range(0, len(self.rgb), STRIP):
             first = max(0, top - 2)
             rows = self.rgb[first : top + STRIP].astype(np.uint32)
             p = rows[:, :, 0] << 16 | rows[:, :, 1] << 8 | rows[:, :, 2]
@@ -91,13 +94,14 @@ class Survey:
             for lag in (1, 2):
                 found[:, lag:] |= p[:, lag:] == p[:, :-lag]
                 found[lag:] |= p[lag:] == p[:-lag]
-            same[top : top + STRIP] = found[top - first :]
-        return same
+            counts.append(_sums(found[top - first :], np.int32))
+            seen.append(found[top - first :: ROWS].copy())
+        return np.concatenate(counts), np.concatenate(seen)
 
     @cached_property
     def new(self) -> Values:
         """Pixels of each block that equal no neighbour."""
-        return np.asarray(self.areas - _sums(self._repeated, np.int32))
+        return np.asarray(self.areas - self._repeated[0])
 
     @cached_property
     def areas(self) -> Values:
@@ -112,13 +116,18 @@ class Survey:
         repeated = self.new <= (1 - REPEATED) * self.areas
         if not repeated.any():
             return repeated
-        rows = self.rgb[::ROWS].astype(np.int16)
-        beside = np.abs(np.diff(rows, axis=1, prepend=rows[:, :1])).max(2)
-        above = np.abs(rows - self.rgb[np.maximum(np.arange(0, len(self.rgb), ROWS) - 1, 0)]).max(2)
-        nearly = (np.minimum(beside, above) <= CLOSE) & ~self._repeated[::ROWS]
-        across = np.add.reduceat(nearly, np.arange(0, nearly.shape[1], SIDE), axis=1, dtype=np.int32)
-        counts = np.add.reduceat(across, np.arange(0, len(nearly), SIDE // ROWS), axis=0)
+        counts = np.concatenate([self._nearly(top) for top in range(0, len(self.rgb), STRIP)])
         return np.asarray(repeated & (counts * ROWS <= NEARLY * self.areas))
+
+    def _nearly(self, top: int) -> NDArray[Any]:
+        """Pixels of each block of a strip that nearly equal one beside or above, and do not repeat it."""
+        lines = np.arange(top, min(top + STRIP, len(self.rgb)), ROWS)
+        rows = self.rgb[lines].astype(np.int16)
+        beside = np.abs(np.diff(rows, axis=1, prepend=rows[:, :1])).max(2)
+        above = np.abs(rows - self.rgb[np.maximum(lines - 1, 0)]).max(2)
+        nearly = (np.minimum(beside, above) <= CLOSE) & ~self._repeated[1][lines // ROWS]
+        across = np.add.reduceat(nearly, np.arange(0, nearly.shape[1], SIDE), axis=1, dtype=np.int32)
+        return np.asarray(np.add.reduceat(across, np.arange(0, len(nearly), SIDE // ROWS), axis=0))
 
     @cached_property
     def sampled_bits(self) -> float:
@@ -308,24 +317,34 @@ def laid_out(rgb: Rgb, mask: Mask, sheet: Sheet) -> Rgb:
 _CELL = 8  # [pixels] of the grid on which holes are filled
 
 
-@span("patches")
-def filled(rgb: Rgb, mask: Mask) -> Rgb:
-    """The picture [H, W, 3] with smooth colours, those around them, in the blocks of a mask."""
-    height, width = rgb.shape[:2]
-    n = SIDE // _CELL
-    known = ~np.repeat(np.repeat(mask, n, 0), n, 1)[: -(-height // _CELL), : -(-width // _CELL)]
-    down, across = np.arange(0, height, _CELL), np.arange(0, width, _CELL)
-    sums = np.add.reduceat(np.add.reduceat(rgb, across, axis=1, dtype=np.float32), down, axis=0)
-    counts = np.outer(np.minimum(_CELL, height - down), np.minimum(_CELL, width - across))[:, :, None]
-    means = _pulled(sums / counts, known)
-    out = rgb.copy()
-    for row, column in np.argwhere(mask).tolist():
-        y, x = row * SIDE, column * SIDE
-        cells = means[row * n : row * n + n, column * n : column * n + n]
-        block = np.repeat(np.repeat(cells, _CELL, 0), _CELL, 1)
-        part = out[y : y + SIDE, x : x + SIDE]
-        part[:] = np.rint(block[: part.shape[0], : part.shape[1]])
-    return out
+class Filled:
+    """The picture [H, W, 3] with smooth colours, those around them, in the blocks of a mask.
+
+    It is made where it is looked at, so that no second copy of a large picture lies in memory.
+    """
+
+    @span("patches")
+    def __init__(self, rgb: Rgb, mask: Mask) -> None:
+        self._rgb, self._mask, self.shape = rgb, mask, rgb.shape
+        height, width = rgb.shape[:2]
+        n = SIDE // _CELL
+        known = ~np.repeat(np.repeat(mask, n, 0), n, 1)[: -(-height // _CELL), : -(-width // _CELL)]
+        down, across = np.arange(0, height, _CELL), np.arange(0, width, _CELL)
+        strips = (rgb[top : top + STRIP] for top in range(0, height, STRIP))
+        wide = (np.add.reduceat(strip, across, axis=1, dtype=np.float32) for strip in strips)
+        sums = [np.add.reduceat(strip, np.arange(0, len(strip), _CELL), axis=0) for strip in wide]
+        counts = np.outer(np.minimum(_CELL, height - down), np.minimum(_CELL, width - across))[:, :, None]
+        self._means = _pulled(np.concatenate(sums) / counts, known)
+
+    @span("patches")
+    def __getitem__(self, where: tuple[slice, slice]) -> Rgb:
+        """Pixels [h, w, 3]; a copy."""
+        out = self._rgb[where].copy()
+        down, across = (np.arange(n)[part] for n, part in zip(self.shape[:2], where, strict=True))
+        holes = self._mask[np.ix_(down // SIDE, across // SIDE)]
+        if holes.any():
+            out[holes] = np.rint(self._means[np.ix_(down // _CELL, across // _CELL)][holes])
+        return out
 
 
 def _pulled(values: NDArray[Any], known: Mask) -> NDArray[Any]:

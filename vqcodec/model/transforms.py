@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vqcodec import memory
 from vqcodec.bitstream.corrections import NONE, Corrections
 from vqcodec.bitstream.tiles import Rect
 from vqcodec.errors import LimitError, ModelError, UsageError
@@ -22,6 +23,7 @@ from vqcodec.messages import one_line
 from vqcodec.model.noise import noise
 from vqcodec.spans import span
 
+LARGE_BYTES = 12 << 20  # of the pixels of a tile of 1,024 x 1,024
 SHARED = b"\n\x08location\x12\ntables.npz"  # how a graph says that a weight stands in the model's tables
 CUDA = "CUDAExecutionProvider"
 # No TF32: its products have 10 bits, which would move indices. A search for the fastest kernel pays for one size only.
@@ -116,6 +118,8 @@ def run(session: Any, height: int, width: int, /, **inputs: NDArray[Any]) -> lis
         ModelError: they are not, or it cannot be run: a model of somebody's own that does not fit.
     """
     outputs = ask(session, inputs)
+    if max(array.nbytes for array in (*inputs.values(), *outputs)) >= LARGE_BYTES:
+        memory.trim()
     for output in outputs:
         if output.dtype != np.float32 or output.ndim != 4 or output.shape[2:] != (height, width):
             raise ModelError(

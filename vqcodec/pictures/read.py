@@ -91,6 +91,7 @@ def _open(
     heic = heif.is_heic(stream.read(12))
     stream.seek(0)
     image = opened.enter_context(heif.open_heic(stream, name) if heic else Image.open(stream))
+    opened.callback(image.close)  # its pixels, 4 bytes each, would wait for the garbage collector
     position = stream.tell()
     if image.format == "PNG":
         image.info[_CODING] = check_png(stream)
