@@ -407,9 +407,9 @@ def test_the_lowest_quality_stays_small(photo: NDArray[np.uint8]) -> None:
 
 
 def test_repeated_pixels_are_found_across_strips(monkeypatch: pytest.MonkeyPatch) -> None:
-    rgb = np.random.default_rng(0).integers(0, 2, (20, 30, 3), dtype=np.uint8)
+    rgb = np.random.default_rng(0).integers(0, 2, (100, 30, 3), dtype=np.uint8)
     whole = patching.Survey(rgb).new
-    monkeypatch.setattr(patching, "STRIP", 3)
+    monkeypatch.setattr(patching, "STRIP", SIDE)
     assert np.array_equal(patching.Survey(rgb).new, whole)
 
 
