@@ -18,7 +18,7 @@ Rgb = NDArray[np.uint8]
 
 GROUND = 1 / 16  # of a block in one colour: its ground
 MOST_AREAS = 1000  # each takes 5 to 11 bytes,
-SMALLEST_AREA, SMALLEST_BITS = 48, 24  # and has at least so many pixels, and takes the place of so many bits
+SMALLEST_AREA, SMALLEST_BITS = 48, 64  # and has at least so many pixels, and takes the place of so many bits
 
 
 def ground(rgb: Rgb, mask: Mask, rate: float) -> tuple[Area, ...]:
