@@ -142,7 +142,7 @@ def test_what_finishing_does_is_shown(tiny_run: list[object], monkeypatch: pytes
     log = run(*tiny_run, "--set", "steps=2", "--base-crops", 16, "--samples", 10)
     lines = [line for line in log.splitlines() if line.startswith("finish")]
     for number, what in enumerate(
-        ("base indices", "base prior", "analysing 10 crops", "rounding", "counting", "writing"), 1
+        ("analysing 10 crops", "base indices", "base prior", "rounding", "counting", "writing"), 1
     ):
         assert lines[2 * number - 2].startswith(f"finish {number}/6: ")
         assert what in lines[2 * number - 2]

@@ -76,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
     option(
         "--base-minutes",
         type=float,
-        help="finish: time to train the base prior (default: 8; after joint, at most a quarter of its time)",
+        help="finish: time to train the base prior (default: 8; after joint, at most a tenth of its time)",
     )
     option(
         "--base-crops",

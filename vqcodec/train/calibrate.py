@@ -71,7 +71,7 @@ CONTEXT_MARGIN = 1.1  # of the largest context seen
 MOST_WEIGHT, LEAST_WEIGHT = 50.0, 0.02  # of a place, relative to the average
 LARGEST_SUM = 0.4 * ROOM * 2.0**-FRACTION  # of a layer's products in units of its output, for the largest inputs seen
 BRANCH_SHARE = 0.85  # of the room for sums, which a branch may fill: its bias and what rounding adds have the rest
-MOST_CROPS = 192  # of 384 x 384 pixels they take 4 GB
+MOST_CROPS = 24  # of 384 x 384 pixels; 96 made files no smaller (docs/decisions/0062)
 BASE_BITS = 7.0  # of an index of the base layer
 COARSER = 5  # tries of a layer's unit, each twice as coarse
 BASE_PAIRS = True  # pairs of codes throughout the base net, which runs once, and for its features
@@ -102,15 +102,16 @@ def _flat(x: Tensor) -> Array:
 
 def _in_units(x: Tensor, unit: Floats) -> Array:
     """[B, C, h, w] -> [B h w, C], each channel in its unit."""
-    return np.asarray(_flat(x) / unit, np.float32)
+    return np.asarray(_flat(x) / unit.astype(np.float32), np.float32)
 
 
 def _taps(x: Array, grid: tuple[int, int, int]) -> Array:
-    """[n, C] -> [9, n, C], what stands around each place."""
+    """[n, C] -> [C, n, 9], what stands around each place."""
     b, h, w = grid
-    padded = np.zeros((b, h + 2, w + 2, x.shape[1]), np.float32)
-    padded[:, 1:-1, 1:-1] = x.reshape(b, h, w, -1)
-    return np.stack([padded[:, i : i + h, j : j + w].reshape(len(x), -1) for i in range(3) for j in range(3)])
+    padded = np.zeros((x.shape[1], b, h + 2, w + 2), np.float32)
+    padded[:, :, 1:-1, 1:-1] = x.T.reshape(-1, b, h, w)
+    taps = [padded[:, :, i : i + h, j : j + w].reshape(-1, len(x)) for i in range(3) for j in range(3)]
+    return np.stack(taps, -1)
 
 
 def _matrix(conv: nn.Conv2d) -> Floats:
@@ -192,7 +193,7 @@ class _Walk:
         targets = _in_units(wanted, out_unit).reshape(b, -1)[third].reshape(-1, codes.shape[1])
         around = _taps(some, (len(some) // (h * w), h, w))
         weights = self.weights.reshape(b, -1)[third].ravel()
-        round_depthwise(self.out, name, weight / out_unit[:, None], around, targets, weights)
+        round_depthwise(self.out, name, weight / out_unit[:, None], around, targets.T, weights)
         return _over_tiles(Depthwise.load(self.out, name), codes, self.grid), out_unit, wanted
 
     def block(
@@ -281,7 +282,7 @@ def prior_tables(model: Codec, base_prior: BasePrior, samples: Sequence[Sample],
         samples: crops of one size, from `finish.analysed`.
         report: told how far it is.
     """
-    samples = samples[:: max(1, len(samples) // MOST_CROPS)]
+    samples = samples[:MOST_CROPS]
     out: Tables = {}
     crops, codebook, p = _Crops.of(model, samples), model.quantiser.codebook, model.prior
     out["codes"], code_unit = pair_table(array(codebook))
@@ -408,7 +409,7 @@ def _refinement(
 
 def _base_prior(out: Tables, prior: BasePrior, codebook: Tensor, code_unit: Floats, base: Tensor) -> None:
     """The base layer's prior, on all four passes of a part of the samples."""
-    base = base[:: max(1, len(base) // 24)]
+    base = base[:24]
     b, h, w = base.shape
     masks = [torch.from_numpy(quarter(h, w, number)) for number in range(4)]
     known = torch.stack([torch.stack([torch.zeros_like(masks[0]), *masks[:n]]).any(0) for n in range(4)])

@@ -26,6 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -60,8 +61,9 @@ from vqcodec.train.steps import checkpoint_errors, save_by_rename
 from vqcodec.train.widen import widened
 
 BASE_MINUTES = 8.0  # for the base prior
-BASE_SHARE = 0.25  # of the time of the joint phase, at most, where the base prior is trained after it
+BASE_SHARE = 0.1  # of the time of the joint phase, at most, where the base prior is trained after it
 SAMPLES, LEAST_SAMPLES = 400, 96  # crops to round and count on: with BASE_MINUTES, and with next to none
+CROP = 384  # pixels, the side of these crops
 EXPORT_NEEDS = ("onnx", "onnxruntime")
 
 
@@ -138,13 +140,14 @@ def finish(
             start = kept
     minutes = BASE_MINUTES if o.base_minutes is None else o.base_minutes
     crops = o.samples or samples_for(minutes)
-    with Stages("finish", 6 if minutes else 5) as stages:
+    model = model.to(device).eval()
+    with Stages("finish", 6 if minutes else 4) as stages:
+        samples = analysed(model, pictures, crops, CROP, seed + 1, device, stages)
+        known = torch.from_numpy(np.stack([sample.base for sample in samples])).to(device)
         base_prior, bits = train_base_prior(
-            model, pictures, minutes, device, seed, o.base_crops, start, stages, stages.say
+            model, pictures, known, minutes, seed, o.base_crops, start, stages, stages.say
         )
         save_by_rename(path, {"model": base_prior.state_dict(), "bits": bits})
-        model = model.to(device).eval()
-        samples = analysed(model, pictures, crops, 384, seed + 1, device, stages)
         stages("rounding the priors", 0)
         tables = count_tables(integer_tables(model, base_prior, samples, stages), samples, model, stages)
         folder: Path = o.out / "model"

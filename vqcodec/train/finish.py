@@ -22,18 +22,21 @@ from vqcodec.bitstream.codebook import Classes, Ints, Setting, quality_level, qu
 from vqcodec.bitstream.entropy import ClassTables
 from vqcodec.bitstream.range_coder import TOTAL
 from vqcodec.codec.tradeoff import WEIGHTS, cheapen
+from vqcodec.model.engines import Onnx, Plain
 from vqcodec.model.prior import CLASS_ORIGIN, CLASSES_PER_OCTAVE, RefinementPrior
 from vqcodec.model.walk import Predicted, walk_refinement
 from vqcodec.train.codec import Codec
-from vqcodec.train.data import Pictures
+from vqcodec.train.data import BLOCK, Pictures
 from vqcodec.train.prior import BasePrior, quarter
+from vqcodec.train.prior_graph import prior_graphs
 from vqcodec.train.steps import clip_gradients, phase_done, rate_factor
 
 Report = Callable[[str, float], None]  # takes the name of what is done, and how much of it, a part of 1
-CROPS = 160, 3000  # that the base prior learns from, where it is not said
+MOST_CROPS = 3000  # that the base prior learns from, where it is not said
 SPAN = 600  # indices beyond +-SPAN are counted at the edge
 INDICES_AT_ONCE, MOST_MAPS = 12 * 28 * 28, 512  # in a step of the base prior's training: indices, and crops
-MOST_FIRST = 100  # about so many crops, at most three times as many, are enough for the first of two counts
+MOST_FIRST = 32  # so many crops are enough for the first of two counts
+STRIDE = 38  # from quality to quality, of 99: 99 less the golden section of it, so that any number spreads evenly
 SKIP_BELOW = 3e-4  # a class whose indices are non-zero more rarely than this is not coded
 
 
@@ -53,12 +56,12 @@ def quiet(_what: str, _done: float) -> None:
 def analysed(
     model: Codec, pictures: Pictures, count: int, size: int, seed: int, device: torch.device, report: Report = quiet
 ) -> list[Sample]:
-    """Random crops through the analysis, at every quality from 2 on, the tunes in turn."""
+    """Random crops through the analysis, the tunes in turn; the first few have qualities from 2 to 100 already."""
     rng = np.random.default_rng(seed)
     out = []
     for number in range(count):
         report(f"analysing {count:,} crops to count on", number / count)
-        setting = Setting(2 + number % 99, number % len(model.config.tunes))
+        setting = Setting(2 + number * STRIDE % 99, number % len(model.config.tunes))
         x = pictures.crops(rng, 1, pictures.crop_size(size))
         level = torch.tensor([quality_level(setting.quality)], device=device)
         y, z = model.analysis(x, model.anchor_weights(level, torch.tensor([setting.tune], device=device)))
@@ -70,8 +73,8 @@ def analysed(
 def train_base_prior(
     model: Codec,
     pictures: Pictures,
+    known: Tensor,
     minutes: float,
-    device: torch.device,
     seed: int = 1,
     crops: int | None = None,
     start: dict[str, Tensor] | None = None,
@@ -81,9 +84,10 @@ def train_base_prior(
     """Train the base layer's prior on the indices of the frozen codebook.
 
     Args:
-        minutes: time for the training itself; finding the indices of the crops comes before. 0: none.
-        crops: how many crops of up to 448 x 448 to find the indices of; None: as many as half of the training's time
-            allows, within CROPS.
+        model: in evaluation mode.
+        known: [n, h, w] indices that are found already, of square crops.
+        minutes: time for the training itself; finding the indices of more crops comes before. 0: none.
+        crops: how many crops to learn from; None: as many as half of the training's time allows, up to MOST_CROPS.
         start: weights to go on from.
         report: told how far it is.
         say: takes a line now and then.
@@ -92,10 +96,9 @@ def train_base_prior(
         the prior and its cost on held-out crops, bits per index.
     """
     torch.manual_seed(seed)
-    model = model.to(device).eval()
-    rng = np.random.default_rng(seed)
-    least, most = (crops, crops) if crops is not None else CROPS
-    indices = _base_indices(model, pictures, least, most, 30 * minutes, rng, report)
+    device, rng = known.device, np.random.default_rng(seed)
+    most, seconds = (MOST_CROPS, 30 * minutes) if crops is None else (crops, math.inf)
+    indices = _base_indices(model, pictures, known, most, seconds, rng, report) if minutes else known
     count = min(40, len(indices) // 5)
     held_out, indices = indices[:count], indices[count:]
     maps = max(12, min(MOST_MAPS, INDICES_AT_ONCE // (indices.shape[1] * indices.shape[2])))  # many, of small pictures
@@ -134,17 +137,16 @@ def train_base_prior(
 
 @torch.no_grad()
 def _base_indices(
-    model: Codec, pictures: Pictures, least: int, most: int, seconds: float, rng: np.random.Generator, report: Report
+    model: Codec, pictures: Pictures, known: Tensor, most: int, seconds: float, rng: np.random.Generator, report: Report
 ) -> Tensor:
-    """Base indices of random crops at random qualities, [crops, h, w]: `least` crops, up to `most` while time lasts."""
-    maps: list[Tensor] = []
-    begin = time.perf_counter()
-    for number in range(math.ceil(most / 8)):
-        spent = (time.perf_counter() - begin) / seconds if seconds else 1.0
-        if 8 * number >= least and spent >= 1:
+    """Base indices [crops, h, w]: `known` ones, then of random crops at random qualities; up to `most`, in time."""
+    maps, begin = [known[:most]], time.perf_counter()
+    for number in range(len(known), most, 8):
+        done = max(number / most, (time.perf_counter() - begin) / seconds if seconds else 1.0)
+        if done >= 1:
             break
-        report("finding base indices to learn from", max(8 * number / most, min(spent, 8 * number / least)))
-        x = pictures.crops(rng, 8, pictures.crop_size(448))
+        report("finding base indices to learn from", done)
+        x = pictures.crops(rng, 8, BLOCK * known.shape[1])
         level = torch.from_numpy(rng.random(len(x), np.float32)).to(x.device)
         with torch.autocast(x.device.type, torch.bfloat16):
             _, z = model.analysis(x, model.anchor_weights(level))
@@ -192,11 +194,14 @@ class _Counts:
         self.number = np.zeros((64, 3))
 
     def add(self, indices: NDArray[np.int64], t: NDArray[np.float64], classes: Classes) -> None:
-        np.add.at(self.histogram, (classes.ravel(), np.clip(indices, -SPAN, SPAN).ravel() + SPAN), 1)
-        magnitude = np.minimum(np.abs(indices), 2).ravel()
-        inward = ((indices - t) * np.sign(indices)).ravel()
-        np.add.at(self.offset, (classes.ravel(), magnitude), inward)
-        np.add.at(self.number, (classes.ravel(), magnitude), 1)
+        def of(column: Ints, width: int, weights: NDArray[np.float64] | None = None) -> NDArray[Any]:
+            cell = (classes * np.int64(width) + column).ravel()
+            return np.bincount(cell, None if weights is None else weights.ravel(), 64 * width).reshape(64, width)
+
+        self.histogram += of(np.clip(indices, -SPAN, SPAN) + SPAN, 2 * SPAN + 1)
+        magnitude = np.minimum(np.abs(indices), 2)
+        self.offset += of(magnitude, 3, (indices - t) * np.sign(indices))
+        self.number += of(magnitude, 3)
 
     def tables(self, limits: NDArray[np.int64] | None) -> dict[str, NDArray[Any]]:
         """The shipped arrays `tables.limits`, `.counts`, `.shrink`."""
@@ -253,12 +258,12 @@ def count_tables(
     Returns:
         `tables` with the `tables.*` arrays added.
     """
-    prior = RefinementPrior(tables)
+    prior = RefinementPrior(tables, Onnx(prior_graphs(tables).__getitem__, torch.get_num_threads(), Plain(tables)))
     counted: dict[str, NDArray[Any]] | None = None
     for turn in range(2):
         counts = _Counts()
         current = ClassTables.load(counted) if counted else None
-        part = samples if turn or len(samples) < 3 * MOST_FIRST else samples[:: len(samples) // MOST_FIRST]
+        part = samples if turn else samples[:MOST_FIRST]
         for number, sample in enumerate(part):
             report("counting the coder's tables, twice", (turn + number / len(part)) / 2)
             choice = WEIGHTS[model.config.tunes[sample.setting.tune]][0]

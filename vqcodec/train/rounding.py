@@ -25,7 +25,8 @@ PEAK = HIGH_WEIGHT + 0.49
 RIDGE = 0.02  # how firmly fitted weights stay with the float ones, relative to the inputs' variances
 DAMPING = 0.003
 FEEDBACK = 0.4  # of the variance that rounding of weights would add, what error feedback leaves (measured)
-ROWS = 8192
+ROWS, UNIT_ROWS = 8192, 5000  # at a time, for covariances; that a unit is chosen on
+BLOCK = 64  # columns, whose errors reach the columns behind them in one product
 
 
 def best_unit(values: list[Array], weights: list[Array], kind: Range) -> Floats:
@@ -42,7 +43,7 @@ def best_unit(values: list[Array], weights: list[Array], kind: Range) -> Floats:
         tried = top * 2.0 ** (-number / 3)
         error = np.zeros(len(top))
         for x, weight in zip(values, weights, strict=True):
-            stride = max(1, len(x) // 20000)
+            stride = max(1, len(x) // UNIT_ROWS)
             y = x[::stride] / tried.astype(np.float32)
             miss = np.clip(np.rint(y), kind.low, kind.low + 255) - y
             error += (weight[::stride] @ (miss * miss)) * tried**2
@@ -76,42 +77,47 @@ def as_pairs(weight: Floats, inputs: int) -> Floats:
 
 
 def _moments(x: Array, y: Array, weight: Array) -> tuple[Floats, Floats, Floats, Floats]:
-    """Weighted covariances [I, I] and [I, O], and means [I] and [O]."""
+    """Of [..., n, I] and [..., n, O]: weighted covariances [..., I, I] and [..., I, O], means [..., I] and [..., O]."""
     share = weight / weight.sum()
     mean_x, mean_y = share @ x, share @ y
     root = np.sqrt(share)[:, None]
-    xx, xy = np.zeros((x.shape[1], x.shape[1])), np.zeros((x.shape[1], y.shape[1]))
-    for start in range(0, len(x), ROWS):
+    xx, xy = (np.zeros((*x.shape[:-2], x.shape[-1], z.shape[-1])) for z in (x, y))
+    for start in range(0, len(weight), ROWS):
         here = slice(start, start + ROWS)
-        a, b = (x[here] - mean_x) * root[here], (y[here] - mean_y) * root[here]
-        xx += a.T @ a
-        xy += a.T @ b
+        a, b = ((z[..., here, :] - mean[..., None, :]) * root[here] for z, mean in ((x, mean_x), (y, mean_y)))
+        xx += a.swapaxes(-1, -2) @ a
+        xy += a.swapaxes(-1, -2) @ b
     return xx, xy, mean_x.astype(np.float64), mean_y.astype(np.float64)
 
 
 def _fitted(weight: Floats, xx: Floats, xy: Floats) -> Floats:
-    """Weights [O, I] moved to where they give the wanted outputs best."""
-    firm = xx + RIDGE * np.diag(np.diag(xx)) + 1e-6 * np.eye(len(xx))
-    return np.asarray(weight + np.linalg.solve(firm, xy - xx @ weight.T).T)
+    """Weights [..., O, I] moved to where they give the wanted outputs best."""
+    firm = xx * (1 + RIDGE * np.eye(xx.shape[-1])) + 1e-6 * np.eye(xx.shape[-1])
+    return np.asarray(weight + np.linalg.solve(firm, xy - xx @ weight.swapaxes(-1, -2)).swapaxes(-1, -2))
 
 
 def _feed_back(weight: Floats, xx: Floats, shift: Floats) -> Floats:
-    """Integer weights [O, I] for real ones, with error feedback from column to column."""
-    order = np.argsort(-np.diag(xx))
-    left, scale = weight[:, order].copy(), 2.0**shift
-    spread = xx[np.ix_(order, order)]
-    spread = spread + (DAMPING * np.mean(np.diag(spread)) + 1e-9) * np.eye(len(spread))
-    upper = np.linalg.cholesky(np.linalg.inv(spread)).T
-    found = np.empty_like(left)
-    for column in range(len(order)):
-        found[:, column] = np.clip(np.rint(left[:, column] * scale), LOW_WEIGHT, HIGH_WEIGHT)
-        lost = (left[:, column] - found[:, column] / scale) / upper[column, column]
-        left[:, column + 1 :] -= lost[:, None] * upper[column, column + 1 :]
-    return found[:, np.argsort(order)]
+    """Integer weights [..., O, I] for real ones, with error feedback from column to column, in blocks of columns."""
+    variance, columns = np.diagonal(xx, axis1=-2, axis2=-1), xx.shape[-1]
+    order = np.argsort(-variance)[..., None, :]
+    left, scale = np.take_along_axis(weight, order, -1), 2.0**shift
+    spread = np.take_along_axis(np.take_along_axis(xx, order.swapaxes(-1, -2), -2), order, -1)
+    spread += (DAMPING * np.mean(variance, -1)[..., None, None] + 1e-9) * np.eye(columns)
+    upper = np.linalg.cholesky(np.linalg.inv(spread)).swapaxes(-1, -2)
+    found, lost = np.empty_like(left), np.empty_like(left)
+    for start in range(0, columns, BLOCK):
+        stop = min(start + BLOCK, columns)
+        for column in range(start, stop):
+            found[..., column] = np.clip(np.rint(left[..., column] * scale), LOW_WEIGHT, HIGH_WEIGHT)
+            lost[..., column] = (left[..., column] - found[..., column] / scale) / upper[..., column, column, None]
+            here = slice(column + 1, stop)
+            left[..., here] -= lost[..., column, None] * upper[..., column, None, here]
+        left[..., stop:] -= lost[..., start:stop] @ upper[..., start:stop, stop:]
+    return np.take_along_axis(found, np.argsort(order), -1)
 
 
 def _shifts(weight: Floats, most: int) -> Floats:
-    shifts: Floats = np.floor(np.log2(PEAK / np.maximum(np.abs(weight).max(1), 1e-12)))
+    shifts: Floats = np.floor(np.log2(PEAK / np.maximum(np.abs(weight).max(-1), 1e-12)))
     return np.clip(shifts, 0, most)
 
 
@@ -143,18 +149,16 @@ def round_depthwise(out: Tables, name: str, weight: Floats, x: Array, y: Array, 
 
     Args:
         weight: [C, 9] with the units folded in.
-        x: [9, n, C] codes around each place.
-        y: [n, C] what the layer should give, in units of the outputs.
+        x: [C, n, 9] codes around each place.
+        y: [C, n] what the layer should give, in units of the outputs.
         sample_weights: [n].
     """
-    channels = len(weight)
-    found, shift, bias = np.empty((channels, 9)), np.empty(channels), np.empty(channels)
-    for c in range(channels):
-        xx, xy, mean_x, mean_y = _moments(np.ascontiguousarray(x[:, :, c].T), y[:, c : c + 1], sample_weights)
-        fitted = _fitted(weight[c : c + 1], xx, xy)
-        shift[c] = _shifts(fitted, MAX_DEPTHWISE_SHIFT)[0]
-        found[c] = _feed_back(fitted, xx, shift[c : c + 1])[0]
-        bias[c] = mean_y[0] - found[c] @ mean_x * 2.0 ** -shift[c]
+    xx, xy, mean_x, mean_y = _moments(x, y[..., None], sample_weights)
+    fitted = _fitted(weight[:, None], xx, xy)
+    shift = _shifts(fitted, MAX_DEPTHWISE_SHIFT)
+    found = _feed_back(fitted, xx, shift)
+    shift = shift[:, 0]
+    bias = mean_y[:, 0] - (found[:, 0] * mean_x).sum(1) * 2.0**-shift
     out[f"{name}.weight"] = found.reshape(-1, 3, 3).astype(np.int8)
     out[f"{name}.bias"] = np.rint(bias * 2.0**shift).astype(np.int32)
     out[f"{name}.shift"] = shift.astype(np.int8)
