@@ -100,17 +100,17 @@ def _load(
     """Pictures to train and to judge on; decoded (or read from the cache) by the first process, then by the others."""
     o.out.mkdir(parents=True, exist_ok=True)
     load = functools.partial(load_pictures, device=device, cache=o.cache, smallest=t.smallest, augment=t.augment)
-    if dist.is_initialized() and dist.get_rank() > 0:
+    first = not dist.is_initialized() or dist.get_rank() == 0
+    if first:
+        print("reading the pictures", flush=True)
+    else:
         dist.barrier()
     found = load(o.data), load(o.validation) if o.validation else None
-    if dist.is_initialized() and dist.get_rank() == 0:
+    if first:
+        print(f"{len(found[0]):,} pictures to train on", flush=True)
+    if dist.is_initialized() and first:
         dist.barrier()
     return found
-
-
-def same_shapes(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    """Whether two states hold tensors of the same names and shapes."""
-    return {name: value.shape for name, value in a.items()} == {name: value.shape for name, value in b.items()}
 
 
 def samples_for(minutes: float) -> int:
@@ -136,7 +136,10 @@ def finish(
     if path.exists():
         with checkpoint_errors(path):
             kept = torch.load(path, map_location="cpu", weights_only=True)["model"]
-        if same_shapes(kept, BasePrior(model.config).state_dict()):  # else an earlier run's, in the same folder
+        here = BasePrior(model.config).state_dict()
+        if {n: v.shape for n, v in kept.items()} == {
+            n: v.shape for n, v in here.items()
+        }:  # else an earlier run's, in the same folder
             start = kept
     minutes = BASE_MINUTES if o.base_minutes is None else o.base_minutes
     crops = o.samples or samples_for(minutes)

@@ -45,11 +45,6 @@ class BaseCoded(NamedTuple):
     loss: Tensor  # scalar: commitment
 
 
-def straight_through(z: Tensor, code: Tensor) -> Tensor:
-    """The codeword, with the gradient passed on to `z` as it is (Bengio et al., 2013); [B, D, H, W]."""
-    return z + (code - z).detach()
-
-
 class VectorQuantiser(nn.Module):
     """One learned codebook with straight-through gradients and exponential-moving-average updates.
 
@@ -98,7 +93,8 @@ class VectorQuantiser(nn.Module):
         index = index.view(z.shape[0], z.shape[2], z.shape[3])
         bits = z.new_full((len(z),), math.log2(len(self.codebook)) * index[0].numel())
         commitment = (z - code.detach()).square().sum(1).mean()
-        return BaseCoded(straight_through(z, code), index, bits, commitment)
+        # The codeword, with the gradient passed on to `z` as it is (Bengio et al., 2013)
+        return BaseCoded(z + (code - z).detach(), index, bits, commitment)
 
     @torch.no_grad()
     def _update(self, flat: Tensor, index: Tensor) -> None:
