@@ -122,7 +122,7 @@ def mask(number: int, height: int, width: int) -> Flags:
 def fill(method: str, given: Rgb, holes: Flags) -> Rgb:
     """What a method of FILLERS makes of a picture that is black in the holes."""
     if method.startswith("vqcodec"):
-        from vqcodec.codec.denoise import repair
+        from vqcodec.codec.repair import repair
         from vqcodec.pictures.picture import Picture
 
         return repair(Picture(given), holes, steps=int(method.split()[1]), threads=1).rgb

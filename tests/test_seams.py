@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import vqcodec
-from vqcodec.bitstream.codebook import Setting
+from vqcodec.bitstream.quality import Setting
 from vqcodec.bitstream.tiles import LATENT_STRIDE, Grid, Tile
 from vqcodec.codec import encode
 from vqcodec.codec.synthesis import strips

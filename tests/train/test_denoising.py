@@ -21,6 +21,7 @@ from tests.conftest import psnr
 from tests.train.conftest import SMALL, TINY, run
 from vqcodec.cli.main import _terminate, main
 from vqcodec.codec import denoise as work
+from vqcodec.codec.repair import repair
 from vqcodec.model.denoiser import Denoiser as RunTime
 from vqcodec.pictures import read
 from vqcodec.train import denoiser, denoising
@@ -135,19 +136,19 @@ def test_repair_changes_the_mask_alone(model: Path, photo: U8, monkeypatch: pyte
     picture = read.load(photo[:150, :170])
     mask = np.zeros((150, 170), bool)
     mask[40:44, 20:150] = True
-    found = [work.repair(picture, mask, steps=3, seed=seed, model=model).rgb for seed in (1, 1, 2)]
+    found = [repair(picture, mask, steps=3, seed=seed, model=model).rgb for seed in (1, 1, 2)]
     assert np.array_equal(found[0][~mask], picture.rgb[~mask])
     assert (found[0][mask] != picture.rgb[mask]).mean() > 0.5
     assert np.array_equal(found[0], found[1])
     assert not np.array_equal(found[0], found[2])
     monkeypatch.setattr(work, "TILE_SIDE", 64)
-    tiled = work.repair(picture, mask, steps=3, seed=1, model=model, threads=2).rgb
+    tiled = repair(picture, mask, steps=3, seed=1, model=model, threads=2).rgb
     assert np.abs(tiled.astype(int) - found[0]).max() <= 1
-    assert np.array_equal(work.repair(picture, mask & False, model=model).rgb, picture.rgb)
+    assert np.array_equal(repair(picture, mask & False, model=model).rgb, picture.rgb)
     with pytest.raises(vqcodec.UsageError, match="one size"):
-        work.repair(picture, mask[:-1], model=model)
+        repair(picture, mask[:-1], model=model)
     with pytest.raises(vqcodec.UsageError, match="steps"):
-        work.repair(picture, mask, steps=9, model=model)
+        repair(picture, mask, steps=9, model=model)
 
 
 # ---- training --------------------------------------------------------------------------------------------------------

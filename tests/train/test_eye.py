@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from tests.train.conftest import TINY
-from vqcodec.bitstream.codebook import Setting
+from vqcodec.bitstream.quality import Setting
 from vqcodec.model import prior as integer
 from vqcodec.train.codec import Codec
 from vqcodec.train.config import ModelConfig, override

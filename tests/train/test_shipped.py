@@ -16,7 +16,8 @@ from PIL import Image
 import vqcodec
 from tests.conftest import psnr
 from tests.train.conftest import run
-from vqcodec.bitstream.codebook import LATENT_BITS, Setting
+from vqcodec.bitstream.codebook import LATENT_BITS
+from vqcodec.bitstream.quality import Setting
 from vqcodec.model import zoo
 from vqcodec.model.prior import checkerboard
 from vqcodec.train.codec import Codec

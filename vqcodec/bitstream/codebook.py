@@ -2,19 +2,17 @@
 """The two codebooks: learned vectors of the base layer, scalar levels of the refinement; indices <-> values.
 
 Values here are integers: latents in units of 2**-LATENT_BITS, codewords in units of 2**-CODE_BITS. They
-are held in float64 arrays (every integer below 2**53 is exact there), so that products are exact. Also the
-one place where the quality scale is written down. No probabilities, and no bytes.
+are held in float64 arrays (every integer below 2**53 is exact there), so that products are exact. No
+probabilities, and no bytes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vqcodec.options import BASE_ONLY_QUALITY, MAX_QUALITY
 from vqcodec.spans import span
 
 LATENT_BITS = 14
@@ -25,29 +23,6 @@ LATENT_CLIP = 2.0**24
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Classes = NDArray[np.uint8]  # scale classes, in [0, 64)
-
-
-class Setting(NamedTuple):
-    """A quality of a tune: what chooses the rows of a model's tables."""
-
-    quality: int  # 1 to 100
-    tune: int = 0  # place in the model's list of tunes
-
-    @property
-    def row(self) -> int:
-        """Row of the tables that have one per tune and quality."""
-        return self.tune * MAX_QUALITY + self.quality - 1
-
-
-def quality_level(quality: int) -> float:
-    """Place of a quality 2..100 on the scale [0, 1] of the model's steps; 0 for the base layer alone (quality 1)."""
-    return max(0, quality - BASE_ONLY_QUALITY - 1) / (MAX_QUALITY - BASE_ONLY_QUALITY - 1)
-
-
-def anchor_weights(level: float, anchors: int) -> Floats:
-    """Linear interpolation weights of a level in [0, 1] on equally spaced anchors: [A] float64, sum 1."""
-    weights: Floats = np.maximum(0.0, 1.0 - np.abs(level * (anchors - 1) - np.arange(anchors)))
-    return weights
 
 
 def real(latents: Floats) -> NDArray[np.float32]:

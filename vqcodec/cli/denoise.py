@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from vqcodec.cli import names, options, streams
 from vqcodec.cli.streams import DASH, shown
 from vqcodec.codec import denoise as work
+from vqcodec.codec.repair import repair as repair_picture
 from vqcodec.errors import UsageError
 from vqcodec.options import DEFAULT_STEPS, MAX_STEPS
 from vqcodec.pictures import read
@@ -88,7 +89,7 @@ def repair(
 
     def run(picture: Picture) -> Picture:
         chosen = _mask(mask, max_pixels)
-        return work.repair(picture, chosen, steps=steps, seed=seed, model=model, threads=threads)
+        return repair_picture(picture, chosen, steps=steps, seed=seed, model=model, threads=threads)
 
     _through(source, target, form, force, max_pixels, run)
 

@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqcodec.bitstream import container, corrections, patches
-from vqcodec.bitstream.codebook import Floats, Ints, Setting, real
+from vqcodec.bitstream.codebook import Floats, Ints, real
 from vqcodec.bitstream.corrections import NONE, Corrections
 from vqcodec.bitstream.entropy import CutDecoder, Decoder
+from vqcodec.bitstream.quality import Setting
 from vqcodec.bitstream.tiles import Grid, Rect, Tile
 from vqcodec.codec import diffusion
 from vqcodec.codec.patching import Paster

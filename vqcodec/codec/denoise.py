@@ -12,20 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqcodec.bitstream.tiles import Grid, Rect, Tile
-from vqcodec.errors import UsageError
-from vqcodec.model import denoiser, zoo
+from vqcodec.model import zoo
 from vqcodec.model.denoiser import SIDE, Pixels
 from vqcodec.model.zoo import Model
 from vqcodec.options import (
     AUTO_NOISE,
-    DEFAULT_STEPS,
     MAX_NOISE,
-    MAX_SEED,
-    MAX_STEPS,
     EncodeOptions,
     ModelName,
     check_noise,
-    whole_number,
 )
 from vqcodec.pictures.noise_level import noise_level
 from vqcodec.pictures.picture import Picture, gray_means
@@ -69,7 +64,7 @@ def _around(inner: Rect, halo: int, whole: Rect) -> Rect:
     return seen
 
 
-def _loaded(model: ModelName | None, threads: int, pixels: tuple[int, int]) -> tuple[Model, int]:
+def loaded_denoiser(model: ModelName | None, threads: int, pixels: tuple[int, int]) -> tuple[Model, int]:
     """The model with its denoiser, and how many tiles to work on at a time."""
     height, width = pixels
     at_once, each = share(threads, Grid(width, height, TILE_SIDE).tile_count)
@@ -83,7 +78,7 @@ def samples(x: Pixels) -> NDArray[np.uint8]:
     return np.clip(np.rint(x * 255), 0, 255).astype(np.uint8)
 
 
-def _restored(picture: Picture, x: Pixels) -> Picture:
+def restored(picture: Picture, x: Pixels) -> Picture:
     """The picture with other samples, [H, W, 3] in [0, 1]."""
     rgb = samples(x)
     return replace(picture, rgb=gray_means(rgb) if picture.gray else rgb)
@@ -106,7 +101,7 @@ def denoise(
         UsageError: a level out of range.
     """
     level = check_noise(noise)
-    loaded, at_once = _loaded(model, threads, picture.rgb.shape[:2])
+    loaded, at_once = loaded_denoiser(model, threads, picture.rgb.shape[:2])
     if isinstance(level, str):
         with single_blas():
             found = noise_level(picture.rgb)
@@ -116,7 +111,7 @@ def denoise(
     x = picture.rgb * np.float32(1 / 255)
     with single_blas():
         clean = estimated(loaded, x, np.full(x.shape[:2], level / 255, np.float32), at_once)
-    return replace(_restored(picture, clean), denoised=level)
+    return replace(restored(picture, clean), denoised=level)
 
 
 def before_coding(picture: Picture, options: EncodeOptions) -> Picture:
@@ -132,43 +127,3 @@ def told(picture: Picture) -> str:
     if picture.denoised:
         return f"noise of {picture.denoised:.1f} levels removed"
     return "no noise found: left as it was"
-
-
-def repair(
-    picture: Picture,
-    mask: NDArray[np.bool_],
-    *,
-    steps: int = DEFAULT_STEPS,
-    seed: int = 0,
-    model: ModelName | None = None,
-    threads: int = 0,
-) -> Picture:
-    """Make up masked places from what is around them.
-
-    The noise that it starts from belongs to places and to the seed: the same again gives the same.
-
-    Args:
-        mask: [H, W] bool, true where the picture is to be made up. All other pixels stay as they are.
-        steps: 1 to 8; more steps make more texture up, fewer stay smoother.
-        seed: 0 to 2**63 - 1.
-
-    Raises:
-        ModelError: no such model, or it has no denoiser.
-        UsageError: a mask of another size or an option out of range.
-    """
-    height, width = picture.rgb.shape[:2]
-    if mask.shape != (height, width):
-        raise UsageError(
-            f"the mask has {mask.shape[1]} x {mask.shape[0]} pixels and the picture {width} x {height}: "
-            "they must be of one size"
-        )
-    steps = whole_number("steps", steps, 1, MAX_STEPS)
-    noise = denoiser.gaussian(Rect(0, 0, width, height), whole_number("seed", seed, 0, MAX_SEED))
-    loaded, at_once = _loaded(model, threads, (height, width))
-    if not mask.any():
-        return picture
-    x = picture.rgb * np.float32(1 / 255)
-    with single_blas():
-        x = denoiser.repaired(lambda x, sigma: estimated(loaded, x, sigma, at_once), x, mask, steps, noise)
-    made_up = _restored(picture, x)
-    return replace(made_up, rgb=np.where(mask[:, :, None], made_up.rgb, picture.rgb))

@@ -18,14 +18,15 @@ from numpy.typing import NDArray
 
 from vqcodec import memory
 from vqcodec.bitstream import container
-from vqcodec.bitstream.codebook import Floats, Ints, Setting, quantise, real
+from vqcodec.bitstream.codebook import Floats, Ints, quantise, real
 from vqcodec.bitstream.corrections import NONE, Corrections
 from vqcodec.bitstream.entropy import Encoder
 from vqcodec.bitstream.patches import Patches
+from vqcodec.bitstream.quality import Setting
 from vqcodec.bitstream.tiles import LATENT_STRIDE, Grid, Rect, Tile
-from vqcodec.codec.aim import CURVATURE, improved
 from vqcodec.codec.fit import Fit, Seen
 from vqcodec.codec.patching import Chooser, Filled, Survey, Watch, silent
+from vqcodec.codec.search import CURVATURE, improved
 from vqcodec.codec.side_data import SideData, side_data
 from vqcodec.codec.synthesis import Strip, strips
 from vqcodec.codec.tradeoff import CHEAPEN_EFFORT, COLOUR_EFFORT, PATCH_EFFORT, ROUNDS, Tradeoff, cheapen

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vqcodec.bitstream.codebook import quality_level
 from vqcodec.bitstream.patches import MAX_WIDTH, SIDE, Mask, Patches, Sheet, blocks, blocks_of
+from vqcodec.bitstream.quality import quality_level
 from vqcodec.bitstream.tiles import LATENT_STRIDE, Rect
 from vqcodec.codec.ground import ground
 from vqcodec.pictures import webp

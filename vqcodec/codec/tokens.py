@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqcodec.bitstream import container
-from vqcodec.bitstream.codebook import MAX_INDEX, Floats, Ints, Setting, real
+from vqcodec.bitstream.codebook import MAX_INDEX, Floats, Ints, real
 from vqcodec.bitstream.colour import Colour
 from vqcodec.bitstream.corrections import NONE, Corrections
 from vqcodec.bitstream.drift import Drift
+from vqcodec.bitstream.quality import Setting
 from vqcodec.bitstream.tiles import LATENT_STRIDE, Grid, Tile
 from vqcodec.codec import diffusion
 from vqcodec.codec.encode import CodedTile, PictureEncoder, encode_base, encode_indices, encode_layers

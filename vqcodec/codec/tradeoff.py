@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vqcodec.bitstream.codebook import LATENT_BITS, Classes, Floats, Ints, Setting
+from vqcodec.bitstream.codebook import LATENT_BITS, Classes, Floats, Ints
 from vqcodec.bitstream.entropy import ClassTables
+from vqcodec.bitstream.quality import Setting
 from vqcodec.model.zoo import Model
 from vqcodec.options import BASE_ONLY_QUALITY
 from vqcodec.spans import span

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vqcodec.bitstream.codebook import LATENT_CLIP, Classes, Floats, Ints, Setting, dequantise
+from vqcodec.bitstream.codebook import LATENT_CLIP, Classes, Floats, Ints, dequantise
 from vqcodec.bitstream.entropy import ClassTables
+from vqcodec.bitstream.quality import Setting
 from vqcodec.bitstream.tiles import Grid, Rect, Tile
 from vqcodec.model.prior import PASSES, STEP_HALO, BasePrior, RefinementPrior, Step, checkerboard, quarter
 from vqcodec.spans import span

@@ -26,8 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqcodec.bitstream.arrays import read_array
-from vqcodec.bitstream.codebook import BaseCodebook, Floats, Ints, Setting, anchor_weights, quality_level
+from vqcodec.bitstream.codebook import BaseCodebook, Floats, Ints
 from vqcodec.bitstream.entropy import ClassTables
+from vqcodec.bitstream.quality import Setting, anchor_weights, quality_level
 from vqcodec.errors import ModelError, UsageError, VqcError
 from vqcodec.messages import one_line
 from vqcodec.model import engines

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vqcodec.bitstream.codebook import LATENT_BITS, anchor_weights, quality_level
+from vqcodec.bitstream.codebook import LATENT_BITS
+from vqcodec.bitstream.quality import anchor_weights, quality_level
 from vqcodec.errors import ModelError
 from vqcodec.model.layers import (
     ACTIVE,

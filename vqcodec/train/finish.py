@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vqcodec.bitstream.codebook import Classes, Ints, Setting, quality_level, quantise
+from vqcodec.bitstream.codebook import Classes, Ints, quantise
 from vqcodec.bitstream.entropy import ClassTables
+from vqcodec.bitstream.quality import Setting, quality_level
 from vqcodec.bitstream.range_coder import TOTAL
 from vqcodec.codec.tradeoff import WEIGHTS, cheapen
 from vqcodec.model.engines import Onnx, Plain

@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vqcodec.bitstream.codebook import CODE_BITS, LATENT_BITS, anchor_weights, quality_level
+from vqcodec.bitstream.codebook import CODE_BITS, LATENT_BITS
+from vqcodec.bitstream.quality import anchor_weights, quality_level
 from vqcodec.errors import InputError
 from vqcodec.model.layers import FINER, FRACTION
 from vqcodec.model.prior import CLASS_ORIGIN, CLASSES_PER_OCTAVE, CONTEXT_BITS, MEAN_BITS, STRENGTH_BITS

@@ -16,7 +16,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from vqcodec.bitstream.codebook import Ints, Setting, real
+from vqcodec.bitstream.codebook import Ints, real
+from vqcodec.bitstream.quality import Setting
 from vqcodec.model.prior import PLACES_PER_OCTAVE
 from vqcodec.model.walk import Base, Chooser, Predicted
 from vqcodec.model.zoo import Model

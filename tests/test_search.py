@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 import vqcodec
 from tests.conftest import psnr
 from vqcodec.bitstream.tiles import Rect
-from vqcodec.codec import aim
+from vqcodec.codec import search
 from vqcodec.codec.encode import ROUNDS
 from vqcodec.errors import ModelError
 from vqcodec.model import zoo
@@ -82,7 +82,7 @@ def _aims(model: zoo.Model, base: Base, truth: NDArray[np.float32], rounds: int)
 
     h, w = truth.shape[:2]
     black = np.zeros((16 * h, 16 * w, 3), np.uint8)
-    last = aim.improved(model, rounds, black, 0 * truth, base, model.setting(50), choose)
+    last = search.improved(model, rounds, black, 0 * truth, base, model.setting(50), choose)
     return [*asked, last]
 
 
@@ -93,7 +93,7 @@ def test_it_aims_at_where_the_slopes_lead(monkeypatch: pytest.MonkeyPatch) -> No
 
     def slopes(y: NDArray[np.float32], **values: NDArray[np.float32]) -> NDArray[np.float32]:
         weight = values["weight"][0, 0, ::16, ::16, None]
-        return np.asarray(2 * aim.CURVATURE * weight * (y[0].transpose(1, 2, 0) - truth))
+        return np.asarray(2 * search.CURVATURE * weight * (y[0].transpose(1, 2, 0) - truth))
 
     monkeypatch.setattr(zoo.Model, "aim", staticmethod(slopes))
     base = Base.alone(np.zeros(shape[:2], np.int64))
@@ -121,7 +121,7 @@ def test_most_rounds_take_the_predictions_of_the_last_walk(monkeypatch: pytest.M
     monkeypatch.setattr(zoo.Model, "walk_refinement", counted)
     flat = staticmethod(lambda y, **_: np.zeros_like(y[0].transpose(1, 2, 0)))
     monkeypatch.setattr(zoo.Model, "aim", flat)
-    for rounds, expected in ((1, 1), (aim.WALK_EVERY, 1), (aim.WALK_EVERY + 1, 2)):
+    for rounds, expected in ((1, 1), (search.WALK_EVERY, 1), (search.WALK_EVERY + 1, 2)):
         walks.clear()
         _aims(model, Base.alone(np.zeros((2, 3), np.int64)), np.zeros((2, 3, 320), np.float32), rounds)
         assert len(walks) == expected
