@@ -38,18 +38,19 @@ def processors() -> int:
     return os.cpu_count() or 1
 
 
-def share(threads: int, tiles: int) -> tuple[int, int]:
+def share(threads: int, tiles: int, most: int = MAX_TILES_AT_ONCE) -> tuple[int, int]:
     """Splits threads between tiles and the work on each.
 
     Args:
         threads: 0 for one per processor.
         tiles: how many there are to do, at least 1.
+        most: how many tiles may be worked on at a time.
 
     Returns:
         how many tiles to work on at a time, and how many threads each may use.
     """
     threads = threads or processors()
-    at_once = max(1, min(threads, tiles, MAX_TILES_AT_ONCE))
+    at_once = max(1, min(threads, tiles, most))
     return at_once, max(1, threads // at_once)
 
 

@@ -37,8 +37,9 @@ from vqcodec.model.zoo import Graph, Model
 from vqcodec.options import DEFAULT_QUALITY, EncodeOptions, check_quality
 from vqcodec.pictures import webp
 from vqcodec.pictures.picture import Picture
-from vqcodec.threads import Once, Progress, in_order, share, single_blas
+from vqcodec.threads import MAX_TILES_AT_ONCE, Once, Progress, in_order, share, single_blas
 
+LARGE_PIXELS = 64_000_000  # from here on the aim's 300 MB for a tile are spent on one tile at a time, by all threads
 BASE_BITS = 7.0  # of a base index, about
 
 
@@ -62,7 +63,8 @@ class PictureEncoder:
         self.picture, self.options, self.progress = picture, options, progress
         self.height, self.width = picture.rgb.shape[:2]
         self.grid = Grid(self.width, self.height, 1 << options.tile_log2)
-        self.at_once, each = share(options.threads, self.grid.tile_count)
+        most = 1 if options.effort in ROUNDS and self.width * self.height >= LARGE_PIXELS else MAX_TILES_AT_ONCE
+        self.at_once, each = share(options.threads, self.grid.tile_count, most)
         self.model = zoo.load(zoo.find(options.model), each, options.execution)
 
     @property
