@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -17,7 +20,7 @@ from vqcodec.train.data import Pictures
 from vqcodec.train.export import integer_tables
 from vqcodec.train.eye import log2_contrast, start_eye
 from vqcodec.train.finish import Sample
-from vqcodec.train.loop import distortion
+from vqcodec.train.loop import Trainer, distortion
 from vqcodec.train.perception import ms_ssim
 from vqcodec.train.prior import BasePrior
 
@@ -111,3 +114,16 @@ def test_the_integer_prior_has_the_same_place_classes(model: Codec) -> None:
             sizes = prior.sizes(prior.steps[-1], Setting(quality, 1).row, places)
             step = prior.step_size[Setting(quality, 1).row, prior.steps[-1].channels]
             np.testing.assert_allclose(sizes, step * 2.0 ** (places.reshape(-1, 1) / 8), rtol=2e-4, atol=1)
+
+
+def test_every_tune_is_trained_at_every_level() -> None:
+    config = SimpleNamespace(batch=8, eye=0.5)
+    network = SimpleNamespace(config=SimpleNamespace(tunes=("psnr", "eye")))
+    trainer: Any = SimpleNamespace(c=config, network=network, device="cpu", _batch=lambda rng: None)
+    rng = np.random.default_rng(1)
+    drawn = [Trainer._samples(trainer, rng)[1:] for _ in range(100)]
+    levels, tunes = (np.concatenate([np.asarray(draw[part]) for draw in drawn]) for part in (0, 1))
+    assert tunes.mean() == 0.5
+    for tune in (0, 1):
+        quarters = np.histogram(levels[tunes == tune], 4, (0, 1))[0]
+        assert quarters.min() > 70, "of 100"

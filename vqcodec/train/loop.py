@@ -286,7 +286,8 @@ class Trainer(Phase[TrainConfig, Codec]):
         if len(tunes) > 1:
             tune[:] = tunes.index("psnr")
             tune[: int(t.eye * t.batch + rng.random())] = tunes.index("eye")
-        return x, level[order].to(self.device), tune[order].to(self.device)
+            tune = tune[torch.from_numpy(rng.permutation(t.batch))]  # in another order than the levels
+        return x, level[order].to(self.device), tune.to(self.device)
 
     def _batch(self, rng: np.random.Generator) -> Tensor:
         """Random crops [B, 3, S, S]; some of them become patterns."""
