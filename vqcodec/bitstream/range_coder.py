@@ -99,6 +99,9 @@ def _named(name: str) -> Coder:
 def choose() -> Coder:
     """The coder that is installed, or that the environment asks for.
 
+    The first call imports constriction. It should come from the main thread: a signal that arrives within an import can
+    leave Python's import lock with the main thread, and other threads that import then wait for ever.
+
     Raises:
         UsageError: the environment asks for one that there is not.
     """

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vqcodec.bitstream import container, corrections, patches
+from vqcodec.bitstream import container, corrections, patches, range_coder
 from vqcodec.bitstream.codebook import Floats, Ints, real
 from vqcodec.bitstream.corrections import NONE, Corrections
 from vqcodec.bitstream.entropy import CutDecoder, Decoder
@@ -117,6 +117,7 @@ def open_file(data: bytes, options: DecodeOptions) -> Opened:
         container.check_whole(contents)
     header = contents.header
     grid = Grid(header.width, header.height, header.tile_side)
+    range_coder.choose()  # imports it here: see there
     at_once, each = share(options.threads, grid.tile_count)
     model = zoo.load(zoo.by_checksum(header.model, options.model), each, options.execution)
     return Opened(contents, model, grid, at_once)

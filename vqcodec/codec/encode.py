@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqcodec import memory
-from vqcodec.bitstream import container
+from vqcodec.bitstream import container, range_coder
 from vqcodec.bitstream.codebook import Floats, Ints, quantise, real
 from vqcodec.bitstream.corrections import NONE, Corrections
 from vqcodec.bitstream.entropy import Encoder
@@ -59,6 +59,7 @@ class PictureEncoder:
     def __init__(
         self, picture: Picture, options: EncodeOptions = EncodeOptions(), progress: Progress | None = None
     ) -> None:
+        range_coder.choose()  # imports it here: see there
         memory.trim()  # what reading it left behind, Pillow's own copy above all: 4 bytes a pixel
         self.picture, self.options, self.progress = picture, options, progress
         self.height, self.width = picture.rgb.shape[:2]
