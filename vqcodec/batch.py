@@ -175,4 +175,4 @@ def _each(work: Callable[[T], R], items: list[T], at_once: int) -> list[R]:
         except VqcError as error:
             raise type(error)(f"picture {number}: {error}") from None
 
-    return list(in_order(one, enumerate(items), at_once))
+    return list(in_order(one, enumerate(items), at_once, trims=False))

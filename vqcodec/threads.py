@@ -54,11 +54,14 @@ def share(threads: int, tiles: int, most: int = MAX_TILES_AT_ONCE) -> tuple[int,
     return at_once, max(1, threads // at_once)
 
 
-def in_order(work: Callable[[T], R], items: Iterable[T], at_once: int) -> Iterator[R]:
-    """Maps over items, `at_once` of them at a time in threads, results in order; few wait to be taken."""
+def in_order(work: Callable[[T], R], items: Iterable[T], at_once: int, trims: bool = True) -> Iterator[R]:
+    """Maps over items, `at_once` of them at a time in threads, results in order; few wait to be taken.
+
+    `trims`: give free memory back after each, as tiles of a large picture need it. It takes milliseconds.
+    """
     if at_once <= 1:
         for number, item in enumerate(items):
-            if number:
+            if number and trims:
                 memory.trim()
             yield work(item)
         return
@@ -68,7 +71,8 @@ def in_order(work: Callable[[T], R], items: Iterable[T], at_once: int) -> Iterat
         try:
             return work(item)
         finally:
-            memory.trim()
+            if trims:
+                memory.trim()
 
     pool = ThreadPoolExecutor(at_once)
     pending: deque[Future[R]] = deque()

@@ -60,10 +60,11 @@ class PictureEncoder:
         self, picture: Picture, options: EncodeOptions = EncodeOptions(), progress: Progress | None = None
     ) -> None:
         range_coder.choose()  # imports it here: see there
-        memory.trim()  # what reading it left behind, Pillow's own copy above all: 4 bytes a pixel
         self.picture, self.options, self.progress = picture, options, progress
         self.height, self.width = picture.rgb.shape[:2]
         self.grid = Grid(self.width, self.height, 1 << options.tile_log2)
+        if self.grid.tile_count > 1:
+            memory.trim()  # what reading it left behind, Pillow's own copy above all: 4 bytes a pixel
         most = 1 if options.effort in ROUNDS and self.width * self.height >= LARGE_PIXELS else MAX_TILES_AT_ONCE
         self.at_once, each = share(options.threads, self.grid.tile_count, most)
         self.model = zoo.load(zoo.find(options.model), each, options.execution)

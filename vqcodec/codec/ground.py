@@ -37,7 +37,7 @@ def ground(rgb: Rgb, mask: Mask, rate: float) -> tuple[Area, ...]:
     return tuple(sorted(largest, key=lambda area: (area.place.y0, area.place.x0)))
 
 
-def _packed(rgb: Rgb) -> NDArray[np.int32]:
+def packed(rgb: Rgb) -> NDArray[np.int32]:
     """Colours as numbers: r << 16 | g << 8 | b."""
     wide = rgb.astype(np.int32)
     return np.asarray(wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2])
@@ -54,7 +54,7 @@ def _grounds(rgb: Rgb, mask: Mask) -> dict[tuple[int, int], int]:
         row, column, wanted = waiting.pop()
         if (row, column) in found or mask[row, column]:
             continue
-        block = _packed(rgb[row * SIDE : row * SIDE + SIDE, column * SIDE : column * SIDE + SIDE])
+        block = packed(rgb[row * SIDE : row * SIDE + SIDE, column * SIDE : column * SIDE + SIDE])
         values, counts = np.unique(block, return_counts=True)
         colour = int(values[counts.argmax()])
         if counts.max() >= GROUND * block.size and wanted in (None, colour):
@@ -67,13 +67,13 @@ def _grounds(rgb: Rgb, mask: Mask) -> dict[tuple[int, int], int]:
 def _lines(rgb: Rgb, grounds: dict[tuple[int, int], int]) -> Iterator[NDArray[np.int32]]:
     """Of every row of pixels the colours of the ground; -1 elsewhere."""
     for row in range(-(-len(rgb) // SIDE)):
-        packed = _packed(rgb[row * SIDE : row * SIDE + SIDE])
-        lines = np.full_like(packed, -1)
-        for column in range(-(-packed.shape[1] // SIDE)):
+        colours = packed(rgb[row * SIDE : row * SIDE + SIDE])
+        lines = np.full_like(colours, -1)
+        for column in range(-(-colours.shape[1] // SIDE)):
             ground = grounds.get((row, column))
             if ground is not None:
                 block = slice(None), slice(column * SIDE, column * SIDE + SIDE)
-                lines[block][packed[block] == ground] = ground
+                lines[block][colours[block] == ground] = ground
         yield from lines
 
 

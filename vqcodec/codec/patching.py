@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from vqcodec.bitstream.patches import MAX_WIDTH, SIDE, Mask, Patches, Sheet, blocks, blocks_of
 from vqcodec.bitstream.quality import quality_level
 from vqcodec.bitstream.tiles import LATENT_STRIDE, Rect
-from vqcodec.codec.ground import ground
+from vqcodec.codec.ground import ground, packed
 from vqcodec.pictures import webp
 from vqcodec.spans import span
 
@@ -88,8 +88,7 @@ class Survey:
         counts, seen = [], []
         for top in range(0, len(self.rgb), STRIP):
             first = max(0, top - 2)
-            rows = self.rgb[first : top + STRIP].astype(np.uint32)
-            p = rows[:, :, 0] << 16 | rows[:, :, 1] << 8 | rows[:, :, 2]
+            p = packed(self.rgb[first : top + STRIP])
             found = np.zeros(p.shape, bool)
             for lag in (1, 2):
                 found[:, lag:] |= p[:, lag:] == p[:, :-lag]
